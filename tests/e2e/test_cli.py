@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 from spillway_router.cli import app
 from spillway_router.config import load
 from spillway_router.config.settings import Settings
+from spillway_router.core.money.currency import Amounts
 from spillway_router.core.money.tariff import usd
 from spillway_router.testing.processes import ROOT, SPILLWAY, await_ready, eventually, running, write
 from spillway_server.demo_model.documents import Document, exact, prompt
@@ -464,7 +465,7 @@ def test_explain_and_report_after_a_paid_request(
     assert usd(entries[-1]["amount_nano"]) == paid
     assert entries[-1]["amount_nano"] <= entries[0]["reserved_nano"]
     shown = spillway("explain", request_id, "-c", cloudy.config).stdout
-    assert f"{paid} USD" in shown
+    assert Amounts().money(entries[-1]["amount_nano"]) in shown
     assert "groq" in shown
     unknown = spillway("explain", "req_nobody", "-c", cloudy.config)
     assert unknown.exit_code == 1

@@ -278,7 +278,7 @@ def test_chat_of_the_command_line(front: Front, documents: list[Document]) -> No
     )
     assert 0 < result["first_token_s"] < result["total_s"]
     piped = CliRunner().invoke(app, ["chat", "-", "--url", front.url, "--max-tokens", "4"], input="hello")
-    assert "+ 4 tokens  0 USD  first token" in piped.stdout
+    assert "+ 4 tokens  $0.0000  first token" in piped.stdout
 
 
 def test_a_conversation_on_the_command_line(front: Front) -> None:

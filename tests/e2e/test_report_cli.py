@@ -202,7 +202,7 @@ def test_a_rental_that_ended_earlier_is_put_right_after_its_hours_were_booked(sp
     assert billed_yesterday(spillway) == 24 * 800_000_000
     three = (yesterday() + timedelta(hours=3)).isoformat()
     output = good(spillway("rentals", "stop", rental["id"], "--at", three))
-    assert "-> 0.900000 USD" in output
+    assert "-> $0.9000" in output
     assert billed_yesterday(spillway) == 900_000_000 + 24 * 500_000_000
     assert "no faults" in good(spillway("ledger", "verify"))
 
@@ -219,13 +219,13 @@ def test_price_start_and_end_of_a_rental_are_corrected(spillway: Run) -> None:
     one = (yesterday() + timedelta(hours=1)).isoformat()
     six = (yesterday() + timedelta(hours=6)).isoformat()
     words = ("rentals", "correct", rental["id"], "--from", one, "--until", six, "--price", "2", "--count", "1")
-    assert "-> 10.000000 USD" in good(spillway(*words, "--dry-run"))
+    assert "-> $10.00" in good(spillway(*words, "--dry-run"))
     assert billed_yesterday(spillway) == 2 * 24 * 1_390_000_000
     output = good(spillway(*words))
     assert "takes its place" in output
     assert billed_yesterday(spillway) == 10 * 10**9
     new = output.split("; ")[1].split(" ")[0]
-    assert "-> 0.000000 USD" in good(spillway("rentals", "correct", new, "--void"))
+    assert "-> $0.0000" in good(spillway("rentals", "correct", new, "--void"))
     assert billed_yesterday(spillway) == 0
     assert "say what is right" in bad(spillway("rentals", "correct", new))
     assert "no rental" in bad(spillway("rentals", "correct", "rent_x", "--void"))
@@ -245,7 +245,7 @@ def test_the_same_gpu_twice_is_noticed(spillway: Run) -> None:
 def test_a_rental_by_the_month_and_its_price(spillway: Run) -> None:
     rental = start(spillway, "--at", yesterday().isoformat(), "--price-per-month", "250")
     assert (rental["price_per_month_usd"], rental["price_per_hour_usd"]) == ("250.000000", "0.342465753")
-    assert "250.000000 USD/month" in good(spillway("rentals", "list"))
+    assert "$250.00/month" in good(spillway("rentals", "list"))
     assert "not both" in bad(spillway("rentals", "start", "--price", "1", "--price-per-month", "2"))
 
 

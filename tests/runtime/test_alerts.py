@@ -114,7 +114,7 @@ async def test_an_alert_is_posted_signed_and_readable() -> None:
     [(headers, body)] = receiver.seen
     assert json.loads(body) == {
         "type": "budget_alert",
-        "text": "Spillway: budget all per day reached 80%: 41.000000 of 50.000000 USD spent, 1.000000 USD held.",
+        "text": "Spillway: budget all per day reached 80%: $41.00 of $50.00 spent, $1.00 held.",
         "scope": "all",
         "period": "day",
         "period_start": "2023-11-15T00:00:00+00:00",
@@ -203,8 +203,8 @@ async def test_each_threshold_and_each_refusal_is_told_in_words(caplog: pytest.L
         assert calls.alerts == [ALERT, raised, *others]
     assert calls.results == ["sent"] * 4
     assert len({headers["x-spillway-delivery"] for headers, _ in receiver.seen}) == 4
-    assert "reached 100%: 41.000000 of 50.000000 USD spent, 1.000000 USD held. Paid calls that don't fit" in caplog.text
-    assert "budget tier:t per day refused a call that did not fit: 41.000000 of 50.000000 USD spent" in caplog.text
+    assert "reached 100%: $41.00 of $50.00 spent, $1.00 held. Paid calls that don't fit" in caplog.text
+    assert "budget tier:t per day refused a call that did not fit: $41.00 of $50.00 spent" in caplog.text
 
 
 async def test_a_charge_above_its_hold_is_told_at_once_and_once_an_hour_for_a_backend() -> None:
@@ -219,7 +219,7 @@ async def test_a_charge_above_its_hold_is_told_at_once_and_once_an_hour_for_a_ba
         ("charge_above_hold", "b", "r1"),
         ("charge_above_hold", "c", "r1"),
     ]
-    assert "cost 3.000000 USD at b, more than the 1.000000 USD that were held" in bodies[0]["text"]
+    assert "cost $3.00 at b, more than the $1.00 that were held" in bodies[0]["text"]
 
 
 async def test_a_full_queue_loses_the_newest_and_never_waits(caplog: pytest.LogCaptureFixture) -> None:

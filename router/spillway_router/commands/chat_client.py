@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from time import monotonic
 from typing import Any
 
 import httpx
 from rich.console import Console
 
+from spillway_router.core.money.currency import Amounts
+from spillway_router.core.money.tariff import NANO
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 
 QUIT = frozenset({"/quit", "/exit", "/q"})
@@ -63,7 +66,7 @@ class ChatAnswer:
         """One line for people: decision, backend, tokens, cost and times."""
         why = f" ({self.reason})" if self.reason else ""
         tokens = "" if self.prompt_tokens is None else f"{self.prompt_tokens} + {self.completion_tokens} tokens  "
-        cost = f"{self.cost_usd} USD  " if self.cost_usd else ""
+        cost = f"{Amounts().money(int(Decimal(self.cost_usd) * NANO))}  " if self.cost_usd else ""
         times = f"first token {self.first_token_s:.2f} s, total {self.total_s:.2f} s"
         return f"{self.decision}{why}: {self.backend} / {self.model}  {tokens}{cost}{times}  {self.request_id}"
 

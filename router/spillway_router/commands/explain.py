@@ -11,7 +11,7 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 
 def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what the ledger knows of a request: decision, reasons, attempts, tokens and charges."""
-    from spillway_router.core.money.tariff import usd
+    from spillway_router.core.money.currency import Amounts
 
     with opened(load(path), "read") as ledger:
         entries = ledger.entries_of(request_id)
@@ -21,10 +21,8 @@ def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = Fa
         typer.echo(json.dumps([e._asdict() for e in entries], indent=2))
         return
     for e in entries:
-        amount = usd(e.reserved_nano if e.kind == "reserved" else e.amount_nano)
-        tokens = f"{e.prompt_tokens} + {e.completion_tokens} tokens"
-        typer.echo(
-            f"attempt {e.attempt_no}  {e.kind:9} {e.backend:12} {e.decision:10} {e.status:9} {tokens}  {amount} USD"
-        )
+        amount = Amounts().money(e.reserved_nano if e.kind == "reserved" else e.amount_nano)
+        tokens = f"{e.prompt_tokens:,} + {e.completion_tokens:,} tokens"
+        typer.echo(f"attempt {e.attempt_no}  {e.kind:9} {e.backend:12} {e.decision:10} {e.status:9} {tokens}  {amount}")
         if e.reasons:
             typer.echo(f"           because: {e.reasons}")

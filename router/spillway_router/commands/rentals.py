@@ -168,7 +168,7 @@ def watch_rentals(
 @rentals_app.command("list")
 def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List all rentals, oldest first, with what they have cost."""
-    from spillway_router.core.money.tariff import usd
+    from spillway_router.core.money.currency import Amounts
 
     now = now_ms()
     with opened(load(path), "read") as ledger:
@@ -182,7 +182,7 @@ def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None
         words = (record.id, f"{record.source:7}", f"{record.kind:13}", _name(record), f"{row['started']} {until}")
         so_far = " so far" if record.stopped_ms is None else ""
         machine = (f"machine {record.machine}",) if record.machine else ()
-        typer.echo("  ".join((*words, f"{usd(_cost([record], now))} USD{so_far}", *machine)))
+        typer.echo("  ".join((*words, f"{Amounts().money(_cost([record], now))}{so_far}", *machine)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,18 +258,19 @@ def _cost(records: Sequence[RentalRecord], now: int) -> int:
 
 
 def _say_difference(before_nano: int, after_nano: int) -> None:
-    from spillway_router.core.money.tariff import usd
+    from spillway_router.core.money.currency import Amounts
 
+    money = Amounts().money
     if before_nano != after_nano:
-        typer.echo(f"cost    {usd(before_nano)} -> {usd(after_nano)} USD ({usd(after_nano - before_nano)})")
+        typer.echo(f"cost    {money(before_nano)} -> {money(after_nano)} ({money(after_nano - before_nano)})")
 
 
 def _name(record: RentalRecord) -> str:
-    from spillway_router.core.money.tariff import usd
+    from spillway_router.core.money.currency import Amounts
 
-    price = f"{usd(record.price_nano_per_hour)} USD/h"
+    price = f"{Amounts().money(record.price_nano_per_hour)}/h"
     if record.price_nano_per_month is not None:
-        price = f"{usd(record.price_nano_per_month)} USD/month"
+        price = f"{Amounts().money(record.price_nano_per_month)}/month"
     return f"{record.count} x {record.gpu or 'GPU'} at {price}"
 
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spillway_router.core.money.tariff import usd
+from spillway_router.core.money.currency import Amounts
 from spillway_router.core.money.whatif import HOURS_PER_MONTH, Choice, Crossing, PlanningTable
 
 
@@ -47,7 +47,7 @@ def _name(choice: Choice, plan: PlanningTable) -> str:
 
 
 def _cell(choice: Choice) -> Text:
-    lines = [f"${_short(choice.document_nano)}/document", f"${_cents(choice.month_nano)}/month"]
+    lines = [f"{_money(choice.document_nano)}/document", f"{_money(choice.month_nano)}/month"]
     if choice.utilisation is not None:
         gpus = f"{choice.gpus:,} GPU{'s' if choice.gpus > 1 else ''}"
         lines.append(f"{gpus}, {choice.utilisation:.1%} used")
@@ -77,9 +77,5 @@ def _crossings(crossings: tuple[Crossing, ...]) -> Table:
     return table
 
 
-def _short(nano: int) -> str:
-    return usd((nano + 500) // 1000 * 1000)
-
-
-def _cents(nano: int) -> str:
-    return f"{(nano + 5 * 10**6) // 10**7 / 100:,.2f}"
+def _money(nano: int) -> str:
+    return Amounts().money(nano)

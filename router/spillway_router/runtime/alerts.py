@@ -34,6 +34,7 @@ import httpx
 from spillway_router.aio.tasks import end
 from spillway_router.config.derived import Webhook
 from spillway_router.core.money.budget import BudgetAlert
+from spillway_router.core.money.currency import Amounts
 from spillway_router.core.money.tariff import usd
 from spillway_router.http_client.resolving import ResolvingTransport
 from spillway_router.ledger.anchor import AnchoredHead
@@ -122,9 +123,10 @@ class Alerts:
     def charge_above_hold(self, excess: ExcessCharge) -> None:
         """Report that a call cost more than was held for it. Each one is logged; the webhook hears of a backend once an
         hour."""
+        money = Amounts().money
         text = (
-            f"attempt {excess.attempt_no} of request {excess.request_id} cost {usd(excess.charge_nano)} USD at "
-            f"{excess.backend}, more than the {usd(excess.bound_nano)} USD that were held for it: the hold was no "
+            f"attempt {excess.attempt_no} of request {excess.request_id} cost {money(excess.charge_nano)} at "
+            f"{excess.backend}, more than the {money(excess.bound_nano)} that were held for it: the hold was no "
             "upper bound. Compare the price and the request with the provider's bill; budgets may be overspent."
         )
         log.error("%s", text)
@@ -270,7 +272,8 @@ class Alerts:
 
 def sentence(alert: BudgetAlert) -> str:
     """Return the alert as text for people."""
-    amounts = f"{usd(alert.spent_nano)} of {usd(alert.limit_nano)} USD spent, {usd(alert.held_nano)} USD held"
+    money = Amounts().money
+    amounts = f"{money(alert.spent_nano)} of {money(alert.limit_nano)} spent, {money(alert.held_nano)} held"
     share = f"{float(alert.at * 100):g}"
     event = "refused a call that did not fit" if alert.refused else f"reached {share}%"
     text = f"budget {alert.scope} per {alert.period} {event}: {amounts}."
