@@ -96,7 +96,7 @@ def test_an_odd_value_in_a_whole_answer_is_judged(name: str, provider: str) -> N
     for odd in oddities({**(answer.whole or {}), "usage": USAGE, "service_tier": "x", "error": None}):
         flaw = adapter.flaw(ENDPOINTS[answer.protocol], odd)
         assert flaw is None or isinstance(flaw, str)
-        adapter.usage(odd)
+        adapter.usage(ENDPOINTS[answer.protocol], odd)
 
 
 @pytest.mark.parametrize("provider", ["openai", "groq", "anthropic", "openrouter", "vllm", "generic"])
