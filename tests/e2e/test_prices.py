@@ -62,7 +62,7 @@ def test_the_list_of_a_day(file: Path) -> None:
     assert lines[1].split() == ["input", "output", "cached", "write", "write", "1h", "reasoning"]
     at = next(i for i, line in enumerate(lines) if line.startswith("anthropic  claude-haiku-5-5 "))
     assert lines[at].split()[2:8] == ["0.1", "0.5", "0.01", "0.125", "0.2", "-"]
-    assert lines[at].endswith("from 2026-11-20, checked 1 days ago")
+    assert lines[at].endswith("from 2026-11-20, checked on 2026-11-29")  # a day to come, seen from the day of the list
     assert lines[at + 1].split() == ["prompts", "above", "100,000", "tokens", "0.5", "2.5", "0.05", "0.625", "1", "-"]
     assert lines[at + 2].split()[:3] == ["batch,", "any", "prompt"]
     assert "MIT License" in lines[-1]
@@ -135,7 +135,7 @@ def test_an_imported_price_prices_a_backend(file: Path, tmp_path: Path) -> None:
     missing = spillway("check", "-c", file)
     assert missing.exit_code == 1
     assert "backends.router: has no known price for 'some/model'" in missing.output
-    assert "spillway prices import FILE" in missing.output
+    assert "spillway prices update FILE" in missing.output
     assert spillway("prices", "import", source, "-c", file).exit_code == 0
     assembly = _assembly_of(file)
     tariff = assembly.targets["router"].backend.tariff
@@ -271,3 +271,81 @@ model_list:
     }
     assert timed == {"input_per_million": "0", "output_per_million": "0", "per_second": "0.0001"}
     assert load.parse(converted.text, {"BIG": "k"}).backends[0].price is not None
+
+
+# an update
+
+
+def newer(tmp_path: Path) -> Path:
+    """LiteLLM's file with another price, another day of withdrawal, and without a model that was listed."""
+    rows = json.loads(EXCERPT.read_text())
+    rows["groq/openai/gpt-oss-20b"]["output_cost_per_token"] = 4e-07
+    rows["claude-haiku-5-5"] |= {"deprecation_date": "2099-01-31", "successor_model": "claude-haiku-6"}
+    del rows["groq/qwen/qwen3.8-27b"]
+    path = tmp_path / "newer.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_an_update_shows_the_difference_before_anything_is_written(file: Path, tmp_path: Path) -> None:
+    own, source = tmp_path / "data" / "prices.json", newer(tmp_path)
+    shown = spillway("prices", "update", source, "-c", file)
+    assert shown.exit_code == 1
+    assert "add --yes" in shown.output
+    assert "Would change" in shown.output
+    assert "output: 0.3 -> 0.4 USD per million tokens  +33.3 %" in shown.output
+    assert "withdrawn anthropic  claude-haiku-5-5 on 2099-01-31; change to claude-haiku-6" in shown.output
+    assert "not listed any more at groq: " in shown.output
+    not_listed = {"provider": "groq", "model": "qwen/qwen3.8-27b", "retired_on": None, "successor": ""}
+    assert not_listed in answer("prices", "update", source, "-c", file)["withdrawn"]
+    assert not own.exists()
+    values = answer("prices", "update", source, "-c", file)
+    assert (values["written"], own.exists()) == (False, False)
+    done = spillway("prices", "update", source, "-c", file, "--yes")
+    assert done.exit_code == 0, done.output
+    (row,) = [
+        r for r in answer("prices", "list", "-c", file, "--provider", "groq") if r["model"] == "openai/gpt-oss-20b"
+    ]
+    assert (row["output"], row["source"], row["origin"], row["age_days"]) == ("0.4", "import", "newer.json", 0)
+    again = spillway("prices", "update", source, "-c", file)
+    assert again.exit_code == 0, again.output
+    assert "no price differs" in again.output
+
+
+def test_an_update_of_one_provider_leaves_the_others(file: Path, tmp_path: Path) -> None:
+    values = answer("prices", "update", newer(tmp_path), "-c", file, "--provider", "groq", "--yes")
+    assert {change["provider"] for change in values["changes"]} == {"groq"}
+    wrong = spillway("prices", "update", newer(tmp_path), "-c", file, "--provider", "nobody")
+    assert wrong.exit_code == 1
+    assert "no prices of nobody; it has groq" in wrong.output
+
+
+def test_prices_are_fetched_over_https_only(file: Path) -> None:
+    done = spillway("prices", "update", "http://127.0.0.1:1/prices.json", "-c", file)
+    assert done.exit_code == 1
+    assert "over https" in done.output
+
+
+def test_a_price_of_a_day_to_come_was_not_checked_then(file: Path, tmp_path: Path) -> None:
+    spillway("prices", "update", newer(tmp_path), "-c", file, "--yes", "--as-of", "2098-12-01")
+    listed = spillway("prices", "list", "-c", file, "--provider", "groq").stdout
+    assert "checked -" not in listed
+    (row,) = [
+        r
+        for r in answer("prices", "list", "-c", file, "--provider", "groq", "--on", "2098-12-02")
+        if r["model"] == "openai/gpt-oss-20b"
+    ]
+    assert row["output"] == "0.4"
+
+
+def test_check_names_the_successor_of_a_model_that_is_withdrawn_soon(file: Path) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    soon = (datetime.now(UTC).date() + timedelta(9)).isoformat()
+    list_file = file.parent / "data" / "prices.json"
+    list_file.parent.mkdir()
+    price = {"from": "2026-01-01", "input": "1", "output": "1"}
+    row = {"prices": [price], "retired_on": soon, "successor": "a/newer-model"}
+    list_file.write_text(json.dumps({"providers": {"groq": {"openai/gpt-oss-20b": row}}}))
+    shown = spillway("check", "-c", file, "--offline").output
+    assert f"backends.groq: the model is withdrawn on {soon}, in 9 days; change to a/newer-model by then" in shown

@@ -11,10 +11,10 @@ import orjson
 import pytest
 
 from spillway_router.core.money.tariff import Rates, TariffStep, Usage, price
-from spillway_router.prices.book import PRICES_FILE, PriceBook, book, parse_list, priced, read_list, record
+from spillway_router.prices.book import PriceBook, book, parse_list, priced, read_list, record, shipped_lists
 from spillway_router.prices.changes import changes
 from spillway_router.prices.rows import ModelRecord, PriceError, load_json
-from spillway_router.prices.status import price_status
+from spillway_router.prices.status import age_days, price_status
 
 TODAY = date(2026, 11, 20)
 FULL = {
@@ -64,12 +64,23 @@ def test_every_price_of_the_snapshot_is_usable() -> None:
     assert sum(bool(tariff.steps) for _, _, _, tariff in rows if tariff is not None) > 90
 
 
-def test_the_shipped_file_names_its_licence_and_day() -> None:
-    shipped = read_list(PRICES_FILE, "snapshot")
-    assert "LiteLLM" in shipped.licence
-    assert "MIT" in shipped.licence
-    assert shipped.checked_on is not None
-    assert shipped.checked_on >= TODAY
+def test_every_shipped_list_names_its_licence_its_day_and_who_published_it() -> None:
+    for path in shipped_lists():
+        shipped = read_list(path, "snapshot")
+        assert list(shipped.providers) == [path.stem]
+        assert "MIT License, Copyright" in shipped.licence
+        assert shipped.origin
+        assert shipped.checked_on is not None
+        assert shipped.checked_on >= date(2026, 11, 4)
+
+
+def test_every_shipped_price_says_who_published_it() -> None:
+    for provider, model, entry, _ in priced(book(), TODAY):
+        assert all(entry.origins.values()), f"{provider}/{model}"
+
+
+def test_the_lists_of_other_providers_are_not_read() -> None:
+    assert [read.name.rpartition("/")[2] for read in book(providers=("groq", "vllm")).lists] == ["groq.json"]
 
 
 def test_a_row_says_everything_a_provider_can_charge() -> None:
@@ -125,13 +136,11 @@ def test_the_users_list_goes_over_the_shipped_one() -> None:
 
 
 def test_a_fine_tuned_model_has_the_record_of_its_base() -> None:
-    assert book().record("openai", "ft:gpt-4.1-mini-2025-04-14:acme::abc") == record(
-        "openai", "ft:gpt-4.1-mini-2025-04-14"
-    )
+    assert record("openai", "ft:gpt-4.1-mini-2025-04-14:acme::abc") == record("openai", "ft:gpt-4.1-mini-2025-04-14")
 
 
 def test_a_missing_file_of_the_user_is_no_mistake(tmp_path: Path) -> None:
-    assert len(book(tmp_path / "prices.json").lists) == 1
+    assert len(book(tmp_path / "prices.json").lists) == len(shipped_lists())
 
 
 @pytest.mark.parametrize(
@@ -156,6 +165,10 @@ def test_a_missing_file_of_the_user_is_no_mistake(tmp_path: Path) -> None:
         (one(flat("2026-11-20", "1", steps=[{"above_tokens": 5, "input": "1"}])), "`output` of the step above 5"),
         (one(flat("2026-11-20", "1", until="2026-11-19")), "is before"),
         (one(flat("2026-11-20", "1"), retired="2027-01-01"), "unknown key 'retired'"),
+        (one(flat("2026-11-20", "1"), capabilities={"smell": True}), "unknown key 'smell'"),
+        (one(flat("2026-11-20", "1"), capabilities={"tools": "yes"}), r"capabilities\.tools"),
+        (one(flat("2026-11-20", "1"), successor=7), "`successor` is 7"),
+        (one(flat("2026-11-20", "1", origin=7)), "`origin` is 7"),
         (b'{"providers": {"groq": {"m": {"prices": [{"from": "2026-11-20", "input": NaN, "output": 1}]}}}}', "NaN"),
     ],
 )
@@ -163,7 +176,7 @@ def test_a_damaged_list_is_an_error_never_a_missing_price(tmp_path: Path, conten
     path = tmp_path / "prices.json"
     path.write_bytes(content)
     with pytest.raises(PriceError, match=says) as raised:
-        record("groq", "m", path)
+        PriceBook((read_list(path, "own"),)).record("groq", "m")
     assert str(path) in str(raised.value)
 
 
@@ -176,7 +189,7 @@ def test_a_price_grows_stale() -> None:
     (warning,) = price_status(record, TODAY + timedelta(91), 90).warnings
     assert "91 days ago (2026-11-20)" in warning
     assert "stale_after_days" in warning
-    assert "spillway prices import" in warning
+    assert "spillway prices update" in warning
     assert price_status(replace(record, checked_on=None), TODAY + timedelta(900), 90).warnings == ()
 
 
@@ -187,6 +200,37 @@ def test_a_withdrawn_model_is_told_before_and_off_from_its_day() -> None:
     assert "2026-12-11, in 21 days" in before.warnings[0]
     assert not price_status(record, date(2026, 12, 10), 90).off
     assert "withdrew the model on 2026-12-11" in price_status(record, date(2026, 12, 11), 90).off
+
+
+def test_a_withdrawal_is_reported_from_sixty_days_before_with_its_successor() -> None:
+    record = known(one(flat("2026-11-20", "1"), retired_on="2027-01-20", successor="groq/next"))
+    assert price_status(record, date(2026, 11, 20), 90).warnings == ()
+    (warning,) = price_status(record, date(2026, 11, 21), 90).warnings
+    assert warning == "the model is withdrawn on 2027-01-20, in 60 days; change to groq/next by then"
+    assert price_status(record, date(2027, 1, 20), 90).off.endswith("change to groq/next")
+    assert "tomorrow; change to groq/next" in price_status(record, date(2027, 1, 19), 400).warnings[0]
+
+
+def test_capabilities_are_known_or_unknown() -> None:
+    said = known(one(flat("2026-11-20", "1"), capabilities={"tools": True, "json_schema": False}))
+    assert said.capabilities == {"tools": True, "json_schema": False}
+    assert known(one(flat("2026-11-20", "1"), vision=True)).capabilities == {"vision": True}
+    assert known(one(flat("2026-11-20", "1"))).capabilities == {"vision": False}
+    over = known(one(flat("2026-11-20", "1"), capabilities={"tools": True}), one(capabilities={"tools": False}))
+    assert over.capabilities == {"tools": False}
+
+
+def test_a_suffix_costs_what_the_row_without_it_says() -> None:
+    text = one(flat("2026-11-20", "1"), suffixes=["fastest"])
+    assert book_of(text).record("groq", "m:fastest") == known(text)
+    assert book_of(text).record("groq", "m:slowest") is None
+    assert book_of(one(flat("2026-11-20", "1"))).record("groq", "m:fastest") is None
+
+
+def test_nobody_has_checked_a_price_in_the_future() -> None:
+    record = known(one(flat("2026-11-20", "1"), checked_on="2026-12-01"))
+    assert age_days(record, date(2026, 11, 29)) is None
+    assert age_days(record, date(2026, 12, 3)) == 2
 
 
 def test_a_deprecated_model_warns_from_that_day() -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_router.core.money.tariff import Usage, price
-from spillway_router.prices.book import SOURCE, PriceBook, PriceList, parse_list, record
+from spillway_router.prices.book import SOURCE, PriceBook, PriceList, parse_list, read_list
 from spillway_router.prices.imported import Added, add, locked, read_source, write
 from spillway_router.prices.litellm import LICENCE, convert_rows
 from spillway_router.prices.rows import PriceError, dated_price, load_json
@@ -73,6 +73,7 @@ def test_what_is_kept_of_real_rows() -> None:
         "prices": [{"from": "2026-11-20", "input": "0.075", "output": "0.3", "cached_input": "0.0375"}],
         "context_tokens": 131072,
         "max_output_tokens": 65536,
+        "capabilities": {"vision": False, "tools": True, "json_schema": True, "reasoning": True},
     }
     sonnet = row(content, "anthropic", "claude-sonnet-4-5")
     assert sonnet["prices"] == [
@@ -95,7 +96,7 @@ def test_what_is_kept_of_real_rows() -> None:
             ],
         }
     ]
-    assert (sonnet["retired_on"], sonnet["vision"]) == ("2026-11-30", True)
+    assert (sonnet["retired_on"], sonnet["capabilities"]["vision"]) == ("2026-11-30", True)
 
 
 def test_long_prompts_and_services_become_steps() -> None:
@@ -187,9 +188,166 @@ def test_a_model_without_a_usable_price_is_left_out_and_named(flaw: dict[str, ob
 
 
 def test_real_rows_without_a_price_are_named() -> None:
+    missing = "its price of ordinary prompts is missing, so that requests for this mode are refused"
     assert read_source(EXCERPT, DAY).skipped == (
         ("together/togethercomputer/CodeLlama-34b-Instruct", "no price per token"),
+        ("openai/gpt-5.4 (flex)", missing),
+        ("openai/gpt-5.6 (flex)", missing),
+        ("openai/gpt-5.6 (priority)", missing),
     )
+
+
+def test_costs_that_a_row_does_not_hold_are_named_with_what_happens_to_them() -> None:
+    costs = {
+        "search_context_cost_per_query": {"search_context_size_high": 0.01},
+        "fedramp_uplift_multiplier": 1.1,
+        "output_cost_per_smell": 1e-06,
+        "supports_tool_choice": True,
+    }
+    skipped = dict(read_source(source(**costs), DAY).skipped)
+    assert "list of bounded fields" in skipped["groq/m (search_context_cost_per_query)"]
+    assert "a host of its own" in skipped["groq/m (fedramp_uplift_multiplier)"]
+    assert "not known" in skipped["groq/m (output_cost_per_smell)"]
+    assert len(skipped) == 3
+
+
+def test_the_dearer_of_two_long_cache_writes_counts() -> None:
+    writes = {"cache_creation_input_token_cost_above_1hr": 3e-07, "cache_creation_input_token_cost_above_12hr": 4e-07}
+    for order in (writes, dict(reversed(writes.items()))):
+        assert row(taken(source(**order)).content)["prices"][0]["cache_write_long"] == "0.4"
+
+
+# the lists of models
+
+
+OPENROUTER = {
+    "id": "some/model",
+    "context_length": 8192,
+    "architecture": {"input_modalities": ["text", "image"]},
+    "pricing": {"prompt": "0.0000001", "completion": "0.0000004", "request": "0.001", "image": "0.002", "audio": "0"},
+    "supported_parameters": ["tools", "temperature"],
+    "expiration_date": "2027-01-31",
+}
+
+
+def test_openrouters_list_of_models_comes_in() -> None:
+    unknown = {"id": "openrouter/auto", "pricing": {"prompt": "-1", "completion": "-1"}}
+    free = {"id": "some/model:free", "pricing": {"prompt": "0", "completion": "0"}}
+    imported = read_source(orjson.dumps({"data": [OPENROUTER, unknown, free]}), DAY, "a list")
+    assert imported.prices.providers == {
+        "openrouter": {
+            "some/model": {
+                "prices": [{"from": "2026-11-20", "input": "0.1", "output": "0.4", "per_request": "0.001"}],
+                "context_tokens": 8192,
+                "retired_on": "2027-01-31",
+                "capabilities": {
+                    "tools": True,
+                    "json_schema": False,
+                    "reasoning": False,
+                    "vision": True,
+                    "audio": False,
+                },
+            }
+        }
+    }
+    skipped = dict(imported.skipped)
+    assert "pictures" in skipped["openrouter/some/model (image)"]
+    assert "no price per token" in skipped["openrouter/openrouter/auto"]
+    assert skipped["openrouter/some/model:free"] == "a price of 0"
+
+
+def hugging_face(*hosts: tuple[str, float, float], status: str = "live") -> dict[str, Any]:
+    return {
+        "id": "org/m",
+        "providers": [
+            {"provider": name, "status": status, "context_length": 1000 * i, "pricing": {"input": low, "output": high}}
+            | {"supports_tools": i == 1}
+            for i, (name, low, high) in enumerate(hosts, 1)
+        ],
+    }
+
+
+def test_hugging_faces_list_of_models_comes_in_by_host_and_with_the_dearest() -> None:
+    listed_models = {"data": [hugging_face(("groq", 0.1, 0.5), ("novita", 0.2, 0.3))]}
+    imported = read_source(orjson.dumps(listed_models), DAY, "a list")
+    models = imported.prices.providers["huggingface"]
+    assert {name: (m["prices"][0]["input"], m["prices"][0]["output"]) for name, m in models.items()} == {
+        "org/m:groq": ("0.1", "0.5"),
+        "org/m:novita": ("0.2", "0.3"),
+        "org/m": ("0.2", "0.5"),
+    }
+    assert models["org/m"]["prices"][0]["origin"] == "a list: the dearest of groq, novita"
+    assert (models["org/m"]["context_tokens"], models["org/m"]["capabilities"]["tools"]) == (1000, False)
+    gone = {"data": [hugging_face(("groq", 0.1, 0.5), status="error")]}
+    with pytest.raises(PriceError, match="no price found"):
+        read_source(orjson.dumps(gone), DAY)
+
+
+def test_genai_prices_come_in_with_their_days_and_steps() -> None:
+    flat_price = {"input_mtok": 1, "output_mtok": 4}
+    tiered = {"base": 1, "tiers": [{"start": 200000, "price": 2}]}
+    sources = [
+        {
+            "id": "openrouter",
+            "models": [
+                {
+                    "id": "some/m",
+                    "match": {"or": [{"equals": "some/m"}, {"equals": "some/m-canonical"}, {"contains": "m"}]},
+                    "prices": [
+                        {"prices": {**flat_price, "input_mtok": 3}},
+                        {
+                            "constraint": {"start_date": "2026-10-19"},
+                            "prices": {"input_mtok": tiered, "output_mtok": 4},
+                        },
+                    ],
+                    "price_variants": [{"when": {"route": "eu"}}],
+                },
+                {"id": "night/m", "match": {}, "prices": [{"constraint": {"start_time": "00:30"}, "prices": {}}]},
+                {"id": "deaf/m", "match": {}, "prices": {"input_mtok": 1, "output_mtok": 1, "input_audio_mtok": 9}},
+            ],
+        },
+        {
+            "id": "huggingface_groq",
+            "models": [{"id": "org/m", "match": {}, "prices": {"input_mtok": 1, "output_mtok": 2}}],
+        },
+        {"id": "openai", "models": [{"id": "gpt", "match": {}, "prices": {"input_mtok": 1, "output_mtok": 2}}]},
+    ]
+    imported = read_source(orjson.dumps(sources), DAY)
+    rows = imported.prices.providers
+    assert {provider: sorted(models) for provider, models in rows.items()} == {
+        "openrouter": ["some/m", "some/m-canonical"],
+        "huggingface": ["org/m", "org/m:groq"],
+    }
+    assert rows["openrouter"]["some/m"]["prices"] == [
+        {"from": "1970-01-01", "input": "3", "output": "4"},
+        {
+            "from": "2026-10-19",
+            "input": "1",
+            "output": "4",
+            "steps": [{"above_tokens": 200000, "input": "2", "output": "4"}],
+        },
+    ]
+    skipped = dict(imported.skipped)
+    assert "time of day" in skipped["openrouter/night/m"]
+    assert "input_audio_mtok" in skipped["openrouter/deaf/m"]
+    assert "refused" in skipped["openrouter/some/m (route eu)"]
+    assert "Pydantic" in imported.prices.licence
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"data": [OPENROUTER, {"id": "x/y", "pricing": 7}]},
+        {"data": [hugging_face(("groq", 0.1, 0.5)), {"id": 7, "providers": 8}]},
+    ],
+)
+def test_an_odd_row_of_a_list_of_models_spoils_no_other(data: dict[str, Any]) -> None:
+    assert read_source(orjson.dumps(data), DAY).prices.providers
+
+
+def test_a_list_of_another_shape_is_named_as_such() -> None:
+    with pytest.raises(PriceError, match="not as usual"):
+        read_source(orjson.dumps([{"id": "openrouter", "models": [{"id": "a/b"}]}]), DAY)
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"a": {"litellm_provider": "deepinfra"}}', b'{"a": NaN}'])
@@ -305,14 +463,15 @@ def test_two_imports_at_once_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_a_file_that_can_be_read(tmp_path: Path) -> None:
-    given, out = tmp_path / "litellm.json", tmp_path / "prices.json"
+    given = tmp_path / "litellm.json"
     given.write_bytes(source())
     module = "spillway_router.prices.imported"
-    command = [sys.executable, "-m", module, str(given), "2026-11-20", "--out", str(out)]
+    command = [sys.executable, "-m", module, str(given), "2026-11-20", "--out", str(tmp_path), "--origin", "a test"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "1 models priced" in ran.stdout
-    listed_price = record("groq", "m", out)
+    listed_price = PriceBook((read_list(tmp_path / "groq.json", SOURCE),)).record("groq", "m")
     assert listed_price is not None
+    assert listed_price.origin(DAY) == "a test"
     tariff = listed_price.tariff(DAY)
     assert tariff is not None
     assert tariff.input_per_million == Decimal("0.15")

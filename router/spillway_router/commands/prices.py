@@ -1,10 +1,11 @@
-"""`spillway prices`: show what the cloud models cost, compare price lists, and import a newer one."""
+"""`spillway prices`: show what the cloud models cost, compare price lists, and import or fetch a newer one."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,15 +18,26 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 if TYPE_CHECKING:
     from spillway_router.core.money.tariff import Rates, Tariff
     from spillway_router.prices.book import PriceBook
-    from spillway_router.prices.changes import Change
-    from spillway_router.prices.imported import Source
+    from spillway_router.prices.changes import Change, Withdrawal
+    from spillway_router.prices.imported import Added, Source
     from spillway_router.prices.rows import ModelRecord
 
-prices_app = typer.Typer(no_args_is_help=True, help="Manage the prices of the cloud models: list, diff, import.")
+prices_app = typer.Typer(
+    no_args_is_help=True, help="Manage the prices of the cloud models: list, diff, import, update."
+)
 
 ProviderOption = Annotated[str | None, typer.Option(help="Show only this provider.")]
-FileArgument = Annotated[
-    Path, typer.Argument(help="LiteLLM's model_prices_and_context_window.json, or a price list of Spillway.")
+_KINDS = (
+    "LiteLLM's model_prices_and_context_window.json, OpenRouter's or Hugging Face's list of models, the data.json of "
+    "genai-prices, or a price list of Spillway."
+)
+FileArgument = Annotated[Path, typer.Argument(help=_KINDS)]
+AsOfOption = Annotated[
+    str | None,
+    typer.Option(metavar="DATE", help="First day of prices that name none, such as LiteLLM's. The default is today."),
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Overwrite prices that were imported for the same first day.")
 ]
 DayOption = Annotated[str | None, typer.Option(metavar="DATE", help="Day, such as 2026-11-20. The default is today.")]
 RATES = ("input", "output", "cached_input", "cache_write", "cache_write_long", "reasoning")
@@ -98,23 +110,13 @@ def diff(
 @prices_app.command("import")
 def import_prices(
     file: FileArgument,
-    as_of: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATE", help="First day of prices that name none, such as LiteLLM's. The default is today."
-        ),
-    ] = None,
+    as_of: AsOfOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and write nothing.")] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Overwrite prices that were imported for the same first day.")
-    ] = False,
+    overwrite: ReplaceOption = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add the prices of FILE to your own price list as new dated rows; earlier days keep their prices."""
-    from spillway_router.prices.book import OWN_SOURCE, PriceBook, read_list
-    from spillway_router.prices.changes import changes
-    from spillway_router.prices.imported import add, locked, write
     from spillway_router.prices.rows import PriceError
 
     target, day = load(config).settings.price_file, _day(as_of)
@@ -122,29 +124,147 @@ def import_prices(
         source = _source(file, day)
     except PriceError as error:
         fail(f"{file}: {error}")
+    plan = _take(target, source, day, overwrite=overwrite, write=not dry_run)
+    if as_json:
+        typer.echo(json.dumps(_plan_values(plan, target, source, written=not dry_run), indent=2))
+        return
+    _show_plan(plan, source, "Would change" if dry_run else "Changed")
+    if dry_run:
+        typer.echo(f"nothing written (--dry-run): {target} would price {plan.added.models} models")
+    else:
+        _say_written(plan, target)
+
+
+@prices_app.command("update")
+def update_prices(
+    source: Annotated[str, typer.Argument(metavar="FILE|URL", help=f"File or https address of {_KINDS}")],
+    provider: Annotated[str | None, typer.Option(help="Take only the prices of this provider.")] = None,
+    as_of: AsOfOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
+    overwrite: ReplaceOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a newer list changes, ask, and add its prices to your own list as new dated rows.
+
+    Without --yes, --json only shows the changes.
+    """
+    from spillway_router.prices.rows import PriceError
+
+    target, day = load(config).settings.price_file, _day(as_of)
     try:
-        with locked(target):
+        newer = _of_provider(_fetched(source, day), provider)
+    except PriceError as error:
+        fail(f"{source}: {error}")
+    plan = _take(target, newer, day, overwrite=overwrite, write=yes)
+    if as_json:
+        typer.echo(json.dumps(_plan_values(plan, target, newer, written=yes), indent=2))
+        return
+    _show_plan(plan, newer, "Changed" if yes else "Would change")
+    if not yes:
+        if not plan.changes and not any(one.retired_on for one in plan.withdrawals):
+            typer.echo("nothing to write: no price differs")
+            return
+        if not sys.stdin.isatty():
+            fail("nothing written: add --yes to write these changes")
+        if not typer.confirm(f"Write them to {target}?"):
+            fail("nothing written")
+        plan = _take(target, newer, day, overwrite=overwrite, write=True)
+    _say_written(plan, target)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a source adds to the own list."""
+
+    added: Added
+    changes: Sequence[Change]
+    withdrawals: Sequence[Withdrawal]
+
+
+def _take(target: Path, source: Source, day: date, *, overwrite: bool, write: bool) -> _Plan:
+    """Return what `source` adds to the own list, and write it if asked. A problem ends the command."""
+    from spillway_router.prices import imported
+    from spillway_router.prices.book import OWN_SOURCE, PriceBook, read_list
+    from spillway_router.prices.changes import changes, withdrawals
+    from spillway_router.prices.rows import PriceError
+
+    today = _day(None)
+    try:
+        with imported.locked(target):
             before = _book(target)
             own_list = read_list(target, OWN_SOURCE) if target.exists() else None
-            added = add(source, before, own_list, day)
-            differences = list(changes(before, PriceBook((*before.lists, added.prices)), max(day, _day(None))))
-            if added.conflicts and not replace:
+            added = imported.add(source, before, own_list, min(day, today))
+            if added.conflicts and not overwrite:
                 fail(_conflict(added.conflicts))
-            if not dry_run:
-                write(target, added.content)
+            after = PriceBook((*before.lists, added.prices))
+            plan = _Plan(
+                added=added,
+                changes=list(changes(before, after, max(day, today))),
+                withdrawals=list(withdrawals(before, after, source.prices.providers, today, complete=source.complete)),
+            )
+            if write:
+                imported.write(target, added.content)
+            return plan
     except PriceError as error:
         fail(str(error))
-    if as_json:
-        summary: dict[str, Any] = {"file": str(target), "written": not dry_run, "models": added.models}
-        summary |= {"changes": [asdict(change) for change in differences], "left_out": dict(source.skipped)}
-        typer.echo(json.dumps(summary, indent=2))
-        return
-    _show_changes(differences, "Would change" if dry_run else "Changed")
+
+
+def _plan_values(plan: _Plan, target: Path, source: Source, *, written: bool) -> dict[str, Any]:
+    return {
+        "file": str(target),
+        "written": written,
+        "models": plan.added.models,
+        "changes": [asdict(change) for change in plan.changes],
+        "withdrawn": [{**asdict(one), "retired_on": _iso(one.retired_on)} for one in plan.withdrawals],
+        "left_out": dict(source.skipped),
+    }
+
+
+def _show_plan(plan: _Plan, source: Source, title: str) -> None:
+    _show_changes(plan.changes, title)
+    missing: dict[str, list[str]] = {}
+    for one in plan.withdrawals:
+        if one.retired_on is None:
+            missing.setdefault(one.provider, []).append(one.model)
+            continue
+        instead = f"; change to {one.successor}" if one.successor else ""
+        typer.echo(f"withdrawn {one.provider}  {one.model} on {one.retired_on}{instead}")
+    for provider, models in missing.items():
+        more = f" and {len(models) - _SHOWN_ALIKE} more (--json names them)" if len(models) > _SHOWN_ALIKE else ""
+        typer.echo(
+            f"not listed any more at {provider}: {', '.join(models[:_SHOWN_ALIKE])}{more}; they keep their price"
+        )
     _show_skipped(source)
-    count = f"{added.models} models"
-    typer.echo(f"nothing written (--dry-run): {target} would price {count}" if dry_run else f"{target} prices {count}")
-    if not dry_run:
-        typer.echo("a running router loads them on SIGHUP or POST /admin/reload")
+
+
+def _say_written(plan: _Plan, target: Path) -> None:
+    typer.echo(f"{target} prices {plan.added.models} models")
+    typer.echo("a running router loads them on SIGHUP or POST /admin/reload")
+
+
+def _fetched(source: str, day: date) -> Source:
+    """Return the prices of a file or of an https address. Raises PriceError."""
+    from spillway_router.prices.download import DownloadLimits, download, is_url
+    from spillway_router.prices.imported import MAX_BYTES, read_source
+
+    if not is_url(source):
+        return _source(Path(source), day)
+    content = download(source, DownloadLimits(MAX_BYTES))
+    return _checked_by_now(read_source(content, day, origin=source.partition("?")[0]))
+
+
+def _of_provider(source: Source, provider: str | None) -> Source:
+    """Return only the prices of one provider. Raises PriceError if there are none."""
+    from spillway_router.prices.rows import PriceError
+
+    if provider is None:
+        return source
+    models = source.prices.providers.get(provider)
+    if models is None:
+        raise PriceError(f"no prices of {provider}; it has {', '.join(source.prices.providers)}")
+    skipped = tuple(one for one in source.skipped if one[0].startswith(f"{provider}/"))
+    return replace(source, prices=replace(source.prices, providers={provider: models}), skipped=skipped)
 
 
 def _day(text: str | None) -> date:
@@ -171,7 +291,14 @@ def _source(file: Path, day: date) -> Source:
             text = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise PriceError(f"can't be read: {error.strerror or error}") from None
-    return read_source(text, day)
+    return _checked_by_now(read_source(text, day, origin=file.name))
+
+
+def _checked_by_now(source: Source) -> Source:
+    """Return the source as checked today at the latest: a price may apply from a later day, but nobody checked it
+    then."""
+    today = _day(None)
+    return replace(source, prices=replace(source.prices, checked_on=min(source.prices.checked_on or today, today)))
 
 
 def _conflict(conflicts: Sequence[str]) -> str:
@@ -186,6 +313,7 @@ def _row(
     provider: str, model: str, record: ModelRecord, tariff: Tariff | None, day: date, stale_after_days: int
 ) -> dict[str, Any]:
     """Return one model as JSON values: decimal text in USD per million tokens, null where there is no such price."""
+    from spillway_router.prices.rows import CAPABILITIES
     from spillway_router.prices.status import age_days, price_status
 
     status = price_status(record, day, stale_after_days)
@@ -203,11 +331,16 @@ def _row(
         "valid_from": None if tariff is None else tariff.valid_from,
         "valid_until": None if tariff is None else tariff.valid_until,
         "source": None if tariff is None else tariff.source,
+        "origin": (record.origin(day) or None) if tariff is not None else None,
         "checked_on": _iso(record.checked_on),
         "age_days": age,
         "stale": age is not None and age > stale_after_days,
         "deprecated_on": _iso(record.deprecated_on),
         "retired_on": _iso(record.retired_on),
+        "successor": record.successor or None,
+        "context_tokens": record.context_tokens,
+        "max_output_tokens": record.max_output_tokens,
+        "capabilities": {name: record.capabilities.get(name) for name in CAPABILITIES},
         "usable": not status.off,
         "notes": [status.off] if status.off else list(status.warnings),
     }
@@ -226,26 +359,38 @@ def _iso(day: date | None) -> str | None:
     return None if day is None else day.isoformat()
 
 
-def _checked(age_days: int) -> str:
-    """Return when a price was last checked; the date may have been given ahead of time."""
-    if age_days < 0:
-        return f"checked on a date {-age_days} days ahead"
-    return f"checked {age_days} days ago"
-
-
 def _lines(row: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of a model: its usual prices, one line per step, then notes."""
     since = f"from {row['valid_from']}" if row["valid_from"] else "no price"
     until = f" until {row['valid_until']}" if row["valid_until"] else ""
-    age = "" if row["age_days"] is None else f", {_checked(row['age_days'])}"
-    yield f"{row['provider'] + '  ' + row['model']:60}{_columns(row)}  {since}{until}{age}{' (stale)' * row['stale']}"
+    name, age = f"{row['provider']}  {row['model']}", _checked(row) + " (stale)" * row["stale"]
+    yield f"{name:60}{_columns(row)}  {since}{until}{age}"
     for step in row["steps"]:
         where = f"prompts above {step['above_tokens']:,} tokens" if step["above_tokens"] else "any prompt"
         yield f"{'    ' + (step['service'] + ', ' if step['service'] else '') + where:60}{_columns(step)}"
+    yield f"    {_about(row)}"
     extra = [f"{row[key]} USD per {what}" for key, what in _EXTRA_PRICES.items() if row[key] not in (None, "0")]
     # The line below the table reports stale prices once for all models.
     notes = [note for note in row["notes"] if "stale_after_days" not in note]
     yield from (f"    {text}" for text in [*extra, *notes])
+
+
+def _checked(row: dict[str, Any]) -> str:
+    """Return when the price was last checked, seen from the day of the listing."""
+    if row["age_days"] is not None:
+        return f", checked {row['age_days']} days ago"
+    return "" if row["checked_on"] is None else f", checked on {row['checked_on']}"
+
+
+def _about(row: dict[str, Any]) -> str:
+    """Return what is known of a model beside its prices: its context, what it can do, and who published the price."""
+    able = row["capabilities"]
+    parts = [f"context {row['context_tokens']:,}"] if row["context_tokens"] else []
+    parts += [", ".join(name for name, value in able.items() if value)] if any(able.values()) else []
+    denied = ", ".join(name for name, value in able.items() if value is False)
+    parts += [f"not {denied}"] if denied else []
+    parts += [f"by {row['origin']}"] if row["origin"] else []
+    return " · ".join(parts) or "nothing else is known"
 
 
 _EXTRA_PRICES = {"usd_per_request": "request", "usd_per_second": "second"}
@@ -268,6 +413,16 @@ def _show_changes(differences: Sequence[Change], title: str) -> None:
         typer.echo(f"{change.kind:8} {name:56} {change.price}: {was} -> {now} {change.unit}{percent}{warning}")
 
 
+_SHOWN_ALIKE = 3
+
+
 def _show_skipped(source: Source) -> None:
+    """Print what was left out: a few names of each reason in full, and the number of the others."""
+    alike: dict[str, list[str]] = {}
     for name, why in source.skipped:
-        typer.echo(f"left out {name}: {why}")
+        alike.setdefault(why, []).append(name)
+    for why, names in alike.items():
+        for name in names[:_SHOWN_ALIKE]:
+            typer.echo(f"left out {name}: {why}")
+        if len(names) > _SHOWN_ALIKE:
+            typer.echo(f"left out {len(names) - _SHOWN_ALIKE} more: {why} (--json names them)")

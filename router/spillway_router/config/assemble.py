@@ -39,7 +39,7 @@ _MEMORY_PER_BODY = 6
 _MOST_BODIES_BYTES = 4096 * 1024 * 1024
 _NO_PRICE = (
     "has no known price for {!r}; add price: {{input_per_million, output_per_million}}, or take in a price list with "
-    "`spillway prices import FILE`"
+    "`spillway prices update FILE`"
 )
 
 
@@ -147,11 +147,12 @@ class _Backends:
         return {name: target for name, target in targets.items() if target is not None}
 
     def _price_book(self) -> prices.PriceBook:
+        providers = {part.provider for part in self._settings.backends}
         try:
-            return prices.book(self._settings.price_file)
+            return prices.book(self._settings.price_file, providers)
         except PriceError as error:
             self._findings.problems.append(ConfigProblem("prices.file", 0, str(error)))
-            return prices.book()
+            return prices.book(providers=providers)
 
     def _target(self, part: BackendPart) -> BackendTarget | None:
         """Return one backend; None if it is disabled or wrong, which is then in the findings."""
@@ -333,8 +334,10 @@ def _item_rules(entry: CatalogueEntry, bounded: BoundedProvider) -> Mapping[Endp
 
 
 def _capabilities(entry: CatalogueEntry, record: ModelRecord | None) -> frozenset[Capability]:
-    """Return what the provider's API can do, without vision if the price list says that the model sees no images."""
-    return entry.capabilities - {"vision"} if record is not None and not record.vision else entry.capabilities
+    """Return what the provider's API can do, without what the price list says that the model can't."""
+    if record is None:
+        return entry.capabilities
+    return entry.capabilities - {name for name, able in record.capabilities.items() if not able}
 
 
 def _is_local(part: BackendPart, entry: CatalogueEntry) -> bool:
@@ -348,7 +351,6 @@ def _configured_price(price: PricePart) -> ModelRecord:
         context_tokens=None,
         max_output_tokens=None,
         retired_on=price.retired_on,
-        vision=True,
         checked_on=price.checked_on or price.valid_from,
     )
 

@@ -196,7 +196,7 @@ class PricePart(_RatesPart):
 class PricesPart(_Part):
     """The price list and its age limit.
 
-    `file` is the list that `spillway prices import` writes; the default is prices.json next to the ledger. A price is
+    `file` is the list that `spillway prices update` writes; the default is prices.json next to the ledger. A price is
     reported as stale when nobody has checked it against the provider's page for `stale_after_days` days.
     """
 

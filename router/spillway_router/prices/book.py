@@ -1,12 +1,13 @@
-"""The price book: the price list shipped with Spillway, overridden by the user's own (`spillway prices import`).
+"""The price book: the price lists shipped with Spillway, overridden by the user's own (`spillway prices import`).
 
-A list is read as a whole, but a row is only checked when its model is looked up, because a router uses a handful of
-models. That takes a few milliseconds, at start and on reload only.
+There is one shipped list per provider, so that a router reads only those of the providers it uses. A list is read as a
+whole, but a row is only checked when its model is looked up, because a router uses a handful of models. That takes a
+few milliseconds, at start and on reload only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 from spillway_router.core.money.tariff import Tariff
 from spillway_router.prices.rows import ModelRecord, PriceError, load_json, model_record
 
-PRICES_FILE = Path(__file__).with_name("prices.json")
+LISTS = Path(__file__).with_name("lists")
+"""The folder of the shipped lists: PROVIDER.json."""
 UNIT = "USD per million tokens"
 SOURCE = "snapshot"
 OWN_SOURCE = "import"
@@ -31,6 +33,24 @@ class PriceList:
     checked_on: date | None
     licence: str
     providers: _Rows
+    origin: str = ""
+    """Who published the prices of which a row doesn't say it."""
+
+    def row(self, provider: str, model: str) -> Mapping[str, Any] | None:
+        """Return the row of a model, that of its name without a suffix if the row permits the suffix; else None."""
+        models = self.providers.get(provider, {})
+        row = models.get(model)
+        if row is None and ":" in model:
+            base, _, suffix = model.rpartition(":")
+            row = models.get(base)
+            if row is not None and suffix not in (row.get("suffixes") or ()):
+                return None
+        return row
+
+    def with_origin(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row of this list whose prices say who published them."""
+        prices = row.get("prices", ())
+        return {**row, "prices": [{"origin": self.origin, **price} if self.origin else price for price in prices]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +70,7 @@ class PriceBook:
         if not rows:
             return None
         try:
-            return model_record([(part.source, part.checked_on, row) for part, row in rows])
+            return model_record([(part.source, part.checked_on, part.with_origin(row)) for part, row in rows])
         except PriceError as error:
             where = rows[-1][0].name
             raise PriceError(f"{where}: the price of {provider}/{model} can't be used: {error}") from None
@@ -62,8 +82,13 @@ class PriceBook:
             names = {model for part in self.lists for model in part.providers.get(provider, {})}
             yield from ((provider, model) for model in sorted(names))
 
+    def of_provider(self, provider: str) -> Mapping[str, Sequence[tuple[PriceList, Mapping[str, Any]]]]:
+        """Return all rows of a provider by model, those of earlier lists first."""
+        names = {model for part in self.lists for model in part.providers.get(provider, {})}
+        return {model: self._rows(provider, model) for model in sorted(names)}
+
     def _rows(self, provider: str, model: str) -> list[tuple[PriceList, Mapping[str, Any]]]:
-        rows = ((part, part.providers.get(provider, {}).get(model)) for part in self.lists)
+        rows = ((part, part.row(provider, model)) for part in self.lists)
         return [(part, row) for part, row in rows if row is not None]
 
 
@@ -95,21 +120,34 @@ def parse_list(data: object, name: str, source: str) -> PriceList:
     except (TypeError, ValueError):
         raise PriceError(f"`snapshot` is {snapshot!r}; write the day of the prices, like 2026-11-20") from None
     return PriceList(
-        name=name, source=source, checked_on=checked, licence=str(data.get("licence", "")), providers=providers
+        name=name,
+        source=source,
+        checked_on=checked,
+        licence=str(data.get("licence", "")),
+        providers=providers,
+        origin=str(data.get("origin", "")),
     )
 
 
-def book(own: Path | None = None) -> PriceBook:
-    """Return the shipped prices, overridden by those of the user's file if it exists. Raises PriceError."""
-    lists = [read_list(PRICES_FILE, SOURCE)]
+def book(own: Path | None = None, providers: Collection[str] | None = None) -> PriceBook:
+    """Return the shipped prices, overridden by those of the user's file if it exists. Raises PriceError.
+
+    With `providers`, the shipped prices of no other provider are read.
+    """
+    lists = [read_list(path, SOURCE) for path in shipped_lists() if providers is None or path.stem in providers]
     if own is not None and own.exists():
         lists.append(read_list(own, OWN_SOURCE))
     return PriceBook(tuple(lists))
 
 
-def record(provider: str, model: str, path: Path = PRICES_FILE) -> ModelRecord | None:
-    """Return the record of a model in one list. Raises PriceError for a damaged file."""
-    return PriceBook((read_list(path, SOURCE),)).record(provider, model)
+def shipped_lists() -> Sequence[Path]:
+    """Return the files of the shipped lists, one per provider."""
+    return sorted(LISTS.glob("*.json"))
+
+
+def record(provider: str, model: str) -> ModelRecord | None:
+    """Return the shipped record of a model. Raises PriceError for a damaged file."""
+    return book(providers=(provider,)).record(provider, model)
 
 
 def priced(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -67,6 +67,35 @@ def changes(before: PriceBook, after: PriceBook, day: date) -> Iterator[Change]:
     for model in sorted(old.keys() | new.keys()):
         if model[0] in providers:
             yield from _between(*model, old.get(model), new.get(model))
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A model that is withdrawn, or that a list doesn't name any more (`retired_on` is None)."""
+
+    provider: str
+    model: str
+    retired_on: date | None
+    successor: str
+
+
+def withdrawals(
+    before: PriceBook, after: PriceBook, listed: Mapping[str, Container[str]], day: date, *, complete: bool
+) -> Iterator[Withdrawal]:
+    """Yield the models of `before` whose withdrawal `after` announces, and those that a complete list of their provider
+    doesn't name any more.
+
+    `listed` are the models of the new list by provider. Models that were withdrawn before `day` are no news.
+    """
+    for provider, models in listed.items():
+        for _, model, was, _ in priced(before, day, (provider,)):
+            now = after.record(provider, model)
+            if now is None or (was.retired_on is not None and was.retired_on <= day):
+                continue
+            if complete and model not in models:
+                yield Withdrawal(provider, model, None, now.successor)
+            elif now.retired_on is not None and now.retired_on != was.retired_on:
+                yield Withdrawal(provider, model, now.retired_on, now.successor)
 
 
 def _between(provider: str, model: str, old: Tariff | None, new: Tariff | None) -> Iterator[Change]:

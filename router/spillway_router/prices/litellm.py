@@ -9,20 +9,21 @@ is exactly the price per million. The name of a price says what it is for:
     input_cost_per_token_above_272k_tokens_priority          the same in the service `priority`
     provider_specific_entry: {"fast": 2.0, "us": 1.1}        factors of modes; every combination is a service: `fast+us`
 
-A service is known only if the file contains its ordinary input and output prices.
+A service is known only if the file contains its ordinary input and output prices. What the file says of a model's costs
+and is not taken over is named with its reason, never dropped in silence.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import combinations
 from math import prod
 from typing import Any
 
 from spillway_router.core.money.tariff import STANDARD, service_of
+from spillway_router.prices.converted import ConvertedPrices, Rates, text, texts
 from spillway_router.prices.rows import RATES, PriceError, dated_price
 
 LICENCE = (
@@ -53,18 +54,32 @@ _MODES = "provider_specific_entry"
 _ELSEWHERE = {
     "input_cost_per_audio_token": "audio tokens have a price of their own",
     "output_cost_per_audio_token": "audio tokens have a price of their own",
+    "input_cost_per_image_token": "image tokens have a price of their own",
+    "output_cost_per_image_token": "image tokens have a price of their own",
+    "output_cost_per_image": "pictures that it makes have a price of their own",
+    "input_cost_per_character": "characters have a price of their own",
     "tiered_pricing": "its prices are given as ranges (tiered_pricing)",
 }
 """Prices that a Tariff can't express: an upper bound computed without them would be too low."""
-_Rates = dict[str, Decimal]
-
-
-@dataclass(frozen=True, slots=True)
-class ConvertedPrices:
-    """Rows by provider and model, and the skipped models as (provider/model, reason)."""
-
-    providers: Mapping[str, Mapping[str, dict[str, Any]]]
-    skipped: tuple[tuple[str, str], ...]
+_REGIONAL = "the surcharge of a regional host comes from the list of bounded fields"
+_NOT_TAKEN = {
+    "search_context_cost_per_query": "the fee of a web search comes from the list of bounded fields",
+    "code_interpreter_cost_per_session": "a session's fee comes from the list of bounded fields",
+    "web_search_cost_per_request": "the fee of a web search comes from the list of bounded fields",
+    "fedramp_uplift_multiplier": "it belongs to a host of its own; set `price:` on a backend that uses that host",
+    "regional_processing_uplift_multiplier_eu": _REGIONAL,
+    "regional_processing_uplift_multiplier_us": _REGIONAL,
+}
+"""Costs of a usable model that its row doesn't hold, with what happens to them instead."""
+_UNKNOWN_COST = "its meaning is not known; what it prices may cost more than its bound"
+_COST = re.compile(r"(?:^|_)(?:cost|multiplier|price|pricing|fee)(?:_|$)")
+_ABILITIES = {
+    "tools": "supports_function_calling",
+    "vision": "supports_vision",
+    "json_schema": "supports_response_schema",
+    "reasoning": "supports_reasoning",
+    "audio": "supports_audio_input",
+}
 
 
 def convert_rows(raw: Mapping[str, Any], day: str) -> ConvertedPrices:
@@ -75,13 +90,13 @@ def convert_rows(raw: Mapping[str, Any], day: str) -> ConvertedPrices:
         models: dict[str, dict[str, Any]] = {}
         for name, row in sorted(_rows(raw, theirs, prefix)):
             try:
-                models[name] = _model(row, day)
-                skipped += ((f"{provider}/{name} ({mode})", why) for mode, why in _modes_without_price(row))
+                models[name] = _model(row, day, prefix)
+                skipped += ((f"{provider}/{name} ({what})", why) for what, why in _left_out(row))
             except PriceError as error:
                 skipped.append((f"{provider}/{name}", str(error)))
         if models:
             providers[provider] = models
-    return ConvertedPrices(providers, tuple(skipped))
+    return ConvertedPrices(providers, tuple(skipped), LICENCE, complete=True)
 
 
 def _rows(raw: Mapping[str, Any], theirs: str, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -90,7 +105,7 @@ def _rows(raw: Mapping[str, Any], theirs: str, prefix: str) -> Iterator[tuple[st
             yield name.removeprefix(prefix), row
 
 
-def _model(row: Mapping[str, Any], day: str) -> dict[str, Any]:
+def _model(row: Mapping[str, Any], day: str, prefix: str) -> dict[str, Any]:
     """Return the row of a price list. Raises PriceError, which says why the price can't be used."""
     for name, why in _ELSEWHERE.items():
         if row.get(name):
@@ -103,8 +118,12 @@ def _model(row: Mapping[str, Any], day: str) -> dict[str, Any]:
             model[ours] = row[theirs]
     if row.get("deprecation_date"):
         model["retired_on"] = str(row["deprecation_date"])
-    if isinstance(row.get("supports_vision"), bool):
-        model["vision"] = row["supports_vision"]
+    if isinstance(row.get("successor_model"), str):
+        model["successor"] = row["successor_model"].removeprefix(prefix)
+    # The file names the models that see pictures; the other abilities it leaves out for many that have them.
+    model["capabilities"] = {"vision": False} | {
+        ours: row[theirs] for ours, theirs in _ABILITIES.items() if isinstance(row.get(theirs), bool)
+    }
     return model
 
 
@@ -118,15 +137,7 @@ def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises PriceError if the row doesn't say what a token costs.
     """
-    by_place: dict[tuple[str, int], _Rates] = {}
-    for field, value in row.items():
-        match = _FIELD.fullmatch(field)
-        if match is None or value is None:
-            continue
-        kind, hours, above, service = match.groups()
-        name = "cache_write_long" if hours else _KINDS[kind]
-        place = (service_of(service or STANDARD), int(above or 0) * 1000)
-        by_place.setdefault(place, {})[name] = _per_million(field, value)
+    by_place = _places(row)
     second = _per_second(row)
     base = by_place.get((STANDARD, 0), {})
     if second:
@@ -134,11 +145,11 @@ def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
     if "input" not in base or "output" not in base:
         raise PriceError("no price per token")
     request = row.get(_REQUEST)
-    price: dict[str, Any] = _texts(base)
+    price: dict[str, Any] = texts(base)
     if request:
-        price["per_request"] = _text(_number(_REQUEST, request))
+        price["per_request"] = text(_number(_REQUEST, request))
     if second:
-        price["per_second"] = _text(second)
+        price["per_second"] = text(second)
     if not any(base.values()) and not request and not second:
         # A price of 0 at a paid API is a gap in the source, and an unknown price is never 0.
         raise PriceError("a price of 0")
@@ -147,7 +158,22 @@ def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**price, "steps": steps} if steps else price
 
 
-def _steps(by_place: Mapping[tuple[str, int], _Rates], base: _Rates) -> list[dict[str, Any]]:
+def _places(row: Mapping[str, Any]) -> dict[tuple[str, int], Rates]:
+    """Return the prices per million tokens by service and length of the prompt from which on they hold."""
+    by_place: dict[tuple[str, int], Rates] = {}
+    for field, value in row.items():
+        match = _FIELD.fullmatch(field)
+        if match is None or value is None:
+            continue
+        kind, hours, above, service = match.groups()
+        name = "cache_write_long" if hours else _KINDS[kind]
+        rates = by_place.setdefault((service_of(service or STANDARD), int(above or 0) * 1000), {})
+        # Caches that last one hour and twelve have one name here; the dearer of both is the bound.
+        rates[name] = max(_per_million(field, value), rates.get(name, Decimal(0)))
+    return by_place
+
+
+def _steps(by_place: Mapping[tuple[str, int], Rates], base: Rates) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
     for (service, above), rates in sorted(by_place.items()):
         usual = base if service == STANDARD else by_place.get((service, 0), {})
@@ -158,7 +184,7 @@ def _steps(by_place: Mapping[tuple[str, int], _Rates], base: _Rates) -> list[dic
         step: dict[str, Any] = {"service": service} if service else {}
         if above:
             step["above_tokens"] = above
-        steps.append(step | _texts(whole))
+        steps.append(step | texts(whole))
     return steps
 
 
@@ -170,8 +196,15 @@ def _factors(row: Mapping[str, Any]) -> dict[str, Decimal]:
     return {name: Decimal(factor) for name, factor in modes.items() if _is_factor(factor)}
 
 
-def _modes_without_price(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the modes of a model whose price can't be read, and what follows."""
+def _left_out(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what the file says of the costs of a model and its row doesn't hold, and what follows."""
+    for name, value in row.items():
+        if value and name != _MODES and _COST.search(name) and not is_price(name):
+            yield name, _NOT_TAKEN.get(name, _UNKNOWN_COST)
+    places = _places(row)
+    for service in sorted({service for service, _ in places} - {STANDARD}):
+        if not {"input", "output"} <= set(places.get((service, 0), {})):
+            yield service, "its price of ordinary prompts is missing, so that requests for this mode are refused"
     modes = row.get(_MODES)
     for name, factor in modes.items() if isinstance(modes, dict) else ():
         if not _is_factor(factor):
@@ -183,7 +216,7 @@ def _is_factor(value: object) -> bool:
 
 
 def _mode_steps(
-    factors: Mapping[str, Decimal], base: _Rates, usual_steps: Sequence[Mapping[str, Any]]
+    factors: Mapping[str, Decimal], base: Rates, usual_steps: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return the steps of each combination of modes: every price of an ordinary request times their factors."""
     steps: list[dict[str, Any]] = []
@@ -191,14 +224,14 @@ def _mode_steps(
         for modes in combinations(sorted(factors), size):
             factor = prod(factors[mode] for mode in modes)
             service = {"service": "+".join(modes)}
-            steps.append(service | _texts({name: rate * factor for name, rate in base.items()}))
+            steps.append(service | texts({name: rate * factor for name, rate in base.items()}))
             for step in usual_steps:
                 rates = {name: Decimal(step[name]) * factor for name in RATES if name in step}
-                steps.append(service | {"above_tokens": step["above_tokens"]} | _texts(rates))
+                steps.append(service | {"above_tokens": step["above_tokens"]} | texts(rates))
     return steps
 
 
-def _fill(whole: _Rates, stated: _Rates, *, long: bool) -> None:
+def _fill(whole: Rates, stated: Rates, *, long: bool) -> None:
     """Replace the prices that a step doesn't state and that come from ordinary requests by upper bounds."""
     if "cached_input" in whole and "cached_input" not in stated:
         # For the same length, another service bills a cache hit at most at the ordinary price; for long prompts the
@@ -225,11 +258,3 @@ def _number(field: str, value: object) -> Decimal:
 
 def _per_million(field: str, value: object) -> Decimal:
     return _number(field, value).scaleb(6)
-
-
-def _texts(rates: _Rates) -> dict[str, Any]:
-    return {name: _text(rates[name]) for name in RATES if name in rates}
-
-
-def _text(value: Decimal) -> str:
-    return f"{value.normalize():f}"

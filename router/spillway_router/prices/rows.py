@@ -6,32 +6,48 @@ A price list is one JSON object. Prices are in USD per million tokens unless not
         "prices": [{"from": "2026-11-20", "input": "0.15", "output": "0.6", "cached_input": "0.075",
                     "steps": [{"above_tokens": 200000, "input": "0.3", "output": "0.9"},
                               {"service": "batch", "input": "0.075", "output": "0.3"}]}],
-        "context_tokens": 131072, "max_output_tokens": 65536, "retired_on": "2027-01-31", "vision": true}}}}
+        "context_tokens": 131072, "max_output_tokens": 65536, "retired_on": "2027-01-31", "successor": "other/model",
+        "capabilities": {"tools": true, "vision": false}}}}}
 
 Optional in a price: until (its last day), cached_input, cache_write (kept for minutes), cache_write_long (kept for an
-hour or longer), reasoning, per_request (USD), per_second (USD), steps. Optional in a model: everything except prices;
-also deprecated_on and checked_on (the day somebody last checked the price; by default the file's `snapshot`). Prices
-are decimal text or JSON numbers, which are read digit by digit and never become floats.
+hour or longer), reasoning, per_request (USD), per_second (USD), steps, and origin (who published it; by default the
+file's `origin`). Optional in a model: everything except prices; also deprecated_on, checked_on (the day somebody last
+checked the price; by default the file's `snapshot`) and suffixes (what may follow the name after a colon at the same
+price). A capability that is left out is unknown; a model without `capabilities` sees pictures only if `vision` is true.
+Prices are decimal text or JSON numbers, which are read digit by digit and never become floats.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from spillway_router.core.money.tariff import STANDARD, Rates, Tariff, TariffError, TariffStep
 
-RATES = tuple(field.name for field in fields(Rates))
+RATES = tuple(rate.name for rate in fields(Rates))
 """The names of the prices per million tokens."""
 _REQUIRED = ("input", "output")
-_PRICE_KEYS = frozenset({*RATES, "from", "until", "per_request", "per_second", "steps"})
+CAPABILITIES = ("tools", "vision", "json_schema", "reasoning", "audio")
+"""What a price list may say of a model, in the order in which it is shown."""
+_PRICE_KEYS = frozenset({*RATES, "from", "until", "per_request", "per_second", "steps", "origin"})
 _STEP_KEYS = frozenset({*RATES, "above_tokens", "service"})
 _MODEL_KEYS = frozenset(
-    {"prices", "context_tokens", "max_output_tokens", "deprecated_on", "retired_on", "checked_on", "vision"}
+    {
+        "prices",
+        "context_tokens",
+        "max_output_tokens",
+        "deprecated_on",
+        "retired_on",
+        "successor",
+        "checked_on",
+        "vision",
+        "capabilities",
+        "suffixes",
+    }
 )
 
 
@@ -48,20 +64,32 @@ class ModelRecord:
     max_output_tokens: int | None
     retired_on: date | None
     """The day from which on the provider no longer serves the model."""
-    vision: bool
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+    """What the model is known to be able to do, and not to do."""
     deprecated_on: date | None = None
     """The day from which on the provider advises against the model."""
     checked_on: date | None = None
     """The day on which somebody last compared the price with the provider's price page."""
+    successor: str = ""
+    """The model that its provider recommends instead; empty if none is known."""
+    origins: Mapping[date, str] = field(default_factory=dict)
+    """Who published a price, by the first day of the price."""
 
     def tariff(self, today: date) -> Tariff | None:
         """Return the price valid on `today`, None if the newest price has ended.
 
         Before the first known date the first price applies, because no older one is known.
         """
-        started = [tariff for start, tariff in self.prices if start <= today]
-        tariff = started[-1] if started else self.prices[0][1]
+        tariff = self._on(today)[1]
         return None if tariff.valid_until is not None and date.fromisoformat(tariff.valid_until) < today else tariff
+
+    def origin(self, today: date) -> str:
+        """Return who published the price of `today`, empty if nobody is named."""
+        return self.origins.get(self._on(today)[0], "")
+
+    def _on(self, today: date) -> tuple[date, Tariff]:
+        started = [price for price in self.prices if price[0] <= today]
+        return started[-1] if started else self.prices[0]
 
 
 def load_json(text: bytes) -> Any:
@@ -89,6 +117,7 @@ def _no_number(name: str) -> NoReturn:
 def dated_price(row: Mapping[str, Any], source: str) -> tuple[date, Tariff]:
     """Return (valid from, Tariff) of one price. Raises PriceError, which names the faulty key."""
     _only(row, _PRICE_KEYS, "a price")
+    _text(row, "origin")
     start = _date(row, "from")
     if start is None:
         raise PriceError("a price has no `from`; add its first day, like 2026-11-20")
@@ -123,12 +152,17 @@ def model_record(rows: list[tuple[str, date | None, Mapping[str, Any]]]) -> Mode
     applies. Raises PriceError.
     """
     dated: dict[date, Tariff] = {}
+    origins: dict[date, str] = {}
     merged: dict[str, Any] = {}
+    able: dict[str, bool] = {}
     checked: list[date] = []
     for source, snapshot, row in rows:
         _only(row, _MODEL_KEYS, "a model")
-        dated |= dict(dated_price(price, source) for price in row.get("prices", ()))
+        for price in row.get("prices", ()):
+            start, tariff = dated_price(price, source)
+            dated[start], origins[start] = tariff, _text(price, "origin")
         merged |= row
+        able |= _capabilities(row)
         day = _date(row, "checked_on") or snapshot
         checked += [day] if day is not None else []
     if not dated:
@@ -138,10 +172,24 @@ def model_record(rows: list[tuple[str, date | None, Mapping[str, Any]]]) -> Mode
         context_tokens=_count(merged, "context_tokens"),
         max_output_tokens=_count(merged, "max_output_tokens"),
         retired_on=_date(merged, "retired_on"),
-        vision=bool(merged.get("vision")),
+        capabilities=able,
         deprecated_on=_date(merged, "deprecated_on"),
         checked_on=max(checked, default=None),
+        successor=_text(merged, "successor"),
+        origins=origins,
     )
+
+
+def _capabilities(row: Mapping[str, Any]) -> dict[str, bool]:
+    """Return what a row says of the model's capabilities. Raises PriceError."""
+    able = row.get("capabilities")
+    if able is None:
+        return {"vision": bool(row.get("vision"))}
+    _only(able, frozenset(CAPABILITIES), "`capabilities`")
+    for name, value in able.items():
+        if not isinstance(value, bool):
+            raise PriceError(f"`capabilities.{name}` is {value!r}; write true or false, or leave it out")
+    return dict(able)
 
 
 def _step(row: Mapping[str, Any]) -> TariffStep:
@@ -179,6 +227,13 @@ def _count(row: Mapping[str, Any], name: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise PriceError(f"`{name}` is {value!r}; write a whole number of tokens")
     return value
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
+        raise PriceError(f"`{name}` is {value!r}; write a text")
+    return value or ""
 
 
 def _date(row: Mapping[str, Any], name: str) -> date | None:

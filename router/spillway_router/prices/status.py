@@ -7,6 +7,9 @@ from datetime import date
 
 from spillway_router.prices.rows import ModelRecord
 
+RETIRES_SOON_DAYS = 60
+"""From so many days before its withdrawal on, a model is reported as one to replace."""
+
 
 @dataclass(frozen=True, slots=True)
 class PriceStatus:
@@ -19,7 +22,7 @@ class PriceStatus:
 def price_status(record: ModelRecord, today: date, stale_after_days: int) -> PriceStatus:
     """Return the status of a model on `today`."""
     if record.retired_on is not None and record.retired_on <= today:
-        return PriceStatus(f"its provider withdrew the model on {record.retired_on}; choose another model")
+        return PriceStatus(f"its provider withdrew the model on {record.retired_on}; {_instead(record)}")
     if record.tariff(today) is None:
         ended = record.prices[-1][1].valid_until
         return PriceStatus(
@@ -28,18 +31,26 @@ def price_status(record: ModelRecord, today: date, stale_after_days: int) -> Pri
     warnings: list[str] = []
     if record.retired_on is not None:
         days = (record.retired_on - today).days
-        warnings.append(f"the model is withdrawn on {record.retired_on}, in {days} days; choose another one by then")
+        if days <= RETIRES_SOON_DAYS:
+            in_days = "tomorrow" if days == 1 else f"in {days} days"
+            warnings.append(f"the model is withdrawn on {record.retired_on}, {in_days}; {_instead(record)} by then")
     elif record.deprecated_on is not None and record.deprecated_on <= today:
-        warnings.append(f"its provider has deprecated the model since {record.deprecated_on}; choose another one")
+        warnings.append(f"its provider has deprecated the model since {record.deprecated_on}; {_instead(record)}")
     age = age_days(record, today)
     if age is not None and age > stale_after_days:
         warnings.append(
             f"its price was checked {age} days ago ({record.checked_on}), more than prices.stale_after_days = "
-            f"{stale_after_days}; compare it with the provider's page, then `spillway prices import FILE`"
+            f"{stale_after_days}; compare it with the provider's page, then `spillway prices update FILE`"
         )
     return PriceStatus("", tuple(warnings))
 
 
+def _instead(record: ModelRecord) -> str:
+    return f"change to {record.successor}" if record.successor else "choose another model"
+
+
 def age_days(record: ModelRecord, today: date) -> int | None:
-    """Return the days since somebody last checked the price, None if no day is known."""
-    return None if record.checked_on is None else (today - record.checked_on).days
+    """Return the days from the last check of the price to `today`, None if no check before that day is known."""
+    if record.checked_on is None or record.checked_on > today:
+        return None
+    return (today - record.checked_on).days
