@@ -151,7 +151,9 @@ def _print_backends(assembly: Assembly, reached: Sequence[Reach]) -> None:
         state = "ready" if reach is None else _STATES[reach.verdict]
         details = "" if reach is None else f", {reach.verdict} in {reach.ms:.0f} ms ({reach.detail})"
         kind = "local" if target.backend.local else "cloud"
-        typer.echo(f"  {state:<12} {name}: {kind}, {target.backend.provider}, {target.backend.model}{details}")
+        any_model = assembly.policy.any_model.get(name)
+        model = target.backend.model if any_model is None else f"any of {len(any_model.names())} models with a price"
+        typer.echo(f"  {state:<12} {name}: {kind}, {target.backend.provider}, {model}{details}")
 
 
 def _print_json(report: CheckReport) -> None:

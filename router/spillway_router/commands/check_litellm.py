@@ -117,7 +117,7 @@ def _deployment(draft: _Import, index: int, row: object) -> None:
         return
     model, shown = params["model"], f"{name or params['model']} ({params['model']})"
     if "*" in model or "*" in str(name):
-        draft.note(f"{shown}: wildcards are not converted; list the models one by one")
+        draft.note(f'{shown}: wildcards are not converted; add a backend of that provider with the model "*"')
         return
     base = params.get("api_base") or params.get("base_url")
     match = _provider(model, base is not None)

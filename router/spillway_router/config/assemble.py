@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 
+from spillway_router.config.any_model import any_model
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
@@ -18,8 +19,8 @@ from spillway_router.core.money.bounds import ItemRule, ItemRules
 from spillway_router.core.money.degrade import DegradeStep, DegradeSteps, steps_of
 from spillway_router.core.money.tariff import Tariff, TariffError
 from spillway_router.core.routing.backlog import EngineRates, Slo
-from spillway_router.core.routing.model import Backend, Capability, Endpoint
-from spillway_router.core.routing.policy import ConfidenceRule, Policy
+from spillway_router.core.routing.model import ANY_MODEL, Backend, Capability, Endpoint
+from spillway_router.core.routing.policy import AnyModel, ConfidenceRule, Policy
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.http_client.types import Target
 from spillway_router.prices import book as prices
@@ -112,15 +113,17 @@ def assembly_of(loaded: Loaded, today: date) -> Assembly:
 def assemble(settings: Settings, environment: Mapping[str, str], today: date) -> Assembly | ConfigRejected:
     """Return the Assembly, or every problem that prevents it. A provider without its key is only disabled."""
     findings = Findings()
-    targets = _Backends(settings, environment, today, findings).targets()
+    backends = _Backends(settings, environment, today, findings)
+    targets = backends.targets()
     local = {name: target.backend for name, target in targets.items() if target.backend.local}
     scoring = scoring_rules(settings.confidence, served_models(settings.backends, local), findings)
     findings.problems.extend(_check_degrade(settings, targets))
     findings.warnings.extend(_check_pacing(settings))
+    backends.check_references()
     if findings.problems:
         return ConfigRejected(tuple(findings.problems))
     return Assembly(
-        policy=_policy(settings, targets, scoring),
+        policy=_policy(settings, targets, scoring, backends),
         targets=targets,
         rates={part.name: _rates(part) for part in settings.backends},
         disabled=tuple(findings.disabled),
@@ -140,11 +143,39 @@ class _Backends:
         self._catalogue = load_catalogue()
         self._book = self._price_book()
         self._degrade_steps = _degrade_steps(settings, self._catalogue)
+        self.any_model: dict[str, AnyModel] = {}
+        """The models of each backend that serves any of its provider's."""
+        self.referenced: dict[str, Backend] = {}
+        """The models of such backends that the configuration names, as NAME/MODEL."""
 
     def targets(self) -> dict[str, BackendTarget]:
         """Return the usable backends by name, in the order of the file."""
         targets = {part.name: self._target(part) for part in self._settings.backends}
         return {name: target for name, target in targets.items() if target is not None}
+
+    def check_references(self) -> None:
+        """Derive the models that the configuration names of backends of any model; add what is wrong with them."""
+        documents, confidence = self._settings.documents, self._settings.confidence
+        aliases = ((f"aliases.{alias}.chain", chain) for alias, chain in self._settings.chains().items())
+        lists = (
+            *aliases,
+            ("confidence.escalate_to", confidence.escalate_to),
+            ("documents.external", documents.external),
+        )
+        for where, names in lists:
+            for name in names:
+                backend_name, _, model = name.partition("/")
+                if not model or backend_name not in self.any_model or name in self.referenced:
+                    continue
+                backend = self.any_model[backend_name].lookup(model)
+                if isinstance(backend, str):
+                    self._findings.problems.append(ConfigProblem(where, 0, backend))
+                    continue
+                self.referenced[name] = backend
+                record = self._book.record(backend.provider, model)
+                if record is not None:
+                    status = price_status(record, self._today, self._settings.prices.stale_after_days)
+                    self._findings.warnings.extend(ConfigProblem(where, 0, f"{name}: {w}") for w in status.warnings)
 
     def _price_book(self) -> prices.PriceBook:
         providers = {part.provider for part in self._settings.backends}
@@ -176,11 +207,13 @@ class _Backends:
         except (ProviderError, TariffError) as error:
             self._findings.problems.append(ConfigProblem(where, 0, str(error)))
             return None
-        if not local and not self._check_price(where, part, priced):
+        if part.model == ANY_MODEL:
+            if not self._add_any_model(where, part, entry, reach.host):
+                return None
+        elif not local and not self._check_price(where, part, priced):
             return None
         tariff = None if priced is None else priced.tariff
-        backend = _backend(part, entry, record, tariff, math.ceil(self._settings.limits.answer_s))
-        backend = replace(backend, degrade_steps=steps_of(backend.name, self._degrade_steps))
+        backend = self._backend(part, entry, record, tariff)
         if backend.unbounded_model and not backend.holds_unbounded and self._settings.budgets:
             warning = (
                 f"the cost of a request to {part.model} is not bounded, so budgets refuse all of them; set "
@@ -197,6 +230,47 @@ class _Backends:
             silence=self._silence(part, entry),
             offer=None if priced is None else _offer(priced, backend.context_tokens),
         )
+
+    def _backend(
+        self, part: BackendPart, entry: CatalogueEntry, record: ModelRecord | None, tariff: Tariff | None
+    ) -> Backend:
+        backend = _backend(part, entry, record, tariff, math.ceil(self._settings.limits.answer_s))
+        return replace(
+            backend,
+            degrade_steps=steps_of(backend.name, self._degrade_steps),
+            one_of_many=part.model == ANY_MODEL,
+        )
+
+    def _add_any_model(self, where: str, part: BackendPart, entry: CatalogueEntry, host: str) -> bool:
+        """Add the models of a backend that serves any of its provider's; return whether it can."""
+        problem = ""
+        if _is_local(part, entry):
+            problem = 'is local, and an engine serves the models it was started with: name one instead of "*"'
+        elif part.price is not None:
+            problem = 'has one price for every model; remove `price:`, or name the model instead of "*"'
+        elif not self._book.of_provider(part.provider):
+            problem = (
+                f"serves any model of {part.provider}, and no price of that provider is known: name a model and add a "
+                "`price:`, or take in a price list with `spillway prices update FILE`"
+            )
+        if problem:
+            self._findings.problems.append(ConfigProblem(where, 0, problem))
+            return False
+
+        today, stale_after_days = self._today, self._settings.prices.stale_after_days
+        steps, answer_s = steps_of(part.name, self._degrade_steps), math.ceil(self._settings.limits.answer_s)
+
+        def serve(model: str, record: ModelRecord) -> Backend | str:
+            one = part.model_copy(update={"model": model})
+            priced = _priced(one, record, host, today, stale_after_days)
+            if priced is None or priced.tariff is None or priced.price_status.off:
+                reason = "its price is not known" if priced is None else priced.price_status.off
+                return f"{part.name}/{model} can't be used: {reason}."
+            backend = _backend(one, entry, record, priced.tariff, answer_s)
+            return replace(backend, degrade_steps=steps, one_of_many=True)
+
+        self.any_model[part.name] = any_model(part.name, part.provider, self._book, today, serve)
+        return True
 
     def _silence(self, part: BackendPart, entry: CatalogueEntry) -> Silence:
         """Return the longest silence of the backend's streams. What the file sets counts before the catalogue."""
@@ -217,37 +291,7 @@ class _Backends:
         return ""
 
     def _priced(self, part: BackendPart, record: ModelRecord | None, host: str) -> _PricedModel | None:
-        """Return the price of a paid backend and whether it may be relied on; None if no price is known.
-
-        A configured `price:` takes precedence over the price list. The fees of tools come from the lists of bounded
-        fields, and so does what a host asks above the prices of the list.
-        """
-        today, stale_after_days = self._today, self._settings.prices.stale_after_days
-        bounded = _bounded(part)
-        if part.price is None:
-            status = None if record is None else price_status(record, today, stale_after_days)
-            if record is None or status is None:
-                return None
-            tariff = record.tariff(today)
-            factor = bounded.factor(host)
-            return _PricedModel(
-                tariff=None if tariff is None else _with_fees(tariff.times(factor), bounded),
-                price_status=status,
-                prices=tuple((start, each.times(factor)) for start, each in record.prices),
-            )
-        configured = _configured_price(part.price)
-        status = price_status(configured, today, stale_after_days)
-        if record is not None and record.retired_on is not None and part.price.retired_on is None:
-            warning = (
-                f"the price list says the provider withdraws the model on {record.retired_on}; its own `price:` is used"
-            )
-            status = replace(status, warnings=(*status.warnings, warning))
-        tariff = configured.tariff(today)
-        return _PricedModel(
-            tariff=None if tariff is None else _with_fees(tariff, bounded),
-            price_status=status,
-            prices=configured.prices,
-        )
+        return _priced(part, record, host, self._today, self._settings.prices.stale_after_days)
 
     def _check_price(self, where: str, part: BackendPart, priced: _PricedModel | None) -> bool:
         """Return whether the price allows the backend to be used; add what there is to say to the findings."""
@@ -266,6 +310,39 @@ def _offer(priced: _PricedModel, context_tokens: int | None) -> Offer:
     return Offer(prices, context_tokens)
 
 
+def _priced(
+    part: BackendPart, record: ModelRecord | None, host: str, today: date, stale_after_days: int
+) -> _PricedModel | None:
+    """Return the price of a paid backend and whether it may be relied on; None if no price is known.
+
+    A configured `price:` takes precedence over the price list. The fees of tools come from the lists of bounded fields,
+    and so does what a host asks above the prices of the list.
+    """
+    bounded = _bounded(part)
+    if part.price is None:
+        if record is None:
+            return None
+        tariff, factor = record.tariff(today), bounded.factor(host)
+        return _PricedModel(
+            tariff=None if tariff is None else _with_fees(tariff.times(factor), bounded),
+            price_status=price_status(record, today, stale_after_days),
+            prices=tuple((start, each.times(factor)) for start, each in record.prices),
+        )
+    configured = _configured_price(part.price)
+    status = price_status(configured, today, stale_after_days)
+    if record is not None and record.retired_on is not None and part.price.retired_on is None:
+        warning = (
+            f"the price list says the provider withdraws the model on {record.retired_on}; its own `price:` is used"
+        )
+        status = replace(status, warnings=(*status.warnings, warning))
+    tariff = configured.tariff(today)
+    return _PricedModel(
+        tariff=None if tariff is None else _with_fees(tariff, bounded),
+        price_status=status,
+        prices=configured.prices,
+    )
+
+
 def _bounded(part: BackendPart) -> BoundedProvider:
     return bounded_lists().providers.get(part.provider, BoundedProvider())
 
@@ -276,17 +353,21 @@ def _with_fees(tariff: Tariff, bounded: BoundedProvider) -> Tariff:
     return replace(tariff, fees=tuple((listed | dict(tariff.fees)).items()))
 
 
-def _policy(settings: Settings, targets: Mapping[str, BackendTarget], scoring: ScoringRules) -> Policy:
-    chains = {alias: tuple(n for n in chain if n in targets) for alias, chain in settings.chains().items()}
+def _policy(
+    settings: Settings, targets: Mapping[str, BackendTarget], scoring: ScoringRules, derived: _Backends
+) -> Policy:
+    backends = {name: target.backend for name, target in targets.items()} | derived.referenced
+    chains = {alias: tuple(n for n in chain if n in backends) for alias, chain in settings.chains().items()}
     return Policy(
         version=_version(settings),
-        backends={name: target.backend for name, target in targets.items()},
+        backends=backends,
         aliases={alias: chain for alias, chain in chains.items() if chain},
         slo=Slo(settings.slo.ttft_ms / 1000, settings.slo.tpot_ms / 1000),
         confidence=ConfidenceRule(
             threshold(settings.confidence, scoring.calibration),
-            tuple(n for n in settings.confidence.escalate_to if n in targets),
+            tuple(n for n in settings.confidence.escalate_to if n in backends),
         ),
+        any_model=derived.any_model,
     )
 
 
@@ -420,7 +501,7 @@ def backend_routes(
             if reached.target.scheme == "https" and tls is None:
                 tls = ssl.create_default_context()
             limits = PoolLimits() if backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
-            pool = Pool(reached.target, replace(limits, resend=backend.tariff is None), tls)
+            pool = Pool(reached.target, replace(limits, resend=backend.tariff is None and not backend.any_model), tls)
         routes[name] = BackendRoute(
             backend,
             provider_for(reached.entry),

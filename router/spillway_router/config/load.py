@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from spillway_router.config.settings import SQLITE_URL, Settings
+from spillway_router.core.routing.model import ANY_MODEL
 
 DEFAULT_FILE = "spillway.yaml"
 FILE_VARIABLE = "SPILLWAY_CONFIG"
@@ -216,11 +217,17 @@ def references(data: Mapping[str, Any]) -> list[tuple[_Path, str]]:
     names = [str(row.get("name")) for row in rows]
     missing = f"no backend has the name {{!r}}; use one of {', '.join(sorted(set(names)))}"
     caps = [cap if isinstance(cap, dict) else {} for cap in _items(data.get("budgets"))]
-    return [
-        *_duplicate_backends(names),
-        *_duplicate_budgets(caps),
-        *((path, missing.format(name)) for path, name in _backend_references(data, caps) if name not in names),
-    ]
+    any_model = {str(row.get("name")) for row in rows if row.get("model") == ANY_MODEL}
+    problems = []
+    for path, name in _backend_references(data, caps):
+        backend_name, _, model = str(name).partition("/")
+        if path[0] == "budgets":
+            backend_name, model = str(name), "every model of it"
+        if name in any_model and path[0] != "budgets":
+            problems.append((path, f"{name} serves any model; name one, as {name}/MODEL"))
+        elif name not in names and not (backend_name in any_model and model):
+            problems.append((path, missing.format(name)))
+    return [*_duplicate_backends(names), *_duplicate_budgets(caps), *problems]
 
 
 def _duplicate_backends(names: Sequence[str]) -> Iterator[tuple[_Path, str]]:

@@ -30,6 +30,7 @@ from spillway_router.core.confidence.calibration import ANY, Fingerprint
 from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.currency import Currency
 from spillway_router.core.money.tariff import MEDIA, NANO, Rates, Tariff, TariffStep, service_of
+from spillway_router.core.routing.model import ANY_MODEL
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -254,6 +255,9 @@ class FingerprintPart(_Part):
 
 class BackendPart(_Part):
     """One backend. A value left out comes from the provider's catalogue entry.
+
+    With the model "*" it serves every model that the price lists name for its provider: requests ask for NAME/MODEL,
+    which may also stand in `chain`, `escalate_to` and `external`.
 
     `unbounded` says what happens under a budget to a request with a field, content part or tool whose cost is not known
     to be bounded: refuse asks another backend, or refuses it with a 400 that names the field; hold sends it, and holds
@@ -665,7 +669,7 @@ class Settings(_Part):
         return (Path("data") if path is None else path.expanduser().parent) / "prices.json"
 
     def chains(self) -> dict[str, tuple[str, ...]]:
-        """Return the chain of each alias. `auto` defaults to all backends in the order of the file."""
+        """Return the chain of each alias. `auto` defaults to all backends of one model, in the order of the file."""
         chains = {alias: part.chain for alias, part in self.aliases.items()}
-        chains.setdefault("auto", tuple(b.name for b in self.backends))
+        chains.setdefault("auto", tuple(b.name for b in self.backends if b.model != ANY_MODEL))
         return chains

@@ -19,6 +19,8 @@ Capability = Literal["tools", "vision", "json_schema", "logprobs"]
 OnDisconnect = Literal["continues", "stops", "unknown"]
 """What a provider does when the connection closes in the middle of an answer: it goes on generating and bills all of
 it, it stops and bills what it made, or nobody knows."""
+ANY_MODEL = "*"
+"""The model of a backend that serves any model of its provider."""
 DecisionKind = Literal[
     "local",
     "overflow",  # the local engine can't serve it in time, or not at all
@@ -186,6 +188,13 @@ class Backend:
     """Whether the server may obey another field than those, so that the client's own stays beside the one sent."""
     sends_max_price: bool = False
     """Whether to send the prices of the tariff as OpenRouter's `provider.max_price`."""
+    one_of_many: bool = False
+    """Whether other models are served under this name too, so that a model which is missing takes none of them away."""
+
+    @property
+    def any_model(self) -> bool:
+        """True if it stands for any model of its provider, and so can't be asked itself."""
+        return self.model == ANY_MODEL and self.one_of_many
 
     def goes_on(self, *, stream: bool) -> bool:
         """Return whether the provider goes on generating, and bills all of it, when the connection closes."""
@@ -352,3 +361,8 @@ class RequestRecord:
     overhead_s: float
     cost_nano: int
     confidence: float | None
+
+    @property
+    def model(self) -> str:
+        """The model that answered, as its backend knows it; empty if none did."""
+        return next((a.model for a in reversed(self.attempts) if a.backend == self.backend), "")

@@ -2,8 +2,8 @@
 
 The steps of a decision, with the numbers that mark them in the code:
 
- 1. Resolve the model's name: an alias gives its chain, `backend/model` pins one backend, `models: []` adds
-    alternatives. An unknown name is a refusal.
+ 1. Resolve the model's name: an alias gives its chain, `backend/model` pins one backend (any priced model, where the
+    backend serves all of its provider's), `models: []` adds alternatives. An unknown name is a refusal.
  2. Filters remove backends, each with a reason: access, privacy, preferences, capability, health, budget, rate limit.
  3. If none is left, return the refusal that helps most (privacy before budget before overload before health).
  4. Predict each candidate's time to first token: by the backlog's rule for local ones, by recent experience for clouds.
@@ -25,8 +25,8 @@ Pure: the same inputs give the same Decision, which is what replay relies on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field, replace
 from types import MappingProxyType
 
 from spillway_router.core.frozen import fast_frozen
@@ -60,21 +60,42 @@ class ConfidenceRule:
 
 
 @fast_frozen(frozen=True, slots=True)
+class AnyModel:
+    """The models of a backend that serves any model of its provider.
+
+    `lookup` returns the backend of a model by its name, or the sentence that says why the model can't be asked for;
+    `names` returns the models that can.
+    """
+
+    lookup: Callable[[str], Backend | str]
+    names: Callable[[], tuple[str, ...]]
+
+
+@fast_frozen(frozen=True, slots=True)
 class Policy:
-    """Backends, aliases, latency promise and confidence rule under one version, a digest of the configuration."""
+    """Backends, aliases, latency promise and confidence rule under one version, a digest of the configuration.
+
+    `backends` holds the configured ones by name. One that serves any model of its provider stands for no model itself;
+    beside it stand the models that the configuration names, as NAME/MODEL, and `any_model` knows all of them.
+    """
 
     version: str
     backends: Mapping[str, Backend]
     aliases: Mapping[str, tuple[str, ...]]
     slo: Slo = Slo(2.0, 0.1)
     confidence: ConfidenceRule = ConfidenceRule()
+    any_model: Mapping[str, AnyModel] = field(default_factory=dict)
+
+    def named(self, names: Sequence[str]) -> tuple[Backend, ...]:
+        """Return the backends of a chain."""
+        return tuple([self.backends[name] for name in names])
 
 
 @fast_frozen(frozen=True, slots=True)
 class _ResolvedModel:
     """The backends that a model's name stands for, in order."""
 
-    chain: tuple[str, ...]
+    chain: tuple[Backend, ...]
     sort: Sort = ""
     pinned: bool = False
     ordered_by: str = "alias"
@@ -86,7 +107,7 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     resolved = _resolve(facts, policy)  # 1
     if isinstance(resolved, Refusal):
         return Decision(kind="local", candidates=(), reasons=(), removed=(), policy=policy.version, refusal=resolved)
-    passing, removed = _filter(facts, signals, policy, resolved.chain)  # 2
+    passing, removed = _filter(facts, signals, resolved.chain)  # 2
     if not passing:
         refusal = _refusal(removed, signals)  # 3
         return Decision(
@@ -155,7 +176,7 @@ def decide_escalation(
     Where a paced budget covers a cloud, it is a candidate only if `gain` is worth its cost. Without a candidate the
     local answer stands.
     """
-    passing, removed = _filter(facts, signals, policy, policy.confidence.escalate_to)
+    passing, removed = _filter(facts, signals, policy.named(policy.confidence.escalate_to))
     passing = [backend for backend in passing if not backend.local]
     if gain is not None:
         checked = [
@@ -188,10 +209,10 @@ def backends_to_count(facts: RequestFacts, signals: Signals, policy: Policy) -> 
         return resolved
     rules = (filters.access, filters.privacy, filters.preferences, filters.health)
     return [
-        policy.backends[name]
-        for name in resolved.chain
+        backend
+        for backend in resolved.chain
         if all(
-            rule(facts, policy.backends[name], signals.backends.get(name, UNKNOWN), signals.monotonic_s) is None
+            rule(facts, backend, signals.backends.get(backend.name, UNKNOWN), signals.monotonic_s) is None
             for rule in rules
         )
     ]
@@ -208,11 +229,12 @@ def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: 
         return Decision(
             kind="escalated", candidates=(), reasons=(), removed=(), policy=policy.version, refusal=resolved
         )
-    tiers = policy.confidence.escalate_to
-    if above in tiers or not tiers:
-        order = tiers or resolved.chain
-        tiers = order[order.index(above) + 1 :] if above in order else order
-    passing, removed = _filter(facts, signals, policy, tuple(name for name in tiers if name != above))
+    tiers = policy.named(policy.confidence.escalate_to)
+    order = tiers or resolved.chain
+    place = next((i for i, backend in enumerate(order) if backend.name == above), None)
+    if place is not None or not tiers:
+        tiers = order if place is None else order[place + 1 :]
+    passing, removed = _filter(facts, signals, [backend for backend in tiers if backend.name != above])
     if not passing:
         message = (
             f"There is no tier above {above}. Add one to confidence.escalate_to, or request another model by name."
@@ -255,24 +277,37 @@ def prefer_backend(decision: Decision, backend: str) -> Decision:
 def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
     alias_chain = policy.aliases.get(facts.model)
     if alias_chain is not None and facts.preferences is NO_PREFERENCES:
-        return _ResolvedModel(alias_chain)  # nearly every request
+        return _ResolvedModel(policy.named(alias_chain))  # nearly every request
     # The name of a configured model may itself end like a suffix (Hugging Face's `org/model:fastest`).
-    name, sort = (facts.model, _UNSORTED) if _backends_named(facts.model, policy) else _split_suffix(facts.model)
-    chain: list[str] = []
+    named = _backends_named(facts.model, policy)
+    name, sort = (facts.model, _UNSORTED) if named and not isinstance(named, str) else _split_suffix(facts.model)
+    chain: list[Backend] = []
+    barred = ""
     for model in (name, *(m for m in facts.preferences.models if m != name)):
-        chain.extend(b for b in _backends_named(model, policy) if b not in chain)
+        named = _backends_named(model, policy)
+        if isinstance(named, str):
+            barred = barred or named
+        else:
+            chain.extend(b for b in named if b not in chain)
     if not chain:
         aliases = ", ".join(sorted(policy.aliases))
         message = f"The model '{facts.model}' is not known here. Use one of: {aliases}, or backend-name/model."
-        return Refusal(404, "model_not_found", message, "model")
+        return Refusal(404, "model_not_found", barred or message, "model")
     ordered_by = "alias" if name in policy.aliases else "model"
     if facts.preferences.order:
         ordered_by = "preference"
         rank = {n: i for i, n in enumerate(facts.preferences.order)}
         last = len(rank)
-        chain.sort(key=lambda n: min(rank.get(n.lower(), last), rank.get(policy.backends[n].provider, last)))
+        chain.sort(key=lambda b: min(rank.get(b.name.lower(), last), rank.get(b.provider, last)))
     pinned = name not in policy.aliases and len(chain) == 1
     return _ResolvedModel(tuple(chain), sort or facts.preferences.sort, pinned, ordered_by)
+
+
+def priced_backend(name: str, facts: RequestFacts, policy: Policy) -> Backend | None:
+    """Return the backend of this name that the request meant, with its price; None if there is none."""
+    resolved = _resolve(facts, policy)
+    chain = () if isinstance(resolved, Refusal) else resolved.chain
+    return next((backend for backend in chain if backend.name == name), policy.backends.get(name))
 
 
 _UNSORTED: Sort = ""
@@ -286,26 +321,32 @@ def _split_suffix(model: str) -> tuple[str, Sort]:
     return model, _UNSORTED
 
 
-def _backends_named(name: str, policy: Policy) -> tuple[str, ...]:
-    """Return the backends that an alias, a backend's name, `backend/model` or a model's own name stands for."""
+def _backends_named(name: str, policy: Policy) -> tuple[Backend, ...] | str:
+    """Return the backends that an alias, a backend's name, `backend/model` or a model's own name stands for.
+
+    For a model that a backend of any model can't serve, return the sentence that says why.
+    """
     if name in policy.aliases:
-        return policy.aliases[name]
+        return policy.named(policy.aliases[name])
     backend_name, slash, model = name.partition("/")
+    any_model = policy.any_model.get(backend_name)
+    if any_model is not None:
+        backend_or_reason = any_model.lookup(model)
+        return backend_or_reason if isinstance(backend_or_reason, str) else (backend_or_reason,)
     backend = policy.backends.get(backend_name)
     if backend is not None and (not slash or model in ("", backend.model)):
-        return (backend_name,)
-    return tuple(b.name for b in policy.backends.values() if b.model == name)
+        return (backend,)
+    return tuple([b for b in policy.backends.values() if b.model == name])
 
 
 def _filter(
-    facts: RequestFacts, signals: Signals, policy: Policy, chain: Sequence[str]
+    facts: RequestFacts, signals: Signals, chain: Sequence[Backend]
 ) -> tuple[list[Backend], tuple[Removed, ...]]:
     kept: list[Backend] = []
     removed: list[Removed] = []
     monotonic_s, rules = signals.monotonic_s, filters.applicable_filters(facts)
-    for name in chain:
-        backend = policy.backends[name]
-        backend_signals = signals.backends.get(name, UNKNOWN)
+    for backend in chain:
+        backend_signals = signals.backends.get(backend.name, UNKNOWN)
         for rule in rules:
             removal = rule(facts, backend, backend_signals, monotonic_s)
             if removal is not None:
@@ -394,7 +435,8 @@ def _passed_over(first: Candidate, resolved: _ResolvedModel, removed: Sequence[R
     if first.backend.local:
         return _NOBODY
     # A suffix orders by score. Local backends cost nothing, so they would have come before every cloud, or beside it.
-    before = frozenset() if resolved.sort else frozenset(resolved.chain[: resolved.chain.index(first.backend.name)])
+    names = [backend.name for backend in resolved.chain]
+    before = frozenset() if resolved.sort else frozenset(names[: names.index(first.backend.name)])
     locals_: list[Removed] = []
     clouds: list[Removed] = []
     unwanted: list[Removed] = []
@@ -466,9 +508,9 @@ def _budget_reason(first: Candidate, resolved: _ResolvedModel, removed: Sequence
     over_budget = [r.backend for r in removed if r.reason == "budget"]
     if not over_budget:
         return ()
-    chain = resolved.chain
+    names = [backend.name for backend in resolved.chain]
     changed = (
-        bool(first.reasons) if first.backend.local else chain.index(over_budget[0]) < chain.index(first.backend.name)
+        bool(first.reasons) if first.backend.local else names.index(over_budget[0]) < names.index(first.backend.name)
     )
     return ("budget",) if changed else ()
 

@@ -269,7 +269,7 @@ async def _open(
         config,
         sample.facts,
         judge,
-        route=config.backend_routes[judge.backend.name],
+        route=config.route_to(judge.backend),
         reason=AttemptReason("audit", ("audit",)),
         numbers=AttemptNumbers(sample.attempt_no - 1),
         request_started_s=services.clock(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from starlette.routing import Match, Route
 
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
-from spillway_router.core.routing.policy import decide
+from spillway_router.core.routing.policy import Policy, decide
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQuery
 from spillway_router.proxy.client.error_shapes import endpoint_of, error_body
@@ -158,8 +158,8 @@ def _ready(services: Services) -> dict[str, Any]:
 def _add_models(api: FastAPI, services: Services) -> None:
     def models(request: Request) -> list[dict[str, Any]]:
         config, anthropic = services.config(), speaks_anthropic(request.headers)
-        names = [*config.policy.aliases, *(f"{b.name}/{b.model}" for b in config.policy.backends.values())]
-        return [model_entry(name, config.created, anthropic) for name in names]
+        names = [*config.policy.aliases, *_served_models(config.policy)]
+        return [model_entry(name, config.created, anthropic) for name in dict.fromkeys(names)]
 
     @api.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:
@@ -174,6 +174,15 @@ def _add_models(api: FastAPI, services: Services) -> None:
                 return model
         message = f"Unknown model '{model_id}'. GET /v1/models lists the models."
         raise RefusedError(Refusal(404, "model_not_found", message, "model"))
+
+
+def _served_models(policy: Policy) -> Iterator[str]:
+    """Yield the full names of all models: of backends of any model, those that have a price and aren't withdrawn."""
+    for name, backend in policy.backends.items():
+        if backend.any_model:
+            yield from (f"{name}/{model}" for model in policy.any_model[name].names())
+        else:
+            yield f"{backend.name}/{backend.model}"
 
 
 def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None:

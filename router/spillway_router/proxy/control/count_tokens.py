@@ -127,7 +127,7 @@ def _routes(services: Services, request: Request, facts: RequestFacts) -> list[B
     if isinstance(backends, Refusal):
         raise RefusedError(backends)
     stored_at = facts.stored_at
-    return [config.backend_routes[b.name] for b in backends if stored_at is None or b.name in stored_at]
+    return [config.route_to(b) for b in backends if stored_at is None or b.name in stored_at]
 
 
 def _for_backend(raw: bytes, body: dict[str, Any], route: BackendRoute) -> bytes:

@@ -115,7 +115,7 @@ async def _rated_answer(services: Services, stored: Stored, caller: Caller, body
     if not isinstance(request_id, str) or not request_id:
         raise bad_request("'request_id' must be the x-request-id of the answer.", "request_id")
     record = services.records.get(request_id)
-    answer = await _from_ledger(stored, request_id) if record is None else _from_memory(services, record)
+    answer = await _from_ledger(stored, request_id) if record is None else _from_memory(record)
     if answer is None or (caller.role != "admin" and answer.key_id != caller.key_id):
         message = f"This key sent no request {request_id[:80]}. Send the x-request-id of an answer."
         raise RefusedError(Refusal(404, "request_not_found", message, "request_id"))
@@ -124,11 +124,12 @@ async def _rated_answer(services: Services, stored: Stored, caller: Caller, body
     return answer
 
 
-def _from_memory(services: Services, record: RequestRecord) -> _RatedAnswer:
-    backend = services.config().policy.backends.get(record.backend)
-    model = "" if backend is None else backend.model
+def _from_memory(record: RequestRecord) -> _RatedAnswer:
     return _RatedAnswer(
-        request_id=record.facts.request_id, key_id=record.facts.caller.key_id, backend=record.backend, model=model
+        request_id=record.facts.request_id,
+        key_id=record.facts.caller.key_id,
+        backend=record.backend,
+        model=record.model,
     )
 
 

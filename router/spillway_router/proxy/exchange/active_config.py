@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.confidence.self_check import SelfCheck
@@ -13,6 +13,7 @@ from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import Policy
 from spillway_router.http_client.pool import Pool
 from spillway_router.providers.interface import Provider
+from spillway_router.proxy.client.replies import naming_headers
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.facts import PrivacyRule
 
@@ -128,3 +129,10 @@ class ActiveConfig:
     scoring: ScoringRules = ScoringRules()
     cors_origins: frozenset[str] = frozenset()
     """Origins whose web pages may call the router."""
+
+    def route_to(self, backend: Backend) -> BackendRoute:
+        """Return how to reach a backend. One model of many is reached as the backend of them all."""
+        route = self.backend_routes[backend.name]
+        if route.backend is backend or not backend.one_of_many:
+            return route
+        return replace(route, backend=backend, naming_headers=naming_headers(backend))

@@ -259,16 +259,22 @@ class UpstreamAttempt:
         if self._draft is not None and outcome.kind == "cancelled":
             outcome, discarded = self._draft[0], True  # the client left while a better answer was sought
         now_s = self.services.clock()
-        self.services.board.ended(self.tracked, _without_doubt(outcome), now_s, streamed=self.streamed)
+        self.services.board.ended(self.tracked, self._of_backend(outcome), now_s, streamed=self.streamed)
         if outcome.kind == "ok" and self.hold.stored:
             self._learn(outcome)
         self.record = self._settle(outcome, "discarded" if discarded else _STATUS.get(outcome.kind, "error"), now_s)
+
+    def _of_backend(self, outcome: Outcome) -> Outcome:
+        """Return what the outcome says of the backend: one model that is missing takes no other of the provider away."""
+        if outcome.kind == "withdrawn" and self.route.backend.one_of_many:
+            return replace(outcome, kind="unserved")
+        return _without_doubt(outcome)
 
     def let_go(self, outcome: Outcome) -> None:
         """End the attempt for the request while its answer is read to its usage: the board learns `outcome`, and the
         hold stays until `settle_drained`."""
         now_s = self.services.clock()
-        self.services.board.ended(self.tracked, _without_doubt(outcome), now_s, streamed=self.streamed)
+        self.services.board.ended(self.tracked, self._of_backend(outcome), now_s, streamed=self.streamed)
         self.record = replace(self._record_of(outcome, now_s), draining=True)
 
     def settle_drained(self, outcome: Outcome) -> Attempt:

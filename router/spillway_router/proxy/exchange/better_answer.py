@@ -64,13 +64,12 @@ async def record_better_answer(services: Services, facts: RequestFacts, request_
     record = services.records.get(request_id)
     if record is None:
         return
-    backend = services.config().policy.backends.get(record.backend)
     feedback = FeedbackRecord(
         request_id=request_id,
         ts=int(services.wall() * 1000),
         key_id=record.facts.caller.key_id,
         backend=record.backend,
-        model="" if backend is None else backend.model,
+        model=record.model,
         better_id=facts.request_id,
     )
     try:

@@ -27,7 +27,7 @@ def caller_signals(services: Services, config: ActiveConfig, facts: RequestFacts
         backend = config.policy.backends.get(name)
         if backend is None:
             continue
-        if backend.tariff is not None:
+        if backend.tariff is not None or backend.any_model:
             if backend.degrade_steps and used is None:
                 used = accounts.shares_used(facts)
             headroom_nano = accounts.headroom(facts, backend)
@@ -40,7 +40,7 @@ def _with_refused_bounds(services: Services, config: ActiveConfig, facts: Reques
     """The snapshot with what bounds the cost of such a request and is known to be refused at each paid backend."""
     refusing: dict[str, BackendSignals] = {}
     for name, backend in config.policy.backends.items():
-        if backend.tariff is None or name not in signals.backends:
+        if (backend.tariff is None and not backend.any_model) or name not in signals.backends:
             continue
         refused = [addition for addition in refused_bounds(services, facts, name) if is_added(addition, facts)]
         if refused:
@@ -56,8 +56,8 @@ def with_gain_prices(services: Services, config: ActiveConfig, facts: RequestFac
         return signals
     used = services.accounts.shares_used(facts)
     priced = {
-        name: replace(signals.backends[name], price_of_gain=pacer.price(name, facts.caller, used))
-        for name in config.policy.confidence.escalate_to
-        if name in signals.backends
+        tier.name: replace(signals.backends[tier.name], price_of_gain=pacer.price(tier.name, facts.caller, used))
+        for tier in config.policy.named(config.policy.confidence.escalate_to)
+        if tier.name in signals.backends
     }
     return Signals(signals.monotonic_s, {**signals.backends, **priced})

@@ -73,7 +73,6 @@ def _scored_answer(state: ExchangeState) -> ScoredAnswer | None:
     if verdict is None or not verdict.scores:
         return None
     task = state.facts.task or ("json" if is_document(state.body) else "chat")
-    model = state.config.backend_routes[state.backend].backend.model
     return ScoredAnswer(
-        task=task, backend=state.backend, model=model, confidence=verdict.confidence, scores=verdict.scores
+        task=task, backend=state.backend, model=state.model(), confidence=verdict.confidence, scores=verdict.scores
     )

@@ -31,6 +31,7 @@ from spillway_router.core.routing.policy import (
     decide_byok,
     decide_escalation,
     prefer_backend,
+    priced_backend,
     unconstrained_locals,
 )
 from spillway_router.ledger.holds import AttemptReason
@@ -203,7 +204,7 @@ async def run(state: ExchangeState) -> None:
 def _note_full_budgets(state: ExchangeState) -> None:
     """Note which budgets had no room for the request at the backends that were removed for that reason."""
     for removed in state.decision.removed:
-        backend = state.config.policy.backends.get(removed.backend)
+        backend = priced_backend(removed.backend, state.facts, state.config.policy)
         if removed.reason == "budget" and backend is not None:
             state.services.accounts.refused(state.facts, backend, cost_bound_nano(state.facts, backend))
 

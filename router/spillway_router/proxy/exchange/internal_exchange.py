@@ -47,6 +47,11 @@ _NEEDED_CAPABILITIES = (("response_format", "json_schema"), ("logprobs", "logpro
 """Fields of a step's body, and the capability that a backend needs for each."""
 
 
+def _all_backends(policy: Policy) -> tuple[str, ...]:
+    """Name the backends that can be asked, in the order of the configuration."""
+    return tuple([name for name, backend in policy.backends.items() if not backend.any_model])
+
+
 @dataclass(frozen=True, slots=True)
 class StepRequest:
     """One step: a chat body for local or for cloud backends.
@@ -241,7 +246,7 @@ class InternalExchange:
     def _backend_names(self, step: StepRequest, policy: Policy) -> tuple[str, ...]:
         """Name the backends of a step's side in the order in which they are asked."""
         model = str(step.body.get("model", "auto"))
-        chain = step.chain or policy.aliases.get(model, tuple(policy.backends))
+        chain = step.chain or policy.aliases.get(model) or _all_backends(policy)
         return tuple(name for name in chain if policy.backends[name].local == (step.side == "local"))
 
     def _step_config(self, step: StepRequest) -> ActiveConfig:
@@ -261,14 +266,16 @@ class InternalExchange:
         body = dict(step.body)
         names = self._backend_names(step, policy)
         lacking = self._services.board.lacking
-        capabilities = [policy.backends[name].capabilities - lacking(name) for name in names]
+        backends = policy.named(names)
+        capabilities = [backend.capabilities - lacking(backend.name) for backend in backends]
         for field, needed in _NEEDED_CAPABILITIES:
             enough = all if (step.side, needed) == ("cloud", "logprobs") else any
             if field in body and not enough(needed in supported for supported in capabilities):
                 del body[field]
         if "logprobs" not in body:
             body.pop("top_logprobs", None)
-        bound_fields = {self._admitted.config.backend_routes[name].provider.entry.output_bound_field for name in names}
+        routes = [self._admitted.config.route_to(backend) for backend in backends]
+        bound_fields = {route.provider.entry.output_bound_field for route in routes}
         if len(bound_fields) == 1 and "max_tokens" in body:
             body[bound_fields.pop()] = body.pop("max_tokens")
         if step.chain:

@@ -43,7 +43,7 @@ def summary(state: ExchangeState) -> dict[str, Any]:
         "decision": state.decided,
         "reasons": state.reasons,
         "backend": state.backend,
-        "model": state.config.backend_routes[state.backend].backend.model if state.backend else "",
+        "model": state.model(),
     }
     if state.confidence is not None:
         members["confidence"] = round(state.confidence, 4)

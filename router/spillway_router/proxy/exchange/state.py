@@ -79,7 +79,11 @@ class ExchangeState:
 
     def route(self, candidate: Candidate) -> BackendRoute:
         """How to reach the candidate: with the caller's own key if there is one."""
-        return self.byok_route or self.config.backend_routes[candidate.backend.name]
+        return self.byok_route or self.config.route_to(candidate.backend)
+
+    def model(self) -> str:
+        """Return the model that answers the client, as its backend knows it; empty while nobody does."""
+        return next((a.backend.model for a in reversed(self.attempts) if a.backend.name == self.backend), "")
 
     def commit(self, attempt: UpstreamAttempt) -> None:
         """Send this attempt's answer to the client: drafts of other attempts end, their upstreams close."""
