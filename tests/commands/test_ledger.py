@@ -223,3 +223,34 @@ def test_acts_say_what_was_done_to_keys_and_by_whom(database: Path) -> None:
     assert "key.revoke" in spillway(database, "acts")[1]
     pseudonym = RUNNER.invoke(app, ["keys", "user", key_id, "ann@example.com"]).stdout.strip()
     assert pseudonym == user_id(key_id, "ann@example.com")
+def test_reconcile_reads_a_bill_by_days(database: Path, tmp_path: Path) -> None:
+    bill = tmp_path / "bill.csv"
+    bill.write_text("day,provider,cost_usd\n2026-09-21,groq,0.0004\n")
+    code, out, _ = spillway(database, "reconcile", str(bill))
+    assert (code, out.splitlines()[0], out.splitlines()[-1]) == (
+        0,
+        "2026-09-21 groq: billed 0.000400, booked 0.001000005 USD: adjusted (groq by -0.000600005)",
+        "charges changed by -0.000600005 USD",
+    )
+    assert "1 call still not known one by one: estimated 0.001000, at most 0.001000 USD" in out
+    code, out, _ = spillway(database, "reconcile", str(bill))
+    assert (code, "already" in out) == (0, True)
+    bill.write_text("day,provider,cost_usd\n2026-09-21,groq,7\n")
+    code, _, err = spillway(database, "reconcile", str(bill))
+    assert (code, "--force adjusts them" in err) == (1, True)
+    code, out, _ = spillway(database, "reconcile", str(bill), "--force", "--json")
+    assert (code, json.loads(out)["days"][0]["rows"]) == (0, [["groq", 6_999_600_000]])
+    assert spillway(database, "verify")[0] == 0
+
+
+def test_the_report_names_what_a_bill_adjusted(database: Path, tmp_path: Path) -> None:
+    bill = tmp_path / "bill.csv"
+    bill.write_text("day,provider,cost_usd\n2026-09-21,groq,0.0004\n")
+    assert spillway(database, "reconcile", str(bill))[0] == 0
+    config = str(database.parent / "spillway.yaml")
+    shown = RUNNER.invoke(app, ["report", "--from", "2026-09-21", "--to", "2026-09-21", "--json", "--config", config])
+    rows = {row["decision"]: row["cost_nano"] for row in json.loads(shown.stdout)["cloud"]["rows"]}
+    assert rows["bill"] == -600_005
+    assert sum(rows.values()) == 400_000
+    text = RUNNER.invoke(app, ["report", "--from", "2026-09-21", "--to", "2026-09-21", "--config", config]).stdout
+    assert any(line.split()[1:2] == ["bill"] for line in text.splitlines())

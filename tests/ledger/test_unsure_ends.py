@@ -12,8 +12,9 @@ from tests.ledger.helpers import CHEAP, DAY_MS, NOON, T0, FaultyDisk, entry, rou
 
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Usage
+from spillway_router.ledger.bills import BilledAttempt
 from spillway_router.ledger.holds import AttemptResult, Hold, HoldRefused
-from spillway_router.ledger.reconcile import BilledAttempt, reconcile
+from spillway_router.ledger.reconcile import reconcile
 from spillway_router.ledger.records import Balance
 from spillway_router.testing import MemoryLedger
 

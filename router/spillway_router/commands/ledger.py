@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +18,10 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
+    from spillway_router.ledger.bills import Bill
     from spillway_router.ledger.recompute import ChargeCounts
-    from spillway_router.ledger.reconcile import BilledAttempt
+    from spillway_router.ledger.reconcile import Reconciled
+    from spillway_router.ledger.reconcile_days import ReconciledDay
     from spillway_router.ledger.unsure import UnsureAttempt
 
 ledger_app = typer.Typer(
@@ -247,35 +250,95 @@ def _time_text(epoch_ms: int) -> str:
 @ledger_app.command("reconcile")
 def reconcile_ledger(
     bill: Annotated[
-        Path, typer.Argument(help="CSV or JSON lines with request_id, attempt_no, and cost_usd or cost_nano.")
+        Path,
+        typer.Argument(
+            help="A provider's costs by day, as its API or console exports them, or CSV or JSON lines with request_id, "
+            "attempt_no, and cost_usd or cost_nano."
+        ),
     ],
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="Backend that the bill's account pays for, if not all of its provider; may be repeated."),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Adjust charges that came with their usage too, if the bill contradicts them."),
+    ] = False,
     path: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Correct calls that are charged by an estimate, or at their bound after a crash, to what the provider billed."""
-    from spillway_router.core.money.tariff import usd
+    """Correct what the ledger doesn't know for sure, or has at an old price, to what the provider billed."""
     from spillway_router.ledger.reconcile import reconcile
+    from spillway_router.ledger.reconcile_days import SETTLED, reconcile_days
 
-    bills = _bills(bill)
+    billed, names = _bill(bill), tuple(backend or ())
     with opened(load(path), "write") as ledger:
-        outcomes = reconcile(ledger, bills, now_ms())
+        calls = reconcile(ledger, billed.attempts, now_ms(), force=force)
+        today = datetime.now(UTC).date()
+        days = [one for daily in billed.daily for one in reconcile_days(ledger, daily, today, names, force=force)]
+    incomplete = [f"{daily.account}: {daily.incomplete}" for daily in billed.daily if daily.incomplete]
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in outcomes], indent=2))
+        shown_calls = [asdict(one) for one in calls]
+        shown_days = [{**asdict(one), "difference_nano": one.difference_nano} for one in days]
+        shown: Any = (
+            shown_calls if not billed.daily else {"calls": shown_calls, "days": shown_days, "notes": incomplete}
+        )
+        typer.echo(json.dumps(shown, indent=2))
     else:
-        for outcome, count in sorted(Counter(one.outcome for one in outcomes).items()):
-            typer.echo(f"{count:6}  {outcome}")
-        typer.echo(f"charges changed by {usd(sum(one.difference_nano for one in outcomes))} USD")
-        for one in outcomes:
-            if one.outcome not in ("adjusted", "already"):
-                typer.echo(f"  {one.bill.request_id} attempt {one.bill.attempt_no}: {one.outcome}", err=True)
-    if any(one.outcome not in ("adjusted", "already") for one in outcomes):
+        if billed.attempts:
+            _show_calls(calls)
+        _show_days(days)
+        for note in incomplete:
+            typer.echo(note, err=True)
+    if any(one.outcome not in ("adjusted", "already") for one in calls) or any(d.outcome not in SETTLED for d in days):
         raise typer.Exit(1)
 
 
-def _bills(file: Path) -> tuple[BilledAttempt, ...]:
-    from spillway_router.ledger.reconcile import BillError, read_bills
+def _show_calls(calls: Sequence[Reconciled]) -> None:
+    from spillway_router.core.money.tariff import usd
+
+    for outcome, count in sorted(Counter(one.outcome for one in calls).items()):
+        typer.echo(f"{count:6}  {outcome}")
+    typer.echo(f"charges changed by {usd(sum(one.difference_nano for one in calls))} USD")
+    for one in calls:
+        if one.outcome not in ("adjusted", "already"):
+            typer.echo(f"  {one.bill.request_id} attempt {one.bill.attempt_no}: {one.outcome}", err=True)
+
+
+_ADVICE = {
+    "contradicts": "charges that came with their usage differ; --force adjusts them",
+    "not over": "the day is not over",
+    "no calls": "the ledger has no calls of that day; was the account used elsewhere?",
+    "not in the bill": "the bill doesn't have this day",
+    "conflict": "another process has adjusted the day; try again",
+}
+
+
+def _show_days(days: Sequence[ReconciledDay]) -> None:
+    from spillway_router.core.money.tariff import usd
+
+    for day in days:
+        what = f"{day.day} {day.account}: billed {usd(day.billed_nano)}, booked {usd(day.booked_nano)} USD"
+        if day.outcome in _ADVICE:
+            typer.echo(f"{what}: {day.outcome}, {_ADVICE[day.outcome]}", err=True)
+            continue
+        rows = ", ".join(f"{name} by {usd(nano)}" for name, nano in day.rows)
+        typer.echo(f"{what}: {day.outcome}{f' ({rows})' if rows else ''}")
+        if day.unsure > 0:
+            calls = "1 call" if day.unsure == 1 else f"{day.unsure} calls"
+            amounts = f"estimated {usd(day.estimated_nano)}, at most {usd(day.at_most_nano)} USD"
+            typer.echo(f"  {calls} still not known one by one: {amounts}; the day's sum is the bill's")
+    if days:
+        changed_nano = sum(nano for day in days for _, nano in day.rows)
+        typer.echo(f"charges changed by {usd(changed_nano)} USD")
+
+
+def _bill(file: Path) -> Bill:
+    from spillway_router.ledger.bills import MOST_BYTES, BillError, read_bill
 
     try:
-        return read_bills(file.read_text(encoding="utf-8"))
+        if file.stat().st_size > MOST_BYTES:
+            fail(f"{file}: it has more than {MOST_BYTES // 1024 // 1024} MB; split it by days")
+        return read_bill(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, BillError) as error:
         fail(f"{file}: {error}")

@@ -4,19 +4,18 @@ Calls whose end is unknown are charged at their bound with status `unknown`; an 
 left or that told no usage is charged by an estimate; a failed call counts as free. A file of real costs, as CSV with
 a header or as JSON lines, corrects each of them by an `adjusted` row. Its columns are `request_id`, `attempt_no`
 (providers get both as `x-client-request-id: REQUEST_ID.ATTEMPT_NO`), and `cost_usd` (decimal text) or `cost_nano`
-(integer nano-dollars). Answers that came with their usage are never adjusted: a bill that differs from their charge is
-reported, not applied. Applying the same file twice changes nothing.
+(integer nano-dollars). A bill that differs from the charge of an answer which came with its usage is reported, and only
+applied with `force`: after a price that was learnt late, say. Applying the same file twice changes nothing. Bills that
+tell days only are for reconcile_days.py.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from spillway_router.core.money.tariff import TariffError, nano_from_usd
+from spillway_router.ledger.bills import BilledAttempt
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import Write
@@ -25,19 +24,6 @@ Outcome = Literal["adjusted", "already", "not found", "not unknown", "adjusted o
 _AT_ONCE = 256
 _MEASURED = ("ok", "discarded")
 """Statuses whose charge comes from a usage report, unless the row says that it is an estimate."""
-
-
-class BillError(ValueError):
-    """A bill can't be read; the message names the line and says what to change."""
-
-
-@dataclass(frozen=True, slots=True)
-class BilledAttempt:
-    """The real cost of one attempt, in nano-dollars."""
-
-    request_id: str
-    attempt_no: int
-    cost_nano: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +35,27 @@ class Reconciled:
     difference_nano: int = 0
 
 
-def read_bills(text: str) -> tuple[BilledAttempt, ...]:
-    """Return the billed attempts of a file's text. Raises BillError."""
-    stripped = text.lstrip("\ufeff \n\r\t")
-    rows = _json_lines(stripped) if stripped.startswith("{") else _csv_rows(stripped)
-    bills = tuple(_bill(line, row) for line, row in rows)
-    if not bills:
-        raise BillError("the file has no rows; it needs a header request_id,attempt_no,cost_usd and one row per call")
-    return bills
+def reconcile(
+    ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int, *, force: bool = False
+) -> tuple[Reconciled, ...]:
+    """Adjust estimated charges to the bill, and measured ones too with `force`.
 
-
-def reconcile(ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int) -> tuple[Reconciled, ...]:
-    """Adjust estimated charges to the bill. Raises LedgerUnavailableError; adjustments made before that stay."""
+    Raises LedgerUnavailableError; adjustments made before that stay.
+    """
     # A call that appears twice must be looked up twice, so its two rows can't share a commit.
     done: list[Reconciled] = []
     pending: dict[tuple[str, int], BilledAttempt] = {}
     for bill in bills:
         key = (bill.request_id, bill.attempt_no)
         if key in pending or len(pending) >= _AT_ONCE:
-            done += _reconcile(ledger, tuple(pending.values()), now_ms)
+            done += _reconcile(ledger, tuple(pending.values()), now_ms, force=force)
             pending.clear()
         pending[key] = bill
-    return (*done, *_reconcile(ledger, tuple(pending.values()), now_ms))
+    return (*done, *_reconcile(ledger, tuple(pending.values()), now_ms, force=force))
 
 
-def _reconcile(ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int) -> list[Reconciled]:
-    planned = [_plan(ledger, bill, now_ms) for bill in bills]
+def _reconcile(ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int, *, force: bool) -> list[Reconciled]:
+    planned = [_plan(ledger, bill, now_ms, force=force) for bill in bills]
     results = iter(ledger.commit([Write((entry,)) for _, entry in planned if entry is not None]))
     return [
         # On a conflict another process has adjusted the attempt at this moment.
@@ -83,7 +64,7 @@ def _reconcile(ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int) -> l
     ]
 
 
-def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int) -> tuple[Reconciled, Entry | None]:
+def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int, *, force: bool) -> tuple[Reconciled, Entry | None]:
     """Return the outcome for a billed attempt, and the row that adjusts it, if any."""
     rows = {e.kind: e for e in ledger.entries_of(bill.request_id) if e.attempt_no == bill.attempt_no}
     closing, adjusted = rows.get("charged") or rows.get("released"), rows.get("adjusted")
@@ -94,7 +75,7 @@ def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int) -> tuple[Reconciled,
         return Reconciled(bill, "already" if adjusted.amount_nano == difference_nano else "adjusted otherwise"), None
     if not difference_nano and closing.status != "unknown" and not closing.at_most_nano:
         return Reconciled(bill, "already"), None
-    if closing.status in _MEASURED and not closing.at_most_nano:
+    if closing.status in _MEASURED and not closing.at_most_nano and not force:
         return Reconciled(bill, "not unknown"), None
     # The token counts of an adjustment are differences too, and the bill says nothing about tokens.
     entry = closing._replace(
@@ -116,38 +97,3 @@ def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int) -> tuple[Reconciled,
         at_most_nano=-closing.at_most_nano,
     )
     return Reconciled(bill, "adjusted", difference_nano), entry
-
-
-def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                row = json.loads(line, parse_float=str)
-            except ValueError as error:
-                raise BillError(f"line {number} is not a JSON object: {error}") from error
-            if not isinstance(row, dict):
-                raise BillError(f"line {number} is not a JSON object")
-            yield number, row
-
-
-def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(text.splitlines())
-    for row in reader:
-        yield reader.line_num, row
-
-
-def _bill(line: int, row: Mapping[str, Any]) -> BilledAttempt:
-    request_id = str(row.get("request_id") or "").strip()
-    if not request_id:
-        raise BillError(f"line {line} has no request_id")
-    try:
-        attempt_no = int(row.get("attempt_no") or 1)
-        text = row.get("cost_nano")
-        cost_nano = int(text) if text not in (None, "") else nano_from_usd(str(row.get("cost_usd") or "").strip())
-    except (ValueError, TariffError) as error:
-        raise BillError(
-            f"line {line}: attempt_no and cost_nano are whole numbers, cost_usd is a decimal number: {error}"
-        ) from error
-    if cost_nano < 0:
-        raise BillError(f"line {line}: a cost can't be negative")
-    return BilledAttempt(request_id, attempt_no, cost_nano)

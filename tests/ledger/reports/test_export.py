@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from tests.ledger.helpers import D0, DAY, T0, entry
 
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
+from spillway_router.ledger.bills import BilledAttempt, BillError, read_bill
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import unknown_charge
-from spillway_router.ledger.reconcile import BilledAttempt, BillError, read_bills, reconcile
+from spillway_router.ledger.reconcile import reconcile
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.days import GroupKey, ReportRange
@@ -191,7 +192,7 @@ def test_a_bill_brings_unknown_charges_to_their_cost_once() -> None:
     ledger.append(holds)
     ledger.append([unknown_charge(hold) for hold in holds])
     ledger.append((entry("charged", "known", amount_nano=5, status="ok"),))
-    bills = read_bills("request_id,attempt_no,cost_usd\nr0,1,0.00007\nr1,1,0\nr9,1,1\nknown,1,1\n")
+    bills = read_bill("request_id,attempt_no,cost_usd\nr0,1,0.00007\nr1,1,0\nr9,1,1\nknown,1,1\n").attempts
     done = reconcile(ledger, bills, T0 + DAY)
     assert [(one.outcome, one.difference_nano) for one in done] == [
         ("adjusted", -30_000),
@@ -207,11 +208,11 @@ def test_a_bill_brings_unknown_charges_to_their_cost_once() -> None:
 
 def test_bills_are_read_from_json_lines_and_mistakes_named() -> None:
     text = '{"request_id": "a", "cost_usd": 0.000000001}\n\n{"request_id": "b", "attempt_no": 2, "cost_nano": 5}\n'
-    assert read_bills(text) == (BilledAttempt("a", 1, 1), BilledAttempt("b", 2, 5))
+    assert read_bill(text).attempts == (BilledAttempt("a", 1, 1), BilledAttempt("b", 2, 5))
     for bad, says in (
         ("", "no rows"),
         ("request_id,attempt_no,cost_usd\n", "no rows"),
-        ("request_id,attempt_no,cost_usd\n,1,1\n", "line 2 has no request_id"),
+        ("request_id,attempt_no,cost_usd\n,1,1\n", "line 2: it has no request_id"),
         ("request_id,attempt_no,cost_usd\na,1,x\n", "line 2"),
         ("request_id,attempt_no,cost_usd\na,1,-1\n", "negative"),
         ('{"request_id": "a"}', "line 1"),
@@ -219,4 +220,4 @@ def test_bills_are_read_from_json_lines_and_mistakes_named() -> None:
         ("{oops", "line 1 is not a JSON"),
     ):
         with pytest.raises(BillError, match=says):
-            read_bills(bad)
+            read_bill(bad)

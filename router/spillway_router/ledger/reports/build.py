@@ -60,7 +60,7 @@ from spillway_router.ledger.reports.model import (
 )
 from spillway_router.ledger.tables.feedback import Opinion
 
-CLOUD_ROWS = ("overflow", "escalated", "fallback", "routed", "pinned", "byok", "audit", "other")
+CLOUD_ROWS = ("overflow", "escalated", "fallback", "routed", "pinned", "byok", "audit", "bill", "other")
 _PRICE_PLACES = Decimal("0.000001")
 
 

@@ -17,7 +17,8 @@ FEEDBACK_HEAD = ("model", "ratings", "mean of 5", "satisfied", "better asked")
 
 
 def cloud_rows(report: Report, always: tuple[str, ...] = ()) -> list[Row]:
-    """Return the decisions that had attempts or are in `always`, the unsettled attempts, and last the sum of all."""
+    """Return the decisions that had attempts or cost something or are in `always`, the unsettled attempts, and last the
+    sum of all."""
     cloud, money, money_or_dash = report.cloud, report.amounts.money, report.amounts.or_dash
     rows = [
         (
@@ -28,7 +29,7 @@ def cloud_rows(report: Report, always: tuple[str, ...] = ()) -> list[Row]:
             money_or_dash(row.per_answer_nano),
         )
         for row in cloud.rows
-        if row.served.attempts or row.decision in always
+        if row.served.attempts or row.cost_nano or row.decision in always
     ]
     if cloud.unsettled:
         rows.append(("unsettled", f"{cloud.unsettled:,} attempts", "", money(cloud.unsettled_nano), ""))
