@@ -223,6 +223,8 @@ def test_acts_say_what_was_done_to_keys_and_by_whom(database: Path) -> None:
     assert "key.revoke" in spillway(database, "acts")[1]
     pseudonym = RUNNER.invoke(app, ["keys", "user", key_id, "ann@example.com"]).stdout.strip()
     assert pseudonym == user_id(key_id, "ann@example.com")
+
+
 def test_reconcile_reads_a_bill_by_days(database: Path, tmp_path: Path) -> None:
     bill = tmp_path / "bill.csv"
     bill.write_text("day,provider,cost_usd\n2026-09-21,groq,0.0004\n")

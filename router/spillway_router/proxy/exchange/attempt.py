@@ -265,7 +265,7 @@ class UpstreamAttempt:
         self.record = self._settle(outcome, "discarded" if discarded else _STATUS.get(outcome.kind, "error"), now_s)
 
     def _of_backend(self, outcome: Outcome) -> Outcome:
-        """Return what the outcome says of the backend: one model that is missing takes no other of the provider away."""
+        """Return what the outcome says of the backend. One model that is missing takes no other one away."""
         if outcome.kind == "withdrawn" and self.route.backend.one_of_many:
             return replace(outcome, kind="unserved")
         return _without_doubt(outcome)
