@@ -23,7 +23,8 @@ def request_ids(wall: Callable[[], float], prefix: str = "req_") -> Iterator[str
     while True:
         pool = secrets.token_hex((_RANDOM * _POOL + 1) // 2)
         for at in range(0, _RANDOM * _POOL, _RANDOM):
-            yield f"{prefix}{int(wall() * 1000):011x}{pool[at : at + _RANDOM]}"
+            # With mypyc, this takes half the time of an f-string.
+            yield "%s%011x%s" % (prefix, int(wall() * 1000), pool[at : at + _RANDOM])  # noqa: UP031
 
 
 def new_rental_id() -> str:

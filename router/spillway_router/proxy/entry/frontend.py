@@ -61,19 +61,31 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET_CHECKS_S = (0.02, 0.05, 0.1, 0.3)
 """When to look, after bytes went to a client that ended its sending, whether its socket is closed."""
 _HOST = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$")
+_REMEMBERED_HOSTS = 64
 _Headers = list[tuple[bytes, bytes]]
 
 
 class FrontendState:
     """What all connections share: the services, the outbox and the number of inference requests in progress."""
 
-    __slots__ = ("bodies", "in_flight", "outbox", "services")
+    __slots__ = ("_valid_hosts", "bodies", "in_flight", "outbox", "services")
 
     def __init__(self, services: Services) -> None:
         self.services = services
         self.outbox = Outbox(services.loop)
         self.in_flight = 0
         self.bodies = services.bodies
+        self._valid_hosts: set[str] = set()
+
+    def host_flaw(self, headers: Mapping[str, str]) -> Refusal | None:
+        """Return what `host_flaw` returns. Valid hosts are remembered: there are few, and every request names one."""
+        host = headers.get("host", "")
+        if host in self._valid_hosts:
+            return None
+        flaw = host_flaw(headers)
+        if flaw is None and len(self._valid_hosts) < _REMEMBERED_HOSTS:
+            self._valid_hosts.add(host)
+        return flaw
 
 
 class IncomingRequest(HttpClientConnection):
@@ -262,6 +274,15 @@ class FrontendConnection(HttpToolsProtocol):
         self.expect_100_continue = False
         self.headers = []
 
+    def on_url(self, url: bytes) -> None:
+        self.url = self.url + url if self.url else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
         self.idle_since_s = None
         version = self.parser.get_http_version()
@@ -291,7 +312,8 @@ class FrontendConnection(HttpToolsProtocol):
         request.keep_alive = (
             request.chunked and self.parser.should_keep_alive() and (not upgrading or self.known_head != b"")
         )
-        request.admission = host_flaw(request.headers) or admit(services, request.headers, self.state.in_flight)
+        flaw = self.state.host_flaw(request.headers)
+        request.admission = flaw or admit(services, request.headers, self.state.in_flight)
         if type(request.admission) is Admitted:
             request.holds_slot = True
             self.state.in_flight += 1

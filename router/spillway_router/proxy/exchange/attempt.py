@@ -211,10 +211,12 @@ class UpstreamAttempt:
     def patience_s(self, limit_s: float) -> float:
         """Return the seconds that the answer may take to begin: `limit_s` or less."""
         now_s = self.services.clock()
-        trial_s = limit_s
+        left_s = self.due_s - now_s
+        if left_s < limit_s:
+            limit_s = left_s
         if self.tracked.trial:
-            trial_s = self.services.board.patience_s(self.tracked, now_s, streamed=self.streamed)
-        return max(0.001, min(limit_s, trial_s, self.due_s - now_s))
+            limit_s = min(limit_s, self.services.board.patience_s(self.tracked, now_s, streamed=self.streamed))
+        return limit_s if limit_s > 0.001 else 0.001
 
     def paid_for_nothing(self) -> bool:
         """Return whether it failed and is charged all the same, because its provider may have worked on it."""

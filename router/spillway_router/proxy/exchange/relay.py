@@ -515,7 +515,7 @@ def _usage_event(event: Event, ending: Ending) -> tuple[bytes, bool]:
     # Only the new members are written: numbers that a parser would round stay as they came.
     data = event.data
     if ending.cost_nano is not None:
-        data = with_cost(data, usage, float(usd(ending.cost_nano)))
+        data = with_cost(data, body, float(usd(ending.cost_nano)))
     if ending.extension is not None:
         data = edit(data, body.keys(), {"spillway": ending.extension.member}, known_spans=spans(data))
         carries_extension = True

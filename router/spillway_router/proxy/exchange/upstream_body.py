@@ -95,7 +95,7 @@ def prepare(
         unsure = backend.output_field_unsure and "spelling" not in left_out
         drop |= NO_FIELDS if unsure else _unheeded_bounds(changes, body)
         bounds_added = tuple([_named_in_errors(name, facts, left_out) for name in bounds])
-    known_spans = spans_of(body)
+    known_spans = None if type(body) is dict else spans_of(body)
     edited: bytes | Pieces
     if known_spans is None:
         edited = wire.edit(raw, body.keys(), changes, drop)
@@ -214,8 +214,16 @@ def _with_max_price(provider: object, facts: RequestFacts, backend: Backend) -> 
     return {**(provider if isinstance(provider, dict) else {}), "max_price": highest}
 
 
-def with_cost(data: bytes, usage: Mapping[str, object], cost_usd: float) -> bytes:
-    """Return the JSON of an answer or event with `usage.cost`; every other byte stays. `usage` is its usage object."""
+def with_cost(data: bytes, answer: dict[str, object], cost_usd: float) -> bytes:
+    """Return the JSON of an answer or event with `usage.cost`; every other byte stays.
+
+    `answer` is what `data` holds, and its usage is an object.
+    """
+    usage = answer["usage"]
+    assert isinstance(usage, dict)
+    if data.endswith(b"}}") and usage and "cost" not in usage and next(reversed(answer)) == "usage":
+        # The last two braces end the usage and the answer, so nothing has to be walked to find them.
+        return b'%b,"cost":%b}}' % (data[:-2], json_bytes(cost_usd))
     _, start, end = wire.spans(data)["usage"]
     inner = data[start:end]
     return data[:start] + wire.edit(inner, usage.keys(), {"cost": cost_usd}, known_spans=wire.spans(inner)) + data[end:]

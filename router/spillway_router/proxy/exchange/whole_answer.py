@@ -92,7 +92,7 @@ class WholeAnswer:
         body = without_logprobs(answer, reply.body) if self._upstream.logprobs_added else reply.body
         usage = answer.get("usage")
         if self._state.cost_requested and isinstance(usage, dict):
-            body = with_cost(body, usage, float(usd(self._state.cost_nano())))
+            body = with_cost(body, answer, float(usd(self._state.cost_nano())))
         return body
 
     def _audit(self, reply: FetchedAnswer) -> None:

@@ -53,9 +53,10 @@ class Auth:
 def _token(headers: Mapping[str, str]) -> str:
     # authorization comes last, as a load balancer in front of the router may use it itself (RunPod's does). An empty
     # header counts as not sent: Anthropic's SDKs send one beside a bearer token. api-key is Azure's name.
-    api_key = headers.get("x-api-key", "").strip() or headers.get("api-key", "").strip()
-    if api_key:
-        return api_key
+    for name in ("x-api-key", "api-key"):
+        api_key = headers.get(name)
+        if api_key is not None and (api_key := api_key.strip()):
+            return api_key
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 

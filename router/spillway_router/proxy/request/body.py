@@ -34,7 +34,6 @@ _OPEN = frozenset(b"{[")
 _CLOSE = frozenset(b"}]")
 MAX_DEPTH = 200
 """Deepest nesting of a body. A JSON schema of n nested objects needs 2n levels, and orjson writes at most 254."""
-_OBJECTS = {dict}
 
 
 def too_large(limit: int) -> Refusal:
@@ -84,13 +83,25 @@ def _is_plain_chat(body: bytes, parsed: dict[str, Any]) -> bool:
     """Return True if counting bytes proves that the keys are unique and the nesting is shallow enough.
 
     This covers the usual chat: there are as many colons as keys in the object and its messages, which leaves none for
-    other or duplicate keys, and too few brackets to nest too deep.
+    other or duplicate keys. Nothing nests deeper than that, or there are too few brackets to nest too deep.
     """
     messages = parsed.get("messages")
-    if type(messages) is not list or set(map(type, messages)) != _OBJECTS:
+    if type(messages) is not list:
         return False
-    keys = len(parsed) + sum(map(len, messages))
-    return body.count(b":") == keys and body.count(b"[") + body.count(b"{") <= MAX_DEPTH
+    keys, containers = len(parsed), 0
+    for value in parsed.values():
+        if isinstance(value, (dict, list)):
+            containers += 1
+    for message in messages:
+        if type(message) is not dict:
+            return False
+        keys += len(message)
+        for value in message.values():
+            if isinstance(value, (dict, list)):
+                containers += 1
+    # One container is `messages` itself.
+    is_shallow = containers == 1 or body.count(b"[") + body.count(b"{") <= MAX_DEPTH
+    return is_shallow and body.count(b":") == keys
 
 
 def _has_unique_keys(body: bytes, keys: int) -> bool:
