@@ -16,8 +16,9 @@ from spillway_router.core.frozen import fast_frozen
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
-_LINE_END = re.compile(rb"\r\n|\n|\r")
 _LARGE = 64 * 1024
+_OVERLAP = 3
+"""Bytes before a chunk with which it can make a blank line."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -42,7 +43,7 @@ class SseDecoder:
     def __init__(self) -> None:
         self._tail = b""
         self._more: list[bytes] = []
-        """Chunks after `_tail` without a line end. They are joined once, so that a large event takes linear time."""
+        """Chunks of a large event after `_tail`. They are joined once, so that a large event takes linear time."""
         self._more_bytes = 0
         self._started = False
 
@@ -55,19 +56,8 @@ class SseDecoder:
         """Return the whole events that this chunk completes. Raises SseError if an event exceeds the size bound."""
         if self._tail:
             if self._more or len(self._tail) > _LARGE:
-                end = self._end_of_large(chunk)
-                if end:
-                    event = _parse(b"".join((self._tail, *self._more, chunk[:end])))
-                    self._tail = b""
-                    self._more.clear()
-                    self._more_bytes = 0
-                    return [event, *self.feed(chunk[end:])] if end < len(chunk) else [event]
-                joined = self._join(chunk)
-                if joined is None:
-                    return []
-                data = joined
-            else:
-                data = self._tail + chunk
+                return self._feed_large(chunk)
+            data = self._tail + chunk
         else:
             data = chunk
         # Nearly every chunk of a stream that is read as fast as it is written is one event of one line.
@@ -85,29 +75,35 @@ class SseDecoder:
             return [_parse(part + b"\n\n") for part in head.split(b"\n\n")] if sep else []
         return self._exact(data)
 
-    def _end_of_large(self, chunk: bytes) -> int:
-        """Return where in this chunk the large event ends that is held; 0 if that takes a closer look.
+    def _feed_large(self, chunk: bytes) -> list[Event]:
+        """Take a chunk while a large event is held.
 
-        The event is then joined alone, once: with what follows it would be copied five times.
+        Only the chunk is searched for the end, with the last bytes before it, and the event is joined once.
         """
-        end = chunk.find(b"\n\n")
-        held_end = (self._more[-1] if self._more else self._tail)[-1:]
-        if end < 0 or not self._started or held_end in (b"\n", b"\r") or chunk[end + 2 : end + 3] == b"\n":
-            return 0
-        return 0 if b"\r" in chunk or b"\r" in self._tail else end + 2
-
-    def _join(self, chunk: bytes) -> bytes | None:
-        """Return all that is held and this chunk; None, and hold it too, if it can't end the event."""
-        if b"\n" not in chunk and b"\r" not in chunk and self._tail[-1:] not in (b"\n", b"\r"):
+        last = self._more[-1] if self._more else self._tail
+        if len(last) < _OVERLAP:
+            last = b"".join((self._tail, *self._more))
+        overlap = last[-_OVERLAP:]
+        window = overlap + chunk
+        held = len(self._tail) + self._more_bytes
+        end = _blank_end(window)
+        if end < 0:
+            if held + len(chunk) > MAX_EVENT_BYTES:
+                raise SseError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
             self._more.append(chunk)
             self._more_bytes += len(chunk)
-            if len(self._tail) + self._more_bytes > MAX_EVENT_BYTES:
-                raise SseError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
-            return None
-        data = b"".join((self._tail, *self._more, chunk))
+            return []
+        size = held - len(overlap) + end
+        if size > MAX_EVENT_BYTES:
+            raise SseError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
+        raw = b"".join((self._tail, *self._more, chunk))[:size]
+        rest = window[end:]
+        self._tail = b""
         self._more.clear()
         self._more_bytes = 0
-        return data
+        event = _parse(raw) if self._started else _first(raw)
+        self._started = True
+        return [event, *self.feed(rest)] if rest else [event]
 
     def _exact(self, data: bytes) -> list[Event]:
         events: list[Event] = []
@@ -122,16 +118,37 @@ class SseDecoder:
         self._hold(data[start:])
         if events and not self._started:
             self._started = True
-            # A byte order mark can only precede the first event; anywhere else it is part of a field's name.
-            first = events[0]
-            if first.raw.startswith(_BOM):
-                events[0] = replace(_parse(first.raw[len(_BOM) :]), raw=first.raw)
+            events[0] = _first(events[0].raw)
         return events
 
     def _hold(self, tail: bytes) -> None:
         if len(tail) > MAX_EVENT_BYTES:
             raise SseError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
         self._tail = tail
+
+
+def _lines(raw: bytes) -> list[bytes]:
+    """Return the lines of an event, whatever ends them. A pattern takes several times as long."""
+    lines = raw.split(b"\n")
+    if b"\r" not in raw:
+        return lines
+    return [part for line in lines for part in (line[:-1] if line.endswith(b"\r") else line).split(b"\r")]
+
+
+def _blank_end(data: bytes) -> int:
+    """Return where the first blank line ends; -1 without one, and where the next byte may belong to its line end."""
+    if b"\r" not in data:
+        end = data.find(b"\n\n")
+        return end if end < 0 else end + 2
+    match = _BLANK.search(data)
+    if match is None or (match.end() == len(data) and data.endswith(b"\n\r")):
+        return -1
+    return int(match.end())
+
+
+def _first(raw: bytes) -> Event:
+    """Parse the first event. A byte order mark can only precede it; anywhere else it is part of a field's name."""
+    return replace(_parse(raw[len(_BOM) :]), raw=raw) if raw.startswith(_BOM) else _parse(raw)
 
 
 def _is_one_line(raw: bytes) -> bool:
@@ -145,7 +162,7 @@ def _parse(raw: bytes) -> Event:
         return Event(raw, b"", raw[6:-2])
     name = b""
     parts: list[bytes] = []
-    for line in _LINE_END.split(raw):
+    for line in _lines(raw):
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
