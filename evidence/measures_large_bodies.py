@@ -21,6 +21,8 @@ import psutil
 from loadtests.bench.processes import CACHE, BenchError, Command, free_port, running
 
 from evidence.large_bodies import KINDS, SIZE
+from evidence.large_events import ROUNDS as EVENT_ROUNDS
+from evidence.large_events import SIZES
 from evidence.results import Measurement, not_measured
 from evidence.served import SPILLWAY
 
@@ -45,7 +47,7 @@ class Site:
 @contextlib.contextmanager
 def _site() -> Iterator[Site]:
     CACHE.mkdir(parents=True, exist_ok=True)
-    port, upstream, control = free_port(), free_port(), free_port()
+    port, upstream, events, control = free_port(), free_port(), free_port(), free_port()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=CACHE, prefix="bodies-")))
         config = folder / "spillway.yaml"
@@ -53,16 +55,20 @@ def _site() -> Iterator[Site]:
             f"listen: 127.0.0.1:{port}\n"
             "backends:\n"
             f"  - {{name: up, provider: vllm, local: true, model: m, base_url: 'http://127.0.0.1:{upstream}/v1'}}\n"
+            f"  - {{name: events, provider: vllm, local: true, model: m, base_url: 'http://127.0.0.1:{events}/v1'}}\n"
+            "aliases: {auto: {chain: [up]}}\n"
             "privacy: {keywords: [password, ssn]}\n"
             f"ledger: {{url: 'sqlite:///{folder}/ledger.db'}}\n"
         )
         for server in (upstream, control):
             bare = Command((sys.executable, "-m", "evidence.bare_server", str(server)))
             stack.enter_context(running(bare, None, folder / f"{server}.log"))
+        streaming = Command((sys.executable, "-m", "evidence.large_events", str(events)))
+        stack.enter_context(running(streaming, None, folder / "events.log"))
         log = folder / "router.log"
         argv = (str(SPILLWAY), "route", "--config", str(config))
         process = stack.enter_context(running(Command(argv), None, log))
-        for each in (control, upstream, port):
+        for each in (control, upstream, events, port):
             _wait_for(each, process, log)
         yield Site(port, control, _listener(process.pid))
 
@@ -87,18 +93,26 @@ def _listener(pid: int) -> int:
 def health_wait(
     say: Callable[[str], None], kinds: tuple[str, ...] = tuple(KINDS), size: int = SIZE
 ) -> dict[str, Measurement]:
-    """Measure the longest wait for /health while two bodies of each kind arrive, beside that of a bare server."""
+    """Measure the longest wait for /health while two bodies of each kind arrive, beside that of a bare server.
+
+    The details also have that wait while two streams with events of several MB pass.
+    """
     try:
         with _site() as site:
             waits = _waits_by_kind(site, kinds, size, say)
     except (BenchError, OSError) as error:
         return {HEALTH_WAIT: not_measured(str(error))}
+    streamed = waits.pop(EVENTS)
     worst = max(one["router"]["max_ms"] for one in waits.values())
     details = {
         "by_kind_ms": {name: one["router"]["max_ms"] for name, one in waits.items()},
         "bare_server_max_ms": max(one["control"]["max_ms"] for one in waits.values()),
         "idle_ms": waits.get(IDLE, {}).get("router", {}).get("max_ms"),
         "statuses": {name: one["statuses"] for name, one in waits.items() if name != IDLE},
+        "streamed_events_max_ms": streamed["router"]["max_ms"],
+        "streamed_events_control_max_ms": streamed["control"]["max_ms"],
+        "streams": streamed["statuses"],
+        "event_bytes": list(SIZES),
         "bytes": size,
         "at_once": AT_ONCE,
         "rounds": ROUNDS,
@@ -107,6 +121,8 @@ def health_wait(
 
 
 IDLE = "nothing"
+EVENTS = "streamed events of 4 and 8 MB"
+_ASKED = b'{"model":"events","stream":true,"messages":[{"role":"user","content":"hi"}]}'
 
 
 def _waits_by_kind(
@@ -125,6 +141,10 @@ def _waits_by_kind(
                 statuses = Counter(status for _ in range(ROUNDS) for status in _send_at_once(site.port, body))
                 waits[name] = {**_named(site, _reported(prober)), "statuses": dict(statuses)}
                 say(f"  {name}: {waits[name]}")
+            _reported(prober)
+            read = [_stream(site.port) for _ in range(ROUNDS)]
+            waits[EVENTS] = {**_named(site, _reported(prober)), "statuses": dict(Counter(read))}
+            say(f"  {EVENTS}: {waits[EVENTS]}")
             return waits
         finally:
             prober.terminate()
@@ -168,6 +188,28 @@ def _send(port: int, body: bytes) -> str:
             return connection.recv(400).decode("latin-1").partition(" ")[2][:3]
         except OSError as error:
             return type(error).__name__
+
+
+def _stream(port: int) -> str:
+    """Read two streams at once; return whether both were whole."""
+    ends: list[bool] = []
+    threads = [threading.Thread(target=lambda: ends.append(_is_read_whole(port))) for _ in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return "whole" if ends == [True] * AT_ONCE else "broken"
+
+
+def _is_read_whole(port: int) -> bool:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    size, last = 0, b""
+    with socket.create_connection(("127.0.0.1", port), 60.0) as connection:
+        connection.sendall(head + b"content-length: %d\r\n\r\n" % len(_ASKED) + _ASKED)
+        while data := connection.recv(1 << 20):
+            size += len(data)
+            last = (last + data)[-40:]
+    return size > EVENT_ROUNDS * sum(SIZES) and b"[DONE]" in last
 
 
 def kept_memory(say: Callable[[str], None], bodies: int = BODIES, settle_s: float = SETTLE_S) -> dict[str, Measurement]:

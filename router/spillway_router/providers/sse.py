@@ -108,7 +108,7 @@ class SseDecoder:
     def _exact(self, data: bytes) -> list[Event]:
         events: list[Event] = []
         start = 0
-        for match in _BLANK.finditer(data):
+        for match in _BLANK.finditer(data, _first_line_end(data)):
             # The CR after another line's LF may be half of a CRLF, so wait for the next byte. Two CRs in a row come
             # from a sender that ends its lines in CR, after which nothing more need come.
             if match.end() == len(data) and data.endswith(b"\n\r"):
@@ -140,10 +140,78 @@ def _blank_end(data: bytes) -> int:
     if b"\r" not in data:
         end = data.find(b"\n\n")
         return end if end < 0 else end + 2
-    match = _BLANK.search(data)
+    match = _BLANK.search(data, _first_line_end(data))
     if match is None or (match.end() == len(data) and data.endswith(b"\n\r")):
         return -1
     return int(match.end())
+
+
+def _first_line_end(data: bytes) -> int:
+    """Return where the first line ends, or the length. Finding a byte is many times as fast as a pattern."""
+    feed, carriage = data.find(b"\n"), data.find(b"\r")
+    if feed < 0 or carriage < 0:
+        feed = max(feed, carriage)
+        return len(data) if feed < 0 else feed
+    return min(feed, carriage)
+
+
+def _first(raw: bytes) -> Event:
+    """Parse the first event. A byte order mark can only precede it; anywhere else it is part of a field's name."""
+    return replace(_parse(raw[len(_BOM) :]), raw=raw) if raw.startswith(_BOM) else _parse(raw)
+
+
+def _is_one_line(raw: bytes) -> bool:
+    """Return whether it is what OpenAI-compatible servers nearly always send: exactly one data line, ended by two
+    LF."""
+    return raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and raw.endswith(b"\n") and b"\r" not in raw
+
+
+def _parse(raw: bytes) -> Event:
+    if raw.startswith(b"data: "):  # one line, most of the time: its data is copied once, as it may have several MB
+        end = _first_line_end(raw)
+        if not raw[end:].strip(b"\r\n"):
+            return Event(raw, b"", raw[6:end])
+    name = b""
+    parts: list[bytes] = []
+    for line in _lines(raw):
+        if line.startswith(b"data: "):
+            parts.append(line[6:])
+            continue
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            parts.append(value)  # a space would have been in the way above
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    data = None if not parts else parts[0] if len(parts) == 1 else b"\n".join(parts)
+    return Event(raw, name, data)
+
+
+def _lines(raw: bytes) -> list[bytes]:
+    """Return the lines of an event, whatever ends them. A pattern takes several times as long."""
+    lines = raw.split(b"\n")
+    if b"\r" not in raw:
+        return lines
+    return [part for line in lines for part in (line[:-1] if line.endswith(b"\r") else line).split(b"\r")]
+
+
+def _blank_end(data: bytes) -> int:
+    """Return where the first blank line ends; -1 without one, and where the next byte may belong to its line end."""
+    if b"\r" not in data:
+        end = data.find(b"\n\n")
+        return end if end < 0 else end + 2
+    match = _BLANK.search(data, _first_line_end(data))
+    if match is None or (match.end() == len(data) and data.endswith(b"\n\r")):
+        return -1
+    return int(match.end())
+
+
+def _first_line_end(data: bytes) -> int:
+    """Return where the first line ends, or the length. Finding a byte is many times as fast as a pattern."""
+    feed, carriage = data.find(b"\n"), data.find(b"\r")
+    if feed < 0 or carriage < 0:
+        feed = max(feed, carriage)
+        return len(data) if feed < 0 else feed
+    return min(feed, carriage)
 
 
 def _first(raw: bytes) -> Event:
