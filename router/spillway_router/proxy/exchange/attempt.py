@@ -282,16 +282,18 @@ class UpstreamAttempt:
     def settle_drained(self, outcome: Outcome) -> Attempt:
         """Settle the hold of an attempt that was let go, and complete its record. `outcome` is that of its answer,
         which nobody was there to get."""
-        assert self.record is not None
+        ended = self.record
+        assert ended is not None
         if outcome.kind == "ok":
             self._learn(outcome)
         status: Status = "aborted" if outcome.kind in ("ok", "cancelled") or outcome.billed else "error"
         settled = self._settle(outcome, status, self.services.clock())
         # The request's record says how the attempt ended for the client.
-        kept = replace(self.record.outcome, usage=outcome.usage)
-        self.record = replace(settled, outcome=kept, ended_s=self.record.ended_s)
-        self.services.records.replace_attempt(self.hold.facts.request_id, self.record)
-        return self.record
+        kept = replace(ended.outcome, usage=outcome.usage)
+        record = replace(settled, outcome=kept, ended_s=ended.ended_s)
+        self.services.records.replace_attempt(self.hold.facts.request_id, record)
+        self.record = record
+        return record
 
     def _settle(self, outcome: Outcome, status: Status, now_s: float) -> Attempt:
         """Charge the attempt or release its hold, and return its record."""
