@@ -100,17 +100,17 @@ class _Clients:
 def _body(path: str, number: int, backend: str) -> bytes:
     content = f"Tell me of the river, the {number}th time. " * (1 + number % 7)
     chat = [{"role": "user", "content": content}]
-    told: dict[str, Any] = {"user": str(number)}
+    fields: dict[str, Any] = {"user": str(number)}
     if path == "/v1/responses":
-        told |= {"input": content}
+        fields |= {"input": content}
     elif path == "/v1/completions":
-        told |= {"prompt": content}
+        fields |= {"prompt": content}
     else:
-        told |= {"messages": chat}
+        fields |= {"messages": chat}
     if path == "/v1/messages":
-        told["metadata"] = {"user_id": told.pop("user")}
+        fields["metadata"] = {"user_id": fields.pop("user")}
     model = f"{backend}/{backend}-m"
-    return json.dumps({"model": model, "stream": True, **PROTOCOLS[path], **told}).encode()
+    return json.dumps({"model": model, "stream": True, **PROTOCOLS[path], **fields}).encode()
 
 
 async def trial(folder: Path, clients: int, seed: int, *, fault: bool = False) -> Trial:

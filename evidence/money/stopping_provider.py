@@ -81,13 +81,13 @@ class StoppingProvider:
         answer = Streamed.of(path, body)
         gone = asyncio.create_task(reader.read(1))
         self.open += 1
-        made = 0
+        tokens_made = 0
         try:
             writer.write(wire.http_stream_head())
             for event, tokens in answer.events():
                 if gone.done() and not self.goes_on:
                     break
-                made += tokens
+                tokens_made += tokens
                 if not gone.done():
                     writer.write(wire.http_chunk(event))
                     await writer.drain()
@@ -96,10 +96,10 @@ class StoppingProvider:
                 if not gone.done():
                     writer.write(wire.LAST_CHUNK)
         except ConnectionError:
-            made = answer.tokens if self.goes_on else made
+            tokens_made = answer.tokens if self.goes_on else tokens_made
         finally:
             self.open -= 1
-            self.bills[call] = Billed(answer.prompt, made)
+            self.bills[call] = Billed(answer.prompt, tokens_made)
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)
 

@@ -96,8 +96,8 @@ def test_tools_that_the_provider_ran_are_counted_and_read_the_prompt_again() -> 
 
 
 def test_what_was_told_of_the_prompt_counts() -> None:
-    told = Usage(1000, 1, cached_tokens=900, cache_write_tokens=50)
-    estimate = estimated_usage(UntoldCall(10, 5000, told=told, count=streamed(20)), OutputHabit())
+    so_far = Usage(1000, 1, cached_tokens=900, cache_write_tokens=50)
+    estimate = estimated_usage(UntoldCall(10, 5000, told=so_far, count=streamed(20)), OutputHabit())
     assert estimate == Usage(1000, 20, cached_tokens=900, cache_write_tokens=50)
 
 
@@ -109,11 +109,11 @@ usages = st.builds(
 
 @given(st.lists(st.tuples(counts, usages), max_size=20), st.none() | usages, st.none() | counts, st.integers(0, 10**6))
 def test_no_estimate_is_below_what_was_told_or_above_what_is_permitted(
-    past: list[tuple[OutputCount, Usage]], told: Usage | None, count: OutputCount | None, most: int
+    past: list[tuple[OutputCount, Usage]], so_far: Usage | None, count: OutputCount | None, most: int
 ) -> None:
-    call = UntoldCall(7, most, told=told, count=count, goes_on=True, unseen=True, waited_s=1.0)
+    call = UntoldCall(7, most, told=so_far, count=count, goes_on=True, unseen=True, waited_s=1.0)
     estimate = estimated_usage(call, trained(*past))
-    least = 0 if told is None else told.completion_tokens
+    least = 0 if so_far is None else so_far.completion_tokens
     assert least <= estimate.completion_tokens <= max(most, least)
     assert estimate.reasoning_tokens >= 0
-    assert estimate.prompt_tokens >= (7 if told is None else told.prompt_tokens)
+    assert estimate.prompt_tokens >= (7 if so_far is None else so_far.prompt_tokens)

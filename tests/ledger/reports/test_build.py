@@ -125,8 +125,8 @@ def test_what_is_not_known_for_sure_is_counted_until_it_is_reconciled(ledger: Sq
     values = report_values(report)["cloud"]
     assert (values["unsure"], values["estimated_nano"], values["at_most_usd"]) == (2, 300, "0.000003")
     grouped = report_of(ledger, "decision")
-    told = {row.keys["decision"]: (row.unsure, row.estimated_nano, row.at_most_nano) for row in grouped.groups}
-    assert told == {"overflow": (1, 300, 1_000), "fallback": (1, 0, 2_000)}
+    unsure = {row.keys["decision"]: (row.unsure, row.estimated_nano, row.at_most_nano) for row in grouped.groups}
+    assert unsure == {"overflow": (1, 300, 1_000), "fallback": (1, 0, 2_000)}
     assert report_csv(grouped).splitlines()[1].endswith(",1,0.000000,0.000002")
 
 
@@ -163,6 +163,7 @@ def test_a_day_worked_out_by_hand(ledger: SqliteLedger) -> None:
         "pinned": (0, 0),
         "byok": (1, 0),
         "audit": (0, 0),
+        "bill": (0, 0),
         "other": (0, 0),
     }
     assert (side.unsettled, side.unsettled_nano, side.cost_nano) == (1, 7_000, 717_000)

@@ -36,12 +36,12 @@ BROKEN = Outcome("failed", 200, "it broke", billed=True)
 NO_BUDGET = "budgets: [{scope: all, period: day, limit_usd: '0.0000001'}]\n"
 
 
-def came(*texts: str, whole: bool = False, usage: Usage | None = None, told: Usage | None = None) -> ReceivedAnswer:
+def came(*texts: str, whole: bool = False, usage: Usage | None = None, so_far: Usage | None = None) -> ReceivedAnswer:
     """Return what arrived of a paid stream: one event for each text."""
     count = OutputCount()
     for text in texts:
         count.add(text)
-    return ReceivedAnswer(len(texts), whole=whole or usage is not None, usage=usage, told=told, count=count)
+    return ReceivedAnswer(len(texts), whole=whole or usage is not None, usage=usage, told=so_far, count=count)
 
 
 def test_a_number_is_used_once() -> None:
@@ -104,14 +104,14 @@ async def test_a_full_backlog_opens_nothing() -> None:
     [
         pytest.param(LEFT, None, ("charged", "aborted", 0, True), id="left before anything came: the prompt"),
         pytest.param(LEFT, came("ab", "cd"), ("charged", "aborted", 2, True), id="left: what came"),
-        pytest.param(LEFT, came("ab", told=Usage(9, 7)), ("charged", "aborted", 7, True), id="left: what was told"),
+        pytest.param(LEFT, came("ab", so_far=Usage(9, 7)), ("charged", "aborted", 7, True), id="left: what was told"),
         pytest.param(BROKEN, came("ab", "cd"), ("charged", "error", 2, True), id="broken: what came"),
         pytest.param(Outcome("timeout", billed=True), None, ("charged", "error", 0, True), id="silent: the prompt"),
         pytest.param(Outcome("ok", 200), came("ab", whole=True), ("charged", "ok", 1, True), id="no usage: what came"),
         pytest.param(LEFT, came("ab", usage=Usage(3, 2)), ("charged", "aborted", 2, False), id="whole: its usage"),
         pytest.param(
             LEFT,
-            came("ab", "cd", usage=HALF_TOLD, told=HALF_TOLD),
+            came("ab", "cd", usage=HALF_TOLD, so_far=HALF_TOLD),
             ("charged", "aborted", 2, True),
             id="whole, half a usage: what came",
         ),
@@ -179,8 +179,8 @@ async def test_however_attempts_end_their_charges_keep_to_their_bounds_and_the_b
             attempt.streamed = chance.random() < 0.5
             if chance.random() < 0.7:
                 texts = [chance.choice(("word", "x" * 500, "", "\u4e2d")) for _ in range(chance.randint(0, 60))]
-                told = Usage(chance.randint(0, 40), chance.randint(0, 200)) if chance.random() < 0.3 else None
-                attempt.received = came(*texts, told=told, whole=chance.random() < 0.2)
+                so_far = Usage(chance.randint(0, 40), chance.randint(0, 200)) if chance.random() < 0.3 else None
+                attempt.received = came(*texts, so_far=so_far, whole=chance.random() < 0.2)
             billed, doubtful = chance.random() < 0.7, chance.random() < 0.2
             attempt.close(Outcome(chance.choice(kinds), chance.choice((0, 200, 500)), billed=billed, doubtful=doubtful))
         rows = await stage.rows(state)

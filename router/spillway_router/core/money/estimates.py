@@ -126,9 +126,9 @@ class OutputHabit:
 def estimated_usage(call: UntoldCall, habit: OutputHabit) -> Usage:
     """Return the usage that is most likely; it is never below what was told."""
     output, hidden = _output_tokens(call, habit)
-    told = call.told
+    so_far = call.told
     calls = () if call.count is None else tuple(call.count.calls.items())
-    if told is None:
+    if so_far is None:
         readings = 1 + sum([uses for _, uses in calls])  # each use of a tool reads the prompt again
         return Usage(
             prompt_tokens=call.prompt_tokens * readings,
@@ -138,12 +138,12 @@ def estimated_usage(call: UntoldCall, habit: OutputHabit) -> Usage:
             calls=calls,
         )
     return replace(
-        told,
-        prompt_tokens=told.prompt_tokens or call.prompt_tokens,
-        completion_tokens=max(told.completion_tokens, output),
-        reasoning_tokens=max(told.reasoning_tokens, hidden),
-        service=told.service or call.service,
-        calls=told.calls or calls,
+        so_far,
+        prompt_tokens=so_far.prompt_tokens or call.prompt_tokens,
+        completion_tokens=max(so_far.completion_tokens, output),
+        reasoning_tokens=max(so_far.reasoning_tokens, hidden),
+        service=so_far.service or call.service,
+        calls=so_far.calls or calls,
     )
 
 
