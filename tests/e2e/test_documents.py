@@ -96,12 +96,12 @@ def test_an_unreadable_document_waits_for_a_person(place: tuple[str, Path]) -> N
     assert "".join(segment["text"] for segment in shown["highlighted"]) == document.text
 
 
-def test_every_document_counts_once_in_the_report(place: tuple[str, Path]) -> None:
+def test_every_document_that_was_answered_counts_once_in_the_report(place: tuple[str, Path]) -> None:
     url, _ = place
     before = documents(url)
     for document in (CLEAN[0], STRANGE[0], DAMAGED[0]):
         read(url, document)
-    assert documents(url) - before == 3
+    assert documents(url) - before == 2  # the damaged one waits for a person
 
 
 def documents(url: str) -> int:
