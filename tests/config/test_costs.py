@@ -1,4 +1,4 @@
-"""What a report compares with: only backends whose price says what the answers of others would have cost there."""
+"""What a report compares with, and the fixed costs of a configuration."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ backends:
 
 
 @pytest.mark.parametrize(
-    ("price", "alternatives"),
+    ("price", "kind", "comparable"),
     [
-        ('input_per_million: "0.15", output_per_million: "0.60"', ["cloud (m)"]),
-        ('input_per_million: "0", output_per_million: "0"', ["cloud (m)"]),
-        ('input_per_million: "0", output_per_million: "0", per_request: "0.01"', ["cloud (m)"]),
-        ('input_per_million: "0.02", output_per_million: "0"', []),
-        ('input_per_million: "0", output_per_million: "0", per_second: "0.001"', []),
+        ('input_per_million: "0.15", output_per_million: "0.60"', "text", True),
+        ('input_per_million: "0", output_per_million: "0"', "text", True),
+        ('input_per_million: "0", output_per_million: "0", per_request: "0.01"', "text", True),
+        ('input_per_million: "0.02", output_per_million: "0"', "embedding", True),
+        ('input_per_million: "0", output_per_million: "0", per_second: "0.001"', "text", False),
     ],
     ids=["tokens", "free", "per request", "embeddings", "per second"],
 )
-def test_a_report_compares_with_backends_that_could_have_answered(price: str, alternatives: list[str]) -> None:
+def test_a_report_knows_what_a_backend_could_have_answered(price: str, kind: str, comparable: bool) -> None:
     settings = parse(TEXT.format(price=price), {})
     terms = report_terms(settings, assembly_of(Loaded(settings, None, "", {}), date(2026, 11, 29)))
-    assert list(terms.alternatives) == alternatives
+    assert list(terms.alternatives) == ["cloud (m)"]
+    offer = terms.alternatives["cloud (m)"]
+    assert (offer.kind, offer.comparable) == (kind, comparable)
 
 
 def fixed_of(text: str, host: str = "box1") -> FixedTerms:
