@@ -90,6 +90,7 @@ class Bill:
     fees: Decimal = Decimal(0)
     factor: Decimal = Decimal(1)
     service: str = ""
+    region: str = ""
     nano: int = 0
 
 
@@ -158,7 +159,7 @@ def _without_text_documents(value: Any) -> Any:
 def _output(sold: PaidModel, body: Mapping[str, Any], rng: random.Random) -> int:
     limits = [body[name] for name in sold.obeys if type(body.get(name)) is int]
     most = min([sold.most_output, *limits])
-    output = most if rng.random() < 0.5 else rng.randrange(most + 1)
+    output = most if most < 2 or rng.random() < 0.5 else rng.randrange(1, most + 1)
     choices = max(body.get("n") or 1, body.get("best_of") or 1)
     prompts = body.get("prompt")
     if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
@@ -226,10 +227,11 @@ def _modes(sold: PaidModel, body: Mapping[str, Any], bill: Bill) -> None:
     tier = body.get("service_tier")
     if sold.provider == "openai" and (tier == "priority" or tier == "flex"):
         bill.service = str(tier)
-        bill.factor = Decimal(2) if tier == "priority" else Decimal("0.5")  # openai.com/api/pricing
+        bill.factor = Decimal("1.7") if tier == "priority" else Decimal("0.5")  # openai.com/api/pricing, for gpt-4o
     if sold.provider == "anthropic" and body.get("speed") == "fast":
         bill.factor *= 6  # platform.claude.com/docs/en/build-with-claude/fast-mode
     if sold.provider == "anthropic" and body.get("inference_geo") == "us":
+        bill.region = "us"
         bill.factor *= Decimal("1.1")  # platform.claude.com/docs/en/about-claude/pricing (data residency)
 
 
@@ -315,6 +317,8 @@ def _message(bill: Bill) -> dict[str, Any]:
     }
     if bill.calls:
         usage["server_tool_use"] = {f"{kind}_requests": uses for kind, uses in bill.calls.items()}
+    if bill.region:
+        usage["inference_geo"] = bill.region  # platform.claude.com/docs/en/build-with-claude/data-residency
     text = {"type": "text", "text": "So."}
     return {"type": "message", "role": "assistant", "content": [text], "stop_reason": "end_turn", "usage": usage}
 

@@ -88,7 +88,7 @@ _EVERYWHERE = tuple(
 CASES: tuple[FieldCase, ...] = (
     *_EVERYWHERE,
     # chat
-    *(_chat("a picture", backend, messages=_user(_PICTURE), max_tokens=1) for backend in ("gpt", "ant", "orr", "mine")),
+    *(_chat("a picture", backend, messages=_user(_PICTURE), max_tokens=1) for backend in ("gpt", "ant", "mine")),
     _chat("n", "gpt", n=7, max_tokens=10),
     _chat("n", "mine", n=7, max_tokens=10),
     _chat("best_of", "mine", best_of=9, max_tokens=30),
@@ -103,7 +103,8 @@ CASES: tuple[FieldCase, ...] = (
     ),
     _chat("a PDF", "orr", True, messages=_user(_PDF_PART)),
     _chat("a PDF", "mine", True, messages=_user({"type": "file", "file": {"file_id": "a"}})),
-    _chat("priority without a price", "gpt", refused=True, service_tier="priority"),
+    _chat("priority", "gpt", service_tier="priority", max_tokens=10),
+    _chat("flex without a price", "gpt", refused=True, service_tier="flex"),
     _chat("the account's default service", "gpt", service_tier="auto", max_tokens=10),
     _chat("a search model", "search", refused=True, max_tokens=10),
     _chat("models", "orr", models=["openai/o1-pro"], max_tokens=1000),
@@ -167,7 +168,7 @@ CASES: tuple[FieldCase, ...] = (
     _messages("mcp_servers", True, mcp_servers=[{"type": "url", "url": "https://x"}]),
     _messages("a container", True, container="c_1"),
     _messages("fast", True, speed="fast"),
-    _messages("in the United States", True, inference_geo="us"),
+    _messages("in the United States", inference_geo="us"),
     _messages("anywhere", inference_geo="global", speed="standard"),
     _messages(
         "a cache for five minutes",

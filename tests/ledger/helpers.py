@@ -69,6 +69,10 @@ def entry(kind: Kind, request: str, attempt: int = 1, ts: int = T0, **rest: Any)
     return Entry(kind=kind, request_id=request, attempt_no=attempt, ts=ts, **given)
 
 
+AFTER_ALL_MS = 4_102_444_800_000
+"""1 January 2100 in epoch ms: after all rows."""
+
+
 def requests_in(ledger: Ledger, start_ms: int, end_ms: int) -> int:
     """Return how many different requests have charged rows in a range of whole quarters of an hour, roughly cut."""
     return sum(total.requests for total in ledger.totals(start_ms, end_ms))

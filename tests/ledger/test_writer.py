@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event, current_thread, main_thread
 
 import pytest
-from tests.ledger.helpers import entry, requests_in
+from tests.ledger.helpers import AFTER_ALL_MS, entry, requests_in
 
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import (
@@ -103,7 +103,7 @@ async def test_rows_that_wait_for_the_disk_share_one_commit_and_one_callback(led
     assert all(future.done() for future in rest)
     assert ledger.commits == 2
     assert await writer.close(WAIT_S)
-    assert requests_in(ledger, 0, 2**62) == 101
+    assert requests_in(ledger, 0, AFTER_ALL_MS) == 101
 
 
 async def test_rows_that_follow_closely_wait_for_those_still_in_flight(ledger: Gate) -> None:
@@ -207,7 +207,7 @@ async def test_a_bad_entry_fails_alone(ledger: Gate) -> None:
     assert [type(r) for r in results] == [type(None), type(None), EntryRejectedError, type(None)]
     assert writer.may_spend
     assert await writer.close(WAIT_S)
-    assert requests_in(ledger, 0, 2**62) == 3
+    assert requests_in(ledger, 0, AFTER_ALL_MS) == 3
 
 
 async def test_a_conflict_is_told_to_the_one_who_made_it(ledger: Gate) -> None:
@@ -241,7 +241,7 @@ async def test_closing_writes_what_is_queued_and_takes_no_more(ledger: Gate) -> 
         writer.submit((row(99),))
     assert not writer.may_spend
     assert await writer.close(WAIT_S)
-    assert requests_in(ledger, 0, 2**62) == 50
+    assert requests_in(ledger, 0, AFTER_ALL_MS) == 50
 
 
 async def test_closing_gives_up_on_a_disk_that_hangs(ledger: Gate) -> None:

@@ -284,7 +284,8 @@ async def test_a_router_reports_a_budget_that_runs_low_without_delaying_requests
 
     def answer(tokens: int) -> Answer:
         choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
-        return Answer.json({"choices": [choice], "usage": {"prompt_tokens": 0, "completion_tokens": tokens}})
+        usage = {"prompt_tokens": 2, "completion_tokens": tokens - 1}  # 1 and 2 USD per million
+        return Answer.json({"choices": [choice], "usage": usage})
 
     gate = asyncio.Event()
     receiver = Receiver(gate=gate)

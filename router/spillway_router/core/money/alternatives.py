@@ -11,10 +11,10 @@ context needs another model; and a price per second says nothing about answers w
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import Tariff, price_sums
 
 LENGTHS = (4096, 8192, 16384, 32768, 65536, 100_000, 128_000, 131_072, 200_000, 256_000, 272_000, 524_288, 1_000_000)
@@ -42,7 +42,7 @@ class Sizes(NamedTuple):
     completion_tokens: int
 
 
-@fast_frozen(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A priced model as an alternative: its prices with the ISO dates from which they hold, oldest first, and the
     context in tokens that prompts must fit, None if it is unknown."""
