@@ -146,7 +146,9 @@ def _rent(rows: Sequence[dict[str, Any]], booked: _Booked, first: str, last: str
     days: dict[str, tuple[int, int]] = {}
     for row in rows:
         worked = row["kind"] in ("charged", "adjusted") and row["local"]
-        if row["kind"] not in ("gpu_hour", "fixed_adjusted") and not worked:
+        # A correction says in its decision what it corrects: the bill, or the idle part of a closed day.
+        rented = "gpu_hour" in (row["kind"], row["decision"])
+        if not rented and not worked:
             continue
         day = booked.day(row) if worked else booked.date(row["ts"])
         nano, us = days.get(day, (0, 0))

@@ -17,6 +17,7 @@ from spillway_router.core.frozen import fast_frozen
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
 _LARGE = 64 * 1024
+_LF = 0x0A
 _OVERLAP = 3
 """Bytes before a chunk with which it can make a blank line."""
 _BOM = b"\xef\xbb\xbf"
@@ -163,10 +164,15 @@ def _first(raw: bytes) -> Event:
 def _is_one_line(raw: bytes) -> bool:
     """Return whether it is what OpenAI-compatible servers nearly always send: exactly one data line, ended by two
     LF."""
-    return raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and raw.endswith(b"\n") and b"\r" not in raw
+    size = len(raw)
+    if size < 8 or raw[size - 1] != _LF or raw[size - 2] != _LF:
+        return False
+    return raw.startswith(b"data: ") and raw.find(b"\n") == size - 2 and b"\r" not in raw
 
 
 def _parse(raw: bytes) -> Event:
+    if _is_one_line(raw):
+        return Event(raw, b"", raw[6:-2])
     if raw.startswith(b"data: "):  # one line, most of the time: its data is copied once, as it may have several MB
         end = _first_line_end(raw)
         if not raw[end:].strip(b"\r\n"):
