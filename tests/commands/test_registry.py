@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
 from spillway_router.commands.registry import COMMANDS
+from spillway_router.testing.processes import running, write
 
 _LOADED_FOR_ROUTE = """
 import sys
@@ -27,6 +30,14 @@ def test_a_command_imports_its_own_module_only() -> None:
     assert own in loaded
     assert loaded & others == set()
     assert [name for name in loaded if name.startswith("spillway_server")] == []
+
+
+def test_a_router_imports_neither_the_command_line_of_httpx_nor_the_deployments(tmp_path: Path) -> None:
+    with running("route", write(tmp_path, {}), {"PYTHONPROFILEIMPORTTIME": "1"}) as router:
+        assert router.url
+        loaded = set(re.findall(r"\| +([\w.]+)$", router.text, re.MULTILINE))
+    assert {"httpx", "spillway_router.runtime.router", "spillway_router.commands.rental_watch"} <= loaded
+    assert loaded & {"rich", "pygments", "spillway_router.deploy"} == set()
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spillway_router.commands.common import now_ms, when
-from spillway_router.deploy import TARGETS
-from spillway_router.deploy.order import DeployError
 
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
@@ -53,7 +51,7 @@ class WatchOutcome:
 
 def inspector_of(target: str, environment: Mapping[str, str]) -> Inspector | None:
     """Return who asks a target about its machines; None where the target can't be asked, or its key is missing."""
-    from spillway_router.deploy import machines
+    from spillway_router.deploy import TARGETS, machines
     from spillway_router.deploy.perform import Shell
     from spillway_router.deploy.runpod_api import BASE_URL, RunPodClient
 
@@ -124,6 +122,10 @@ class RentalWatch:
 
         now = now_ms()
         records = followed(ledger, now)
+        if not records:
+            return WatchOutcome((), 0, ())
+        from spillway_router.deploy.order import DeployError  # not before: it brings all targets, 1 MB of memory
+
         changes: list[RentalChange] = []
         errors: list[str] = []
         asked = 0
@@ -137,8 +139,7 @@ class RentalWatch:
                 changes += _follow_all(ledger, mine, inspector)
             except DeployError as error:
                 errors.append(f"{source}: {error}")
-        if records:
-            Books(ledger).settle(now_ms())
+        Books(ledger).settle(now_ms())
         return WatchOutcome(tuple(changes), asked, tuple(errors))
 
 

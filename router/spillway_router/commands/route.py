@@ -20,6 +20,8 @@ def route(path: ConfigOption = None) -> None:
 
 def run_router(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
     """Run the router until a signal; `companions` are coroutines that run as long as it does."""
+    _leave_out_command_line_of_httpx()
+
     import uvloop
 
     from spillway_router.commands.rental_watch import RentalWatch
@@ -44,3 +46,10 @@ def run_router(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
     except OSError as error:
         reason = error.strerror or error
         fail(f"can't listen on {loaded.settings.listen}: {reason}; change `listen` or stop the other process")
+
+
+def _leave_out_command_line_of_httpx() -> None:
+    """Have httpx not import its own command line, which brings rich and pygments along: 3 MB of the router's memory
+    that nothing uses. httpx takes it for one that is not installed, and has a stand-in for that case.
+    """
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None: an import of it fails
