@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -24,11 +25,17 @@ class AccountsError(Exception):
 class RunTotals:
     """Totals of one run. `*_nano` are nano-dollars (1e-9 USD); `seen` holds the hashes of all texts that the cloud
     received.
+
+    Of `ledger_requests`, the cost of `unsure` is an estimate, as they were broken off: in all `estimated_nano`, and at
+    most `at_most_nano`.
     """
 
     ledger_nano: int
     ledger_requests: int
     unsettled: int
+    unsure: int
+    estimated_nano: int
+    at_most_nano: int
     fixed_nano: int
     used_nano: int
     idle_nano: int
@@ -77,6 +84,9 @@ def _ledger(report: Any) -> dict[str, int]:
         "ledger_nano": int(cloud["cost_nano"]),
         "ledger_requests": int(cloud["served"]["attempts"]),
         "unsettled": int(cloud["unsettled"]),
+        "unsure": int(cloud["unsure"]),
+        "estimated_nano": int(cloud["estimated_nano"]),
+        "at_most_nano": int(Decimal(cloud["at_most_usd"]).scaleb(9)),
         "fixed_nano": int(fixed["billed_nano"]),
         "used_nano": int(fixed["used_nano"]),
         "idle_nano": int(fixed["idle_nano"]),

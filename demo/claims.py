@@ -242,10 +242,9 @@ def _money(run: DemoRun) -> list[Claim]:
             "to the nano-dollar",
             "the ledger's cloud total is the cloud's own bill",
             f"ledger {books.ledger_nano:,} n$ for {books.ledger_requests} calls, "
-            f"bill {books.bill_nano:,} n$ for {books.bill_requests}, {books.unsettled} not settled",
-            books.ledger_nano == books.bill_nano > 0
-            and books.ledger_requests == books.bill_requests
-            and not books.unsettled,
+            f"bill {books.bill_nano:,} n$ for {books.bill_requests}, {books.unsettled} not settled, "
+            f"{books.unsure} broken off",
+            _agree(books) and not books.unsettled,
         ),
         Claim(
             "both costs",
@@ -254,6 +253,16 @@ def _money(run: DemoRun) -> list[Claim]:
             books.fixed_nano > 0 and books.used_nano > 0 and books.fixed_nano == books.used_nano + books.idle_nano,
         ),
     ]
+
+
+def _agree(books: RunTotals) -> bool:
+    """Return whether ledger and bill are equal, but for calls that were broken off: what the ledger says of those is
+    marked as an estimate, with a bound."""
+    known_nano, known_requests = books.ledger_nano - books.estimated_nano, books.ledger_requests - books.unsure
+    return (
+        0 < known_nano <= books.bill_nano <= known_nano + books.at_most_nano
+        and known_requests <= books.bill_requests <= books.ledger_requests
+    )
 
 
 def _stops(run: DemoRun) -> Claim:

@@ -62,6 +62,9 @@ def good() -> DemoRun:
         ledger_nano=5000,
         ledger_requests=55,
         unsettled=0,
+        unsure=0,
+        estimated_nano=0,
+        at_most_nano=0,
         fixed_nano=900,
         used_nano=600,
         idle_nano=300,
@@ -187,6 +190,10 @@ FAULTS: dict[str, tuple[str, Callable[[DemoRun], DemoRun]]] = {
     "one nano-dollar off": ("to the nano-dollar", lambda run: books(run, ledger_nano=4999)),
     "a call missing": ("to the nano-dollar", lambda run: books(run, ledger_requests=54)),
     "a call not settled": ("to the nano-dollar", lambda run: books(run, unsettled=1)),
+    "more than the bound of a broken call": (
+        "to the nano-dollar",
+        lambda run: books(run, ledger_nano=5100, unsure=1, estimated_nano=300, at_most_nano=199),
+    ),
     "used and idle don't add up": ("both costs", lambda run: books(run, idle_nano=299)),
     "no fixed cost": ("both costs", lambda run: books(run, fixed_nano=0, used_nano=0, idle_nano=0)),
     "ends badly": ("stops in order", lambda run: replace(run, exit_status=-9)),
@@ -210,3 +217,8 @@ def test_percentile_is_nearest_rank() -> None:
     assert percentile([3.0, 1.0, 2.0, 4.0], 0.5) == 2.0
     assert percentile([3.0, 1.0, 2.0, 4.0], 0.99) == 4.0
     assert percentile([], 0.5) == 0.0
+
+
+def test_a_call_that_was_broken_off_agrees_within_its_bound() -> None:
+    """The bill of 5,000 nano-dollars has 200 for a call whose cost the ledger estimates as 300, at most 900."""
+    assert broken(books(good(), ledger_nano=5100, unsure=1, estimated_nano=300, at_most_nano=900)) == set()
