@@ -12,6 +12,8 @@ from spillway_router import compiled
 from spillway_router.commands.common import ConfigOption, fail, load, version
 from spillway_router.config.load import ConfigError, Loaded
 
+_UNUSED = ("httpx._main", "pydantic.v1")
+
 
 def route(path: ConfigOption = None) -> None:
     """Run only the router."""
@@ -20,7 +22,7 @@ def route(path: ConfigOption = None) -> None:
 
 def run_router(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
     """Run the router until a signal; `companions` are coroutines that run as long as it does."""
-    _leave_out_command_line_of_httpx()
+    _leave_out_unused_modules()
 
     import uvloop
 
@@ -48,8 +50,11 @@ def run_router(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
         fail(f"can't listen on {loaded.settings.listen}: {reason}; change `listen` or stop the other process")
 
 
-def _leave_out_command_line_of_httpx() -> None:
-    """Have httpx not import its own command line, which brings rich and pygments along: 3 MB of the router's memory
-    that nothing uses. httpx takes it for one that is not installed, and has a stand-in for that case.
+def _leave_out_unused_modules() -> None:
+    """Keep libraries from importing what a router never uses: 4 MB of its memory.
+
+    httpx imports its own command line, with rich and pygments, and FastAPI imports the first version of pydantic, which
+    no model here is of. Both do without where these are not installed.
     """
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # None: an import of it fails
+    for name in _UNUSED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None: an import of it fails
