@@ -32,7 +32,6 @@ from evidence.money.rental_provider import (
 from evidence.results import Measurement
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.ledger.calendar import start_of
-from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.ids import new_rental_id
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import RentalRecord
@@ -45,6 +44,7 @@ from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.days import one_day
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import verify
+from spillway_router.testing.books import local_work
 
 RENTALS_DIFFERENCE = "money.rentals_difference"
 LIVES = 240
@@ -200,7 +200,7 @@ class _Trial:
         books = self._rng.choice(self._books)
         books.settle(now_ms)
         books.close_days(now_ms)
-        self._any().append((_work(f"req-{now_ms}-{self._rng.random()}", now_ms, self._rng.randrange(10**9)),))
+        self._any().append((local_work(f"req-{now_ms}-{self._rng.random()}", now_ms, self._rng.randrange(10**9)),))
 
     def _crash(self, now_ms: int) -> None:
         """Forget everything that a process remembered."""
@@ -287,24 +287,6 @@ def _right(record: RentalRecord, line: BillLine, gpus: int) -> RentalRecord:
         stopped_ms=line.end_ms,
         price_nano_per_hour=each,
         whole_nano_per_hour=whole,
-    )
-
-
-def _work(request_id: str, ts: int, gpu_us: int) -> Entry:
-    return Entry(
-        kind="charged",
-        request_id=request_id,
-        attempt_no=1,
-        ts=ts,
-        backend="local",
-        provider="vllm",
-        model="m",
-        local=True,
-        decision="local",
-        status="ok",
-        prompt_tokens=10,
-        completion_tokens=10,
-        gpu_us=gpu_us,
     )
 
 

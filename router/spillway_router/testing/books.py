@@ -128,6 +128,25 @@ def _request(rng: Random, bill: ExpectedBill, request_id: str) -> list[Entry]:
     return rows
 
 
+def local_work(request_id: str, ts: int, gpu_us: int) -> Entry:
+    """Return the row of a local answer that took so many microseconds of one GPU; `ts` is in epoch ms."""
+    return Entry(
+        kind="charged",
+        request_id=request_id,
+        attempt_no=1,
+        ts=ts,
+        backend="local",
+        provider="vllm",
+        model="m",
+        local=True,
+        decision="local",
+        status="ok",
+        prompt_tokens=10,
+        completion_tokens=10,
+        gpu_us=gpu_us,
+    )
+
+
 def _local(request_id: str, attempt: int, ts: int, gpu_us: int, rest: dict[str, Any]) -> Entry:
     backend: dict[str, Any] = {
         "backend": "local",

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spillway_router.ledger.calendar import DAY_MS, day_of
-from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.rentals.books import billed_nano
 from spillway_router.ledger.rentals.closed_days import idle_id, idle_times
@@ -23,6 +22,7 @@ from spillway_router.ledger.rentals.fixed_cost import rent
 from spillway_router.ledger.rentals.keeper import Books
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import verify
+from spillway_router.testing.books import local_work
 
 DAY = 20_000 * DAY_MS
 HOUR = 3_600_000
@@ -54,31 +54,13 @@ def billed(ledger: SqliteLedger, start: int, end: int, now: int) -> int:
     return sum(day.billed_nano for day in rent(ledger, start, end, now).days.values())
 
 
-def work(request_id: str, ts: int, gpu_us: int) -> Entry:
-    return Entry(
-        kind="charged",
-        request_id=request_id,
-        attempt_no=1,
-        ts=ts,
-        backend="local",
-        provider="vllm",
-        model="m",
-        local=True,
-        decision="local",
-        status="ok",
-        prompt_tokens=10,
-        completion_tokens=10,
-        gpu_us=gpu_us,
-    )
-
-
 def closed_idle(ledger: SqliteLedger, day: int) -> int:
     return sum(row.amount_nano for row in ledger.entries_of(idle_id(day_of(day))))
 
 
 def test_a_spot_machine_outbid_at_three_and_noticed_the_next_day_costs_ninety_cents(ledger: SqliteLedger) -> None:
     ledger.rentals.add(rental(DAY, 30 * CENT))
-    ledger.append((work("r1", DAY + HOUR, 60_000_000),))
+    ledger.append((local_work("r1", DAY + HOUR, 60_000_000),))
     books, next_day = Books(ledger), DAY + DAY_MS + 27 * MINUTE
     books.settle(next_day)
     books.close_days(next_day)
@@ -211,7 +193,7 @@ def test_after_any_ends_and_any_writers_the_books_are_the_rental(seed: int, nano
         ledgers[0].rentals.add(record)
         writers = [Books(ledger) for ledger in ledgers]
         for number in range(4):
-            ledgers[0].append((work(f"r{number}", DAY + rng.randint(0, 3 * DAY_MS), rng.randint(0, 10**10)),))
+            ledgers[0].append((local_work(f"r{number}", DAY + rng.randint(0, 3 * DAY_MS), rng.randint(0, 10**10)),))
         now = record.started_ms
         for _ in range(8):
             now += rng.randint(0, 6 * HOUR)
