@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.runtime.receiver import HANGS, Receiver
 
 from spillway_router.config.derived import Webhook
 from spillway_router.core.money.budget import BudgetAlert
@@ -42,32 +42,7 @@ ALERT = BudgetAlert(
     held_nano=10**9,
 )
 QUICK = DeliveryRules(attempts=4, timeout_s=0.2, first_wait_s=0.01, longest_wait_s=0.02, queue=4)
-HANGS = 0
 BROKEN = Answer.json({"error": {"message": "broken"}}, 500)
-
-
-@dataclass
-class Receiver:
-    """An ASGI receiver that answers with the statuses in order, then with 204. With status 0 it hangs."""
-
-    statuses: list[int] = field(default_factory=list)
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    seen: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-    gate: asyncio.Event | None = None
-    """If given, answers wait until it is set."""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body = (await receive())["body"]
-        self.seen.append(({k.decode(): v.decode() for k, v in scope["headers"]}, body))
-        if self.gate is not None:
-            await self.gate.wait()
-        status = self.statuses.pop(0) if self.statuses else 204
-        if status == HANGS:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            return
-        await send({"type": "http.response.start", "status": status, "headers": self.headers})
-        await send({"type": "http.response.body", "body": b""})
 
 
 @dataclass

@@ -36,6 +36,7 @@ class FakeNvml:
     events: list[SimpleNamespace] = field(default_factory=list)
     throttle_bits: int = 0
     clock_mhz: int = 1410
+    ecc: int = 3
     hold: threading.Event | None = None
     calls: list[str] = field(default_factory=list)
     NVMLError: type[Exception] = FakeError
@@ -92,6 +93,10 @@ class FakeNvml:
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Any) -> int:  # noqa: N802
         self._call("throttle")
         return self.throttle_bits
+
+    def nvmlDeviceGetTotalEccErrors(self, handle: Any, kind: int, counter: int) -> int:  # noqa: N802
+        self._call("ecc")
+        return self.ecc
 
     def nvmlDeviceGetPciInfo(self, handle: Any) -> Any:  # noqa: N802
         if handle.index < 0:
@@ -195,12 +200,14 @@ def test_without_driver_or_gpu_telemetry_is_down() -> None:
     assert library.calls[-1] == "shutdown"
 
 
-def test_a_lost_gpu_is_down_and_nvml_is_reopened() -> None:
+def test_a_lost_gpu_is_unhealthy_and_nvml_is_reopened() -> None:
     library = FakeNvml()
     gpus = reader(library)
     assert gpus.read().up
     library.fails["power"] = LOST
-    assert gpus.read() == GpuTelemetry(False, (), "NVML: power failed")
+    telemetry = gpus.read()
+    assert telemetry == GpuTelemetry(False, (GpuReading(0, "lost", lost=True),), "NVML: power failed")
+    assert gpu_verdict(telemetry.readings[0]) == GpuVerdict(False, 1.0, ("GPU 0 is gone",))
     assert library.calls[-2:] == ["free", "shutdown"]
     del library.fails["power"]
     assert gpus.read() == GpuTelemetry(True, (FULL,))
@@ -317,3 +324,84 @@ async def test_a_binding_that_does_not_fit_is_no_error() -> None:
     telemetry = await GpuSampler(lambda: library, lambda *_: None).sample()
     assert not telemetry.up
     assert telemetry.reason.startswith("NVML: TypeError: ")
+
+
+def test_a_gpu_that_is_missing_from_the_count_is_lost_for_a_while() -> None:
+    library, clock = FakeNvml(count=2), Clock()
+    gpus = reader(library, clock)
+    assert len(gpus.read().readings) == 2
+    gpus.close()
+    library.count = 1
+    assert [reading.lost for reading in gpus.read().readings] == [False, True]
+    clock.now += NvmlSettings().xid_memory_s + 1
+    assert [reading.lost for reading in gpus.read().readings] == [False]
+    library.count = 0
+    gpus.close()
+    telemetry = gpus.read()
+    assert (telemetry.up, [reading.lost for reading in telemetry.readings]) == (False, [True])
+
+
+def test_a_driver_that_was_replaced_says_nothing_of_the_gpu() -> None:
+    library = FakeNvml()
+    gpus = reader(library)
+    assert gpus.read().up
+    library.fails["name"], library.fails["init"] = 999, 18  # NVML_ERROR_LIB_RM_VERSION_MISMATCH
+    for _ in range(2):
+        telemetry = gpus.read()
+        assert (telemetry.up, telemetry.readings) == (False, ())
+
+
+def test_uncorrectable_memory_errors_count_from_the_first_reading_on() -> None:
+    library, clock = FakeNvml(), Clock()
+    gpus = reader(library, clock)
+    assert gpu_verdict(gpus.read().readings[0]).healthy
+    library.ecc += 1
+    assert gpu_verdict(gpus.read().readings[0]) == GpuVerdict(False, 1.0, ("uncorrectable memory error",))
+    clock.now += NvmlSettings().xid_memory_s + 1
+    assert gpu_verdict(gpus.read().readings[0]).healthy
+    library.ecc = 0  # the driver was loaded again
+    assert gpu_verdict(gpus.read().readings[0]).healthy
+
+
+ABSURD = (-1, 2**32 - 1, 2**64, float("nan"), float("inf"), "61", None, object())
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=repr)
+def test_absurd_values_are_none(value: Any) -> None:
+    library: Any = FakeNvml()
+    library.nvmlDeviceGetUtilizationRates = lambda _: SimpleNamespace(gpu=value)
+    size = -1 if value == 2**32 - 1 else value  # 4 GiB is a size
+    library.nvmlDeviceGetMemoryInfo = lambda _: SimpleNamespace(used=size, total=size)
+    library.nvmlDeviceGetPowerUsage = lambda _: value
+    library.nvmlDeviceGetTemperature = library.nvmlDeviceGetClockInfo = lambda *_: value
+    library.nvmlDeviceGetMaxClockInfo = lambda *_: value
+    library.nvmlDeviceGetCurrentClocksThrottleReasons = lambda _: value
+    library.nvmlDeviceGetTotalEccErrors = lambda *_: value
+    telemetry = reader(library).read()
+    assert telemetry.up, telemetry.reason
+    (reading,) = telemetry.readings
+    assert reading == GpuReading(index=0, name="NVIDIA A100-SXM4-80GB", throttle=reading.throttle, xid_errors=())
+    assert gpu_verdict(reading).rate_factor == 1.0
+
+
+@pytest.mark.parametrize("count", [-1, 2**31, "two", None])
+def test_an_absurd_number_of_gpus_is_a_failed_reading(count: Any) -> None:
+    library: Any = FakeNvml()
+    library.nvmlDeviceGetCount = lambda: count
+    telemetry = reader(library).read()
+    assert (telemetry.up, telemetry.readings) == (False, ())
+    assert library.calls[-1] == "shutdown"
+
+
+def test_an_old_binding_without_a_function_still_reads_the_rest() -> None:
+    class OldNvml(FakeNvml):
+        @property
+        def nvmlDeviceGetTotalEccErrors(self) -> Any:  # noqa: N802
+            raise AttributeError("nvmlDeviceGetTotalEccErrors")
+
+    assert reader(OldNvml()).read() == GpuTelemetry(True, (FULL,))
+
+
+def test_an_absurd_xid_is_none() -> None:
+    library = FakeNvml(events=[xid(2**64 - 1), xid(0), xid(13)])
+    assert reader(library).read().readings[0].xid_errors == (13,)

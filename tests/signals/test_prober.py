@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 import pytest
-from tests.signals.servers import Server, never, reply, serving
+from tests.signals.servers import Reply, Server, never, reply, serving
 
+from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.signals.engines import VLLM, WITHOUT_METRICS, EngineMetrics
+from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.liveness import LivenessRules, LivenessVerdict
 from spillway_router.signals.prober import ProbedEngine, Prober, ProbeSettings
 from spillway_router.signals.scraper import Scraper, ScrapeSettings
 
-QUICK = ProbeSettings(interval_s=0.01, timeout_s=0.2, proof_timeout_s=0.2, proof_interval_s=0.02)
+QUICK = ProbeSettings(
+    interval_s=0.01,
+    timeout_s=0.2,
+    proof_timeout_s=0.2,
+    proof_interval_s=0.02,
+    recovery_timeout_s=0.2,
+    recovery_interval_s=0.02,
+)
+TOKEN = '{"choices": [{"text": "a", "finish_reason": "length"}]}'
 RULES = LivenessRules(hung_after_s=0.3, suspect_after_s=0.1, stale_after_s=1.0)
 
 
@@ -97,6 +108,78 @@ async def test_a_dead_engine_is_out_after_two_probes_that_take_less_than_two_sec
     assert 2 * ProbeSettings().interval_s < 2.0
 
 
+@pytest.mark.parametrize("token", [never, reply("busy", 503), reply("oops"), reply('{"choices": []}')])
+async def test_an_engine_that_was_out_comes_back_only_with_a_token(token: Reply) -> None:
+    """Its health path answers and its counters move, but no token comes."""
+    async with serving(health=reply(), metrics=reply(page(0, 0))) as server:
+        server.replies["/v1/completions"] = token
+        async with probing(server, model="m") as verdicts:
+            await verdicts.becomes("up")
+            server.replies["/health"] = reply(status=500)
+            await verdicts.becomes("down")
+            server.replies["/health"] = reply()
+            server.replies["/metrics"] = reply(page(0, 7))
+            await verdicts.until(lambda v: "no token yet" in ", ".join(v.reasons) and "2 of 2" in v.reasons[0])
+            await verdicts.until(lambda _: server.requested.count("/v1/completions") >= 1)
+            probes = len(verdicts.seen)
+            await verdicts.until(lambda _: len(verdicts.seen) > probes + 10)
+            assert {verdict.condition for verdict, _ in verdicts.seen[probes:]} == {"down"}
+            server.replies["/v1/completions"] = reply(TOKEN)
+            await verdicts.becomes("up")
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [("/v1/chat/completions", TOKEN), ("/v1/embeddings", '{"data": [{"embedding": [1]}]}'), ("", "")],
+)
+async def test_the_token_is_requested_on_the_route_that_the_engine_has(path: str, answer: str) -> None:
+    """An engine that refuses all of them can't be asked, and its health path has to do."""
+    async with serving(health=reply(), metrics=reply(page(0, 0))) as server:
+        server.replies[path] = reply(answer)
+        async with probing(server, model="m") as verdicts:
+            await verdicts.becomes("up")
+            server.replies["/health"] = reply(status=500)
+            await verdicts.becomes("down")
+            server.replies["/health"] = reply()
+            await verdicts.becomes("up")
+            assert server.requested.count(path or "/v1/embeddings") == 1
+
+
+async def test_a_hung_engine_comes_back_by_the_token_that_was_requested_before() -> None:
+    """As after SIGCONT: the engine answers what has waited, whatever its counters say."""
+    waiting = asyncio.Event()
+
+    async def late(writer: asyncio.StreamWriter) -> None:
+        await waiting.wait()
+        await reply(TOKEN)(writer)
+
+    async with serving(health=reply(), metrics=reply(page(1, 5))) as server:
+        server.replies["/v1/completions"] = late
+        settings = replace(QUICK, proof_timeout_s=5.0)
+        async with probing(server, model="m", settings=settings) as verdicts:
+            await verdicts.becomes("hung")
+            waiting.set()
+            await verdicts.becomes("up")
+
+
+@pytest.mark.unexpected_errors
+async def test_a_probe_that_fails_is_repeated_and_forgets_the_sample() -> None:
+    """A sample that breaks the verdict must not end the health checks: the engine may die meanwhile."""
+    async with serving(health=reply(), metrics=reply(page(0, 0))) as server, httpx.AsyncClient() as client:
+        verdicts = Verdicts()
+        prober = Prober(client, ProbedEngine(server.url, VLLM), verdicts.take, rules=RULES, settings=QUICK)
+        task = asyncio.create_task(prober.run())
+        await verdicts.becomes("up")
+        poison = EngineSample(load=None, progress=None)  # type: ignore[arg-type]
+        before = UNEXPECTED.counts["background"]
+        prober.on_sample(poison, "", time.monotonic())
+        await verdicts.until(lambda _: UNEXPECTED.counts["background"] > before)
+        server.close()
+        await verdicts.becomes("down")
+        task.cancel()
+        await asyncio.wait([task])
+
+
 async def test_a_stalled_engine_is_hung_despite_its_health_path_until_it_steps() -> None:
     async with serving(health=reply(), metrics=reply(page(2, 50))) as server, probing(server) as verdicts:
         await verdicts.becomes("up")
@@ -115,7 +198,7 @@ async def test_a_requested_token_keeps_a_live_engine_up() -> None:
 
         async def answer_token(writer: asyncio.StreamWriter) -> None:
             server.replies["/metrics"] = reply(page(1, tokens()))
-            await reply("{}")(writer)
+            await reply(TOKEN)(writer)
 
         server.replies["/v1/completions"] = answer_token
         async with probing(server, model="m") as verdicts:

@@ -28,6 +28,12 @@ async def end(*tasks: asyncio.Task[Any] | None, limit_s: float | None = None) ->
         raise TimeoutError(f"{', '.join(sorted(task.get_name() for task in running))} still running")
 
 
+def was_asked_to_end() -> bool:
+    """Return whether somebody cancelled the running task. A CancelledError may also come out of what it awaits."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 async def unless_gone(
     receive: Callable[[], Awaitable[Mapping[str, Any]]],
     work: Awaitable[_T],

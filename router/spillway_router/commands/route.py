@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import typer
 
@@ -20,8 +20,8 @@ def route(path: ConfigOption = None) -> None:
     run_router(load(path))
 
 
-def run_router(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
-    """Run the router until a signal; `companions` are coroutines that run as long as it does."""
+def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> None:
+    """Run the router until a signal; `companions` are functions of coroutines that run as long as it does."""
     _leave_out_unused_modules()
 
     import uvloop
@@ -40,7 +40,7 @@ def run_router(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
         sys.stdout.flush()
 
     try:
-        uvloop.run(serve.route(loaded, version(), listening, (*companions, RentalWatch(loaded).run())))
+        uvloop.run(serve.route(loaded, version(), listening, (*companions, RentalWatch(loaded).run)))
     except ConfigError as error:
         fail("\n".join(str(m) for m in error.problems))
     except LedgerError as error:

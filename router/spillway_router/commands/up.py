@@ -41,7 +41,7 @@ def up(path: ConfigOption = None) -> None:
     if isinstance(prepared, Obstacle):
         fail(f"engine: {prepared.reason} {prepared.fix}")
     served = loaded.served_by(partial(_with_engine, backend.name, prepared, fingerprint_of(prepared.plan.model)))
-    run_router(served, (_supervise(prepared, options),))
+    run_router(served, partial(_supervise, prepared, options))
 
 
 def _with_engine(name: str, prepared: Prepared, fingerprint: FingerprintPart, settings: Settings) -> Settings:

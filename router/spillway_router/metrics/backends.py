@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from spillway_router.signals.board import Board
 from spillway_router.signals.gpu import GpuTelemetry
+from spillway_router.signals.outages import EngineOutages
 
 
 class BackendMetrics(Collector):
@@ -39,6 +40,25 @@ class BackendMetrics(Collector):
         for name, complete in self._metrics_complete().items():
             scrape.add_metric([name], float(complete))
         yield from (up, backlog, in_flight, rate, scrape)
+
+
+class EngineMetrics(Collector):
+    """How often and how long each local engine was out of the rotation."""
+
+    def __init__(self, outages: EngineOutages) -> None:
+        self._outages = outages
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families."""
+        count = CounterMetricFamily("spillway_engine_outages", "Times the engine left the rotation", labels=["backend"])
+        seconds = CounterMetricFamily(
+            "spillway_engine_outage_seconds", "Length of the outages that are over", labels=["backend"]
+        )
+        for name, number in self._outages.counts.items():
+            count.add_metric([name], number)
+        for name, length_s in self._outages.seconds.items():
+            seconds.add_metric([name], length_s)
+        yield from (count, seconds)
 
 
 class GpuMetrics(Collector):

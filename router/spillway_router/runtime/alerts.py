@@ -1,7 +1,8 @@
 """Alerts for people, written to the log and posted to a webhook.
 
-Four things raise an alert: a budget threshold (once per period and cap, also counted as a metric), a charge above its
-hold, audits that contradict the confidence threshold, and a configured calibration that is not used.
+These things raise an alert: a budget threshold (once per period and cap, also counted as a metric), a charge above its
+hold, audits that contradict the confidence threshold, a configured calibration that is not used, a local engine that
+leaves the rotation and its return, and a background task of the router that has stopped.
 
 Raising an alert never waits. Messages for the webhook go through a bounded queue to one worker, which sends them in
 order and retries with growing, jittered waits while the receiver is unreachable. A message that can't be delivered ends
@@ -31,7 +32,7 @@ from typing import Literal
 
 import httpx
 
-from spillway_router.aio.tasks import end
+from spillway_router.aio.enduring import Enduring
 from spillway_router.config.derived import Webhook
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.core.money.currency import Amounts
@@ -39,6 +40,7 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.http_client.resolving import ResolvingTransport
 from spillway_router.ledger.anchor import AnchoredHead
 from spillway_router.ledger.holds import ExcessCharge
+from spillway_router.signals.outages import EngineOutage
 
 log = logging.getLogger("spillway.alerts")
 
@@ -108,7 +110,8 @@ class Alerts:
         """By backend: the hour since the epoch of the last message about a charge above its hold."""
         self._calibration_problems: tuple[str, ...] = ()
         self._queue: asyncio.Queue[_Message] = asyncio.Queue(self._rules.queue)
-        self._worker: asyncio.Task[None] | None = None
+        self._started_s = wall()
+        self._worker: Enduring | None = None
 
     def configure(self, webhook: Webhook | None) -> None:
         """Set the receiver. Messages that wait go to the new one."""
@@ -167,6 +170,26 @@ class Alerts:
                 text = f"confidence.calibration {problem}."
                 self._post(_message("calibration_unused", text, {}, f"calibration|{problem}|{self._wall()}"))
 
+    def engine_outage(self, outage: EngineOutage) -> None:
+        """Report that an engine left the rotation or is back. The caller reports each once."""
+        values: dict[str, object] = {"backend": outage.engine, "reason": outage.reason, "outage": outage.number}
+        identity = f"engine|{outage.engine}|{outage.number}|{self._started_s}"
+        if outage.seconds is None:
+            text = f"engine {outage.engine} left the rotation ({outage.reason}); its requests go elsewhere."
+            log.error("%s", text)
+            self._post(_message("engine_down", text, values, f"{identity}|down"))
+        else:
+            text = f"engine {outage.engine} is back after {outage.seconds:.1f} s ({outage.reason})."
+            log.warning("%s", text)
+            values["down_s"] = round(outage.seconds, 1)
+            self._post(_message("engine_up", text, values, f"{identity}|up"))
+
+    def task_stopped(self, task: str, trouble: str) -> None:
+        """Post that a background task of this router has stopped. The watchdog logs it and reports it once."""
+        text = f"the background task {task} of the router has stopped: {trouble}."
+        values = {"task": task, "trouble": trouble}
+        self._post(_message("task_stopped", text, values, f"task|{task}|{self._wall()}"))
+
     def ledger_anchored(self, head: AnchoredHead) -> None:
         """Post the head of the ledger's hash chain."""
         text = f"the ledger has {head.rows} rows, and the head of its chain is {head.head}."
@@ -182,7 +205,8 @@ class Alerts:
 
     def start(self) -> None:
         """Start to deliver."""
-        self._worker = asyncio.get_running_loop().create_task(self._deliver_forever(), name="alerts")
+        self._worker = Enduring("alerts", self._deliver_forever)
+        self._worker.start()
 
     async def close(self, flush_s: float) -> None:
         """Deliver the messages that wait, for at most `flush_s` seconds. The rest is logged as lost."""
@@ -193,7 +217,7 @@ class Alerts:
             async with asyncio.timeout(flush_s):
                 await self._queue.join()
         try:
-            await end(worker)
+            await worker.stop()
         finally:
             while not self._queue.empty():
                 self._lose(self._queue.get_nowait(), "the router stopped")

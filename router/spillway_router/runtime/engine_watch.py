@@ -1,16 +1,21 @@
 """Watches local engines and GPUs, and reports what it sees to the board: one scraper, one prober and one reader of
-abilities per engine, and one NVML sampler."""
+abilities per engine, and one NVML sampler.
+
+Each of them is a task of its own that begins again when it fails: nobody would notice an engine that died unwatched.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import httpx
 
-from spillway_router.aio.tasks import end
+from spillway_router.aio.enduring import Enduring
 from spillway_router.config.assemble import BackendTarget
 from spillway_router.http_client.resolving import ResolvingTransport
 from spillway_router.providers.catalogue import provider_for
@@ -21,46 +26,65 @@ from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.gpu import GpuTelemetry, gpu_verdict
 from spillway_router.signals.liveness import LivenessVerdict
 from spillway_router.signals.nvml import GpuSampler, load_nvml
+from spillway_router.signals.outages import EngineOutage, EngineOutages
 from spillway_router.signals.prober import ProbedEngine, Prober
 from spillway_router.signals.scraper import Scraper, server_root
 
 log = logging.getLogger("spillway.signals")
+
+GPU_MEMORY_S = 300.0
+"""How long the last verdict on the GPUs stands when NVML says nothing any more; after that only the engine's own health
+decides."""
 
 
 class EngineWatch:
     """Starts, replaces and stops the tasks that watch. `clock` is monotonic seconds.
 
     `metrics_complete` says of each scraped engine whether its metrics page had every series; `gpus` is the last reading
-    of the GPUs.
+    of the GPUs; `outages` has the times in which engines got no requests, each of which is also passed to `on_outage`
+    when it begins and when it ends.
     """
 
-    def __init__(self, board: Board, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, board: Board, clock: Callable[[], float], on_outage: Callable[[EngineOutage], None] = lambda _: None
+    ) -> None:
         self._board = board
         self._clock = clock
-        self._engines: dict[str, tuple[BackendTarget, asyncio.Task[None]]] = {}
-        self._gpu_task: asyncio.Task[None] | None = None
+        self._engines: dict[str, tuple[BackendTarget, Enduring]] = {}
+        self._replaced: set[asyncio.Task[None]] = set()
+        self._gpu_task: Enduring | None = None
+        self._gpus_judged_at = -math.inf
+        self.outages = EngineOutages(on_outage)
         self.metrics_complete: dict[str, bool] = {}
         self.gpus = GpuTelemetry(up=False)
 
     def watch(self, targets: Mapping[str, BackendTarget]) -> None:
         """Watch the local engines among these targets and no others; the watch of an unchanged engine continues."""
+        loop = asyncio.get_running_loop()
         for name, (target, task) in tuple(self._engines.items()):
             if targets.get(name) != target:
-                task.cancel()
                 del self._engines[name]
-        loop = asyncio.get_running_loop()
+                self.outages.forget(name)
+                stopping = loop.create_task(task.stop(), name=f"end {task.name}")
+                self._replaced.add(stopping)
+                stopping.add_done_callback(self._replaced.discard)
         for name, target in targets.items():
             if target.backend.local and name not in self._engines:
-                self._engines[name] = (target, loop.create_task(self._watch_engine(target), name=f"watch-{name}"))
+                task = Enduring(f"watch {name}", partial(self._watch_engine, target))
+                self._engines[name] = (target, task)
+                task.start()
         if self._gpu_task is None:
             sampler = GpuSampler(load_nvml, self._on_gpus)
-            self._gpu_task = loop.create_task(sampler.run(), name="watch-gpu")
+            self._gpu_task = Enduring("watch GPUs", sampler.run)
+            self._gpu_task.start()
 
     async def stop(self) -> None:
-        """Cancel all tasks and wait for them."""
-        tasks = (self._gpu_task, *(task for _, task in self._engines.values()))
+        """Cancel all tasks and wait for them; harmless when repeated."""
+        tasks = [task for _, task in self._engines.values()]
+        if self._gpu_task is not None:
+            tasks.append(self._gpu_task)
         self._engines, self._gpu_task = {}, None
-        await end(*tasks)
+        await asyncio.gather(*(task.stop() for task in tasks), *self._replaced)
 
     async def _watch_engine(self, target: BackendTarget) -> None:
         """Scrape and probe one engine until cancelled."""
@@ -91,10 +115,8 @@ class EngineWatch:
                 self._on_sample(name, sample, monotonic_s)
 
             scraper = Scraper(client, root_url, metrics, on_sample, clock=self._clock)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(scraper.run())
-                group.create_task(prober.run())
-                group.create_task(abilities.run())
+            parts = {"scrape": scraper.run, "probe": prober.run, "abilities of": abilities.run}
+            await _until_cancelled([Enduring(f"{work} {name}", run) for work, run in parts.items()])
 
     def _awaiting(self, name: str) -> int:
         """Return how many requests the router has at the engine without a first token."""
@@ -106,6 +128,14 @@ class EngineWatch:
         health = condition if condition in ("up", "starting") else "down"
         reason = "" if condition == "up" else ", ".join((condition, *verdict.reasons))
         self._board.health(name, health, reason)
+        self._see(name)
+
+    def _see(self, name: str) -> None:
+        """Note whether an engine gets requests now, by its own health and by that of the GPUs."""
+        monotonic_s = self._clock()
+        signals = self._board.current(monotonic_s).backends.get(name)
+        if signals is not None and name in self._engines:
+            self.outages.see(name, signals.health, signals.health_reason, monotonic_s)
 
     def _on_abilities(self, name: str, abilities: EngineAbilities) -> None:
         if abilities != EngineAbilities():
@@ -122,13 +152,28 @@ class EngineWatch:
         if sample is not None and sample.kv_capacity_tokens:
             self._board.engine_capacity(name, sample.kv_capacity_tokens)
 
-    def _on_gpus(self, gpus: GpuTelemetry, _: float) -> None:
+    def _on_gpus(self, gpus: GpuTelemetry, monotonic_s: float) -> None:
         self.gpus = gpus
-        if gpus.up:
+        if gpus.readings:
+            self._gpus_judged_at = monotonic_s
             verdicts = [gpu_verdict(reading) for reading in gpus.readings]
             reasons = tuple(dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons))
             rate = min((verdict.rate_factor for verdict in verdicts), default=1.0)
             self._board.gpu(rate, reasons, healthy=all(verdict.healthy for verdict in verdicts))
+        elif monotonic_s - self._gpus_judged_at > GPU_MEMORY_S:
+            self._board.gpu(1.0, (), healthy=True)
+        for name in self._engines:
+            self._see(name)
+
+
+async def _until_cancelled(parts: Sequence[Enduring]) -> None:
+    """Run the parts until cancelled, and wait for their ends."""
+    for part in parts:
+        part.start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.gather(*(part.stop() for part in parts))
 
 
 def _client(target: BackendTarget) -> httpx.AsyncClient:

@@ -18,6 +18,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from spillway_router.aio.watched import Watchdog
 from spillway_router.config.assemble import backend_routes
 from spillway_router.config.confidence import CALIBRATION
 from spillway_router.config.costs import unpriced_gpu
@@ -42,11 +43,12 @@ from spillway_router.ledger.reports.json_report import report_values
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
-from spillway_router.metrics.backends import BackendMetrics, GpuMetrics
+from spillway_router.metrics.backends import BackendMetrics, EngineMetrics, GpuMetrics
 from spillway_router.metrics.confidence import AuditMetrics, ReviewMetrics
 from spillway_router.metrics.drains import DrainMetrics
 from spillway_router.metrics.ledger import BudgetMetrics, FixedCostMetrics, LedgerMetrics
 from spillway_router.metrics.registry import Metrics, log_request
+from spillway_router.metrics.tasks import TaskMetrics
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
 from spillway_router.proxy.audits.audits import Audits
@@ -114,7 +116,8 @@ class Runtime:
         )
         self.pacer = Pacer(ledger, config.pacing)
         self.gpu_billing = GpuBilling(ledger, config.fixed)
-        self.engine_watch = EngineWatch(self.board, clock)
+        self.engine_watch = EngineWatch(self.board, clock, self.alerts.engine_outage)
+        self.watchdog = Watchdog(self.alerts.task_stopped)
         self._keys = KeyStore(ledger.keys)
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._apply(config)
@@ -209,6 +212,8 @@ class Runtime:
             AuditMetrics(self.audits, self.services.config),
             ReviewMetrics(self.reviews),
             DrainMetrics(self.drains),
+            EngineMetrics(self.engine_watch.outages),
+            TaskMetrics(self.watchdog),
         )
 
     def _background_services(self, router_id: str, extractions: IdempotentExtractions) -> tuple[Service, ...]:
@@ -235,6 +240,7 @@ class Runtime:
             Service("day change", days.stop, days.start),
             Service("reviews", self.reviews.stop, self.reviews.start),
             Service("keyed extractions", extractions.stop),
+            Service("watchdog", self.watchdog.close, self.watchdog.start),
         )
 
     async def _replace(self, config: DerivedConfig) -> None:

@@ -8,11 +8,12 @@ import ctypes
 import gc
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import cast
 
 import uvicorn
 
+from spillway_router.aio.enduring import enduring
 from spillway_router.config.load import Loaded
 from spillway_router.runtime.router import Runtime
 
@@ -37,9 +38,13 @@ class _Server(uvicorn.Server):
 
 
 async def route(
-    loaded: Loaded, version: str, on_listening: Callable[[str], None], companions: Sequence[Any] = ()
+    loaded: Loaded,
+    version: str,
+    on_listening: Callable[[str], None],
+    companions: Sequence[Callable[[], Awaitable[object]]] = (),
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `companions` are coroutines that run as long, such as the engine's supervisor.
+    """Serve until SIGTERM or SIGINT. `companions` are functions of coroutines that run as long, such as the engine's
+    supervisor; one that fails begins again.
 
     Raises ConfigError, LedgerError, or OSError if the address is in use.
     """
@@ -64,7 +69,7 @@ async def route(
     )
     listener = _listen(settings.host, settings.port)
     loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(companion) for companion in companions]
+    tasks = [loop.create_task(enduring("companion", companion)) for companion in companions]
     _handle_signals(loop, runtime, server)
     runtime.start()
     _relieve_garbage_collector()
@@ -73,6 +78,7 @@ async def route(
     try:
         await server.serve(sockets=[listener])
     finally:
+        await runtime.engine_watch.stop()  # the companions stop engines, which is no outage
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

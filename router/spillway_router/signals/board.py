@@ -33,6 +33,9 @@ SILENT_FACTOR = 3.0
 """How many times the backend's usual time a call must have waited before its silence says anything."""
 GAUGES_FRESH_S = 5.0
 """How long after a scrape the engine's own counters say whether it works. The silence of calls is not needed then."""
+GAUGES_BELIEVED_S = 20.0
+"""How long a call must have waited before the silence of an engine counts although its counters are read: they may be
+wrong. Nothing came from the engine for any other call either in that time."""
 UNHURRIED_TRIAL = 8
 """Every so many trials of a silent backend may take all the time there is. A backend that always needs longer than the
 others get comes back by it."""
@@ -327,7 +330,7 @@ class Board:
         """
         if outcome.kind not in ("cancelled", "timeout") or outcome.status or state.heard_at >= call.sent_at:
             return False
-        if monotonic_s < state.gauges_until:
+        if monotonic_s < state.gauges_until and monotonic_s - call.sent_at < GAUGES_BELIEVED_S:
             return False
         return monotonic_s - call.sent_at >= _silence_s(state, call, streamed=streamed)
 
@@ -421,9 +424,12 @@ class Board:
         for state in self._states.values():
             if state.backlog is None:
                 continue
+            was_usable = not state.gpu_reason
             state.gpu_rate = min(1.0, max(0.1, rate))
             state.gpu_reason = "" if healthy else "gpu: " + ", ".join(reasons)
             state.snapshot = None
+            if was_usable and state.gpu_reason:
+                _abandon(state, state.gpu_reason, replaceable_only=False)
 
     def in_flight(self) -> Mapping[str, int]:
         """Return the number of calls in progress per backend."""

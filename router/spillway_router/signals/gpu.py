@@ -1,8 +1,8 @@
 """The health of a GPU and what it means for routing. These are values only; no driver is called here.
 
 NVML's "utilisation" is the share of time in which at least one kernel ran. It says that the GPU is busy, not that it is
-full, so it is reported and decides nothing. Two things decide: an XID error takes the GPU out, and a clock that the
-driver holds down slows the engine by about the ratio of the clocks.
+full, so it is reported and decides nothing. Two things decide: an XID error, an uncorrectable memory error or the loss
+of the GPU takes it out, and a clock that the driver holds down slows the engine by about the ratio of the clocks.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class GpuReading:
     """Why the driver holds the clock down: any of "thermal", "power" and "hw"."""
     xid_errors: tuple[int, ...] | None = None
     """XIDs of the last minutes, oldest first; None if the driver does not report events."""
+    ecc_errors: int = 0
+    """Uncorrectable memory errors that were counted in the last minutes."""
+    lost: bool = False
+    """Whether the GPU was there some minutes ago and is gone: it fell off the bus, or a reset is pending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +78,14 @@ def gpu_verdict(reading: GpuReading) -> GpuVerdict:
     soon as work arrives. XIDs of applications are reported but do not make the GPU unhealthy.
     """
     xids = tuple(dict.fromkeys(reading.xid_errors or ()))
-    fatal = tuple(xid for xid in xids if xid not in APPLICATION_XIDS)
+    healthy = all(xid in APPLICATION_XIDS for xid in xids) and not reading.ecc_errors and not reading.lost
     factor = 1.0
     clock, highest = reading.sm_clock_mhz, reading.sm_clock_max_mhz
     if reading.throttle and clock is not None and highest is not None and highest > 0:
         factor = min(1.0, max(MIN_RATE_FACTOR, clock / highest))
-    return GpuVerdict(not fatal, factor, reading.throttle + tuple(f"xid {xid}" for xid in xids))
+    reasons = [*reading.throttle, *(f"xid {xid}" for xid in xids)]
+    if reading.ecc_errors:
+        reasons.append("uncorrectable memory error")
+    if reading.lost:
+        reasons.append(f"GPU {reading.index} is gone")
+    return GpuVerdict(healthy, factor, tuple(reasons))

@@ -7,7 +7,7 @@ router has requests there that wait for their first token, and no mark has moved
 front end accepts connections and answers none.
 
     starting --ok--> up --refused, 5xx--> down --ok x recover_after--> up
-                     up --no step, no answer--> hung --a step, or answers again--> up
+                     up --no step, no answer--> hung --a token--> up
 
 - A refused connection is certain at once: nothing listens there. One failed probe takes the engine out.
 - A stall is certain only after a while, because a long prompt may take seconds. From `suspect_after_s` on, the prober
@@ -15,8 +15,10 @@ front end accepts connections and answers none.
   gauges, or a miscount of the router, from a stuck engine.
 - The first requests of an engine compile kernels and a grammar, so an engine whose start was observed has `warm_up_s`
   instead of `hung_after_s` for a step as long as it has hardly counted a token.
-- A hung engine that has become idle is not healthy again: only a step or a restart shows that. Otherwise it would
-  accept one request per round and lose it.
+- An engine that was out comes back only with a token that was requested and arrived since: a health path answers
+  before the engine behind it generates, and an idle engine that hangs looks healthy. Otherwise it would accept one
+  request per round and lose it. Where no token can be requested, a hung engine comes back by a step.
+- A token also shows that counters which stand still are wrong, unless there are several replicas: it came from one.
 - Hysteresis applies to the recovery only: it takes `recover_after` good probes in a row.
 
 This module is pure: it does no I/O and reads no clock. All times are seconds of one monotonic clock.
@@ -24,6 +26,7 @@ This module is pure: it does no I/O and reads no clock. All times are seconds of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -70,6 +73,10 @@ class Observation:
     sampled_at: float = 0.0
     awaiting: int = 0
     """Requests that the router has sent to the engine and that have no first token yet."""
+    askable: bool = False
+    """Whether a token can be requested as proof of life."""
+    token_at: float = -math.inf
+    """When the last token that was requested arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,10 @@ class LivenessState:
     awaiting_since: float | None = None
     stalled: bool = False
     """Whether the engine hangs because it makes no steps: then an answer alone does not bring it back."""
+    doubted_at: float = -math.inf
+    """When the engine last gave a reason to leave it out. Only a later token brings it back."""
+    token_at: float = -math.inf
+    """When the last token that is accounted for arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,8 @@ def observe(
     else:
         state = replace(state, good_probes=0)
     stall = _stall(state, observation)
+    if observation.answer != "ok":
+        state = replace(state, doubted_at=observation.monotonic_s)
     condition, reasons, stalled = _judge(state, observation, stall, moved, rules)
     changed = condition != state.condition
     state = replace(
@@ -135,12 +148,14 @@ def observe(
         condition=condition,
         reasons=reasons,
         stalled=stalled,
+        doubted_at=observation.monotonic_s if changed and condition == "hung" else state.doubted_at,
         since=observation.monotonic_s if changed else state.since,
         good_probes=0 if changed else state.good_probes,
         last_answer=observation.answer,
         seen_absent=state.seen_absent or observation.answer in ("refused", "not_ready"),
     )
-    wants_proof = observation.answer == "ok" and (stalled or stall.seconds >= rules.suspect_after_s)
+    doubtful = condition != "up" or stall.seconds >= rules.suspect_after_s
+    wants_proof = observation.answer == "ok" and doubtful
     return state, LivenessVerdict(condition, reasons, state.since, wants_proof)
 
 
@@ -165,9 +180,18 @@ def _follow(state: LivenessState, observation: Observation, rules: LivenessRules
             replicas[progress.replica] = _Replica(progress.marks, at, progress.unfinished, progress.fresh)
     elif state.stalled or state.condition == "hung":
         replicas = dict(state.replicas)
+    if observation.token_at > state.token_at and len(replicas) <= 1:
+        moved = True
+        replicas = {name: replace(replica, moved_at=observation.token_at) for name, replica in replicas.items()}
     if moved and awaiting_since is not None:
         awaiting_since = observation.monotonic_s
-    return replace(state, replicas=MappingProxyType(replicas), awaiting_since=awaiting_since), moved
+    state = replace(
+        state,
+        replicas=MappingProxyType(replicas),
+        awaiting_since=awaiting_since,
+        token_at=max(state.token_at, observation.token_at),
+    )
+    return state, moved
 
 
 def _stall(state: LivenessState, observation: Observation) -> _Stall:
@@ -199,11 +223,18 @@ def _judge(
         return *_silent(state, observation, rules), state.stalled
     if stall.seconds >= (rules.warm_up_s if stall.fresh and state.seen_absent else rules.hung_after_s):
         return "hung", (stall.reason,), True
-    if state.stalled and not moved and state.condition == "hung":
-        return "hung", state.reasons, True
-    if state.condition in ("up", "starting") or state.good_probes >= rules.recover_after:
+    proved = observation.token_at > state.doubted_at if observation.askable else not state.stalled or moved
+    if state.condition == "up" or (state.condition == "starting" and (proved or not state.seen_absent)):
         return "up", (), False
-    return state.condition, (f"recovering: {state.good_probes} of {rules.recover_after} good probes",), False
+    if state.stalled and not proved:
+        return "hung", state.reasons, True
+    if state.condition == "starting":
+        late = observation.monotonic_s - state.since >= rules.start_grace_s
+        return ("down" if late else "starting"), ("it answers and has generated no token yet",), False
+    if proved and state.good_probes >= rules.recover_after:
+        return "up", (), False
+    recovering = f"recovering: {min(state.good_probes, rules.recover_after)} of {rules.recover_after} good probes"
+    return state.condition, (recovering if proved else f"{recovering}, no token yet",), state.stalled and not proved
 
 
 def _absent(state: LivenessState, observation: Observation, rules: LivenessRules) -> tuple[Condition, tuple[str, ...]]:

@@ -4,6 +4,10 @@ What loads the library is an argument, so that tests can pass an exact fake and 
 value that NVML does not have is None; a reading that fails as a whole is a `GpuTelemetry` with `up=False` and the
 reason, never an error.
 
+What a driver says is bounded where it comes in: a number that no GPU can have is None, like one that it does not
+report. A GPU that was there and is gone is reported as lost for some minutes, like an XID, and after that only the
+engine's own health decides. An NVML that fails in another way says nothing of the GPU.
+
 A wedged driver can block a call for ever, and nothing can cancel it. Calls therefore run in a daemon thread of their
 own: a worker of the loop's pool would keep the process from ending. While one call hangs, no second one is made.
 """
@@ -14,6 +18,7 @@ import asyncio
 import contextlib
 import ctypes
 import importlib
+import logging
 import threading
 import time
 from collections import deque
@@ -26,6 +31,8 @@ from spillway_router.signals.gpu import GpuReading, GpuTelemetry, throttle_token
 
 T = TypeVar("T")
 
+log = logging.getLogger("spillway.signals")
+
 OnGpus = Callable[[GpuTelemetry, float], None]
 """Receives every reading and its time in monotonic seconds. It must not raise."""
 
@@ -33,6 +40,12 @@ _DRIVER_LIBRARY = "libnvidia-ml.so.1"
 _TEMPERATURE_GPU = 0
 _CLOCK_SM = 1
 _EVENT_XID = 0x8
+_ECC_UNCORRECTED, _ECC_VOLATILE = 1, 0
+_MOST_GPUS = 64
+"""More than any machine has. A larger count is an error of the driver."""
+_MOST_XID = 1023
+_MOST_MEMORY = 2**50
+_HOTTEST_C, _MOST_POWER_W, _FASTEST_MHZ = 200.0, 10_000.0, 20_000.0
 
 
 class Nvml(Protocol):
@@ -52,6 +65,7 @@ class Nvml(Protocol):
     def nvmlDeviceGetClockInfo(self, handle: Any, clock: int) -> int: ...  # noqa: N802
     def nvmlDeviceGetMaxClockInfo(self, handle: Any, clock: int) -> int: ...  # noqa: N802
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Any) -> int: ...  # noqa: N802
+    def nvmlDeviceGetTotalEccErrors(self, handle: Any, kind: int, counter: int) -> int: ...  # noqa: N802
     def nvmlDeviceGetPciInfo(self, handle: Any) -> Any: ...  # noqa: N802
     def nvmlEventSetCreate(self) -> Any: ...  # noqa: N802
     def nvmlDeviceRegisterEvents(self, handle: Any, events: int, event_set: Any) -> None: ...  # noqa: N802
@@ -66,7 +80,7 @@ class NvmlSettings:
     interval_s: float = 2.0
     timeout_s: float = 2.0
     xid_memory_s: float = 300.0
-    """How long an XID is reported; after that the engine's own health says more."""
+    """How long an XID, a memory error or a lost GPU is reported; after that the engine's own health says more."""
     retry_s: float = 60.0
     """Between attempts on a machine without a driver or a GPU."""
 
@@ -97,7 +111,10 @@ def load_nvml() -> Nvml:
 class NvmlReader:
     """Reads all GPUs. It blocks and is for one thread at a time. NVML opens at the first reading and after a loss."""
 
-    __slots__ = ("_clock", "_event_set", "_handles", "_library", "_load", "_settings", "_watched", "_xids")
+    __slots__ = (
+        "_clock", "_ecc_counts", "_ecc_errors", "_event_set", "_handles", "_library", "_load", "_present", "_settings",
+        "_watched", "_xids",
+    )  # fmt: skip
 
     def __init__(self, load: LoadNvml, settings: NvmlSettings, clock: Callable[[], float]) -> None:
         self._load = load
@@ -108,6 +125,10 @@ class NvmlReader:
         self._event_set: Any = None
         self._watched: dict[str, int] = {}
         self._xids: deque[tuple[float, int, int]] = deque(maxlen=1024)
+        self._ecc_counts: dict[int, int] = {}
+        self._ecc_errors: deque[tuple[float, int, int]] = deque(maxlen=1024)
+        self._present: dict[int, float] = {}
+        """When each GPU was last there, by its index."""
 
     def read(self) -> GpuTelemetry:
         """Return a reading of all GPUs, or `up=False` and the reason."""
@@ -117,15 +138,36 @@ class NvmlReader:
             return GpuTelemetry(False, (), str(error))
         try:
             handles = self._handles if self._handles is not None else self._open(library)
-            if not handles:
-                self.close()
-                return GpuTelemetry(False, (), "no NVIDIA GPU")
-            self._drain_events(library)
-            return GpuTelemetry(True, tuple(self._read_one(library, i, h) for i, h in enumerate(handles)))
-        except library.NVMLError as error:
+            if handles:
+                self._drain_events(library)
+            readings = [self._read_one(library, i, h) for i, h in enumerate(handles)]
+        except Exception as error:
             # The handles may belong to a GPU that fell off the bus or to a replaced driver: reopen NVML next time.
+            self._shut(library)
+            lost = self._lost(0) if _is_gone(error) else ()
+            return GpuTelemetry(False, lost, f"NVML: {_describe(error, library)}")
+        if not handles:
+            self._shut(library)
+            return GpuTelemetry(False, self._lost(0), "no NVIDIA GPU")
+        self._present |= dict.fromkeys(range(len(handles)), self._clock())
+        return GpuTelemetry(True, (*readings, *self._lost(len(handles))))
+
+    def _lost(self, count: int) -> tuple[GpuReading, ...]:
+        """Return a reading for each GPU that was there in the last minutes and is not among the first `count` now.
+
+        NVML numbers the GPUs that are there, so the one that is named lost may be another; all of them serve one
+        engine.
+        """
+        since = self._clock() - self._settings.xid_memory_s
+        self._present = {index: seen_at for index, seen_at in self._present.items() if seen_at > since}
+        return tuple(GpuReading(index=i, name="lost", lost=True) for i in sorted(self._present) if i >= count)
+
+    def _shut(self, library: Nvml) -> None:
+        """Close after a failure. A binding that fails in another way than by NVMLError may do so here too."""
+        try:
             self.close()
-            return GpuTelemetry(False, (), f"NVML: {error}")
+        except Exception as error:
+            log.debug("NVML could not be shut down: %s", _describe(error, library))
 
     def close(self) -> None:
         """Shut NVML down; harmless when repeated."""
@@ -142,7 +184,10 @@ class NvmlReader:
     def _open(self, library: Nvml) -> list[Any]:
         library.nvmlInit()
         self._handles = []  # NVML is open from here on, so that a failure below closes it
-        self._handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
+        count = library.nvmlDeviceGetCount()
+        if not 0 <= count <= _MOST_GPUS:
+            raise ValueError(f"{count} GPUs are not possible")
+        self._handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
         try:
             self._event_set = library.nvmlEventSetCreate()
         except library.NVMLError:
@@ -166,9 +211,22 @@ class NvmlReader:
                 index = self._watched.get(_bus_id(library, event.device))
                 # A GPU that fell off the bus does not even have an address: count the event against all GPUs.
                 indices = [index] if index is not None else list(self._watched.values())
-                self._xids.extend((monotonic_s, i, int(event.eventData)) for i in indices)
-        while self._xids and monotonic_s - self._xids[0][0] > self._settings.xid_memory_s:
-            self._xids.popleft()
+                number = int(event.eventData)
+                if 0 < number <= _MOST_XID:
+                    self._xids.extend((monotonic_s, i, number) for i in indices)
+        _forget_before(self._xids, monotonic_s - self._settings.xid_memory_s)
+
+    def _count_ecc(self, index: int, count: int | None) -> int:
+        """Return how many uncorrectable memory errors a GPU had in the last minutes. What it counted before the first
+        reading is history."""
+        monotonic_s = self._clock()
+        if count is not None:
+            more = count - self._ecc_counts.get(index, count)
+            self._ecc_counts[index] = count
+            if more > 0:
+                self._ecc_errors.append((monotonic_s, index, more))
+        _forget_before(self._ecc_errors, monotonic_s - self._settings.xid_memory_s)
+        return sum(number for _, i, number in self._ecc_errors if i == index)
 
     def _read_one(self, library: Nvml, index: int, handle: Any) -> GpuReading:
         def ask(call: Callable[[], T]) -> T | None:
@@ -178,25 +236,39 @@ class NvmlReader:
                 if _is_lost(error):
                     raise
                 return None
+            except (
+                AttributeError,
+                TypeError,
+                ValueError,
+                ArithmeticError,
+            ):  # an old binding lacks the function, or its value is odd
+                return None
+
+        def number(call: Callable[[], Any], most: float) -> float | None:
+            return _bounded(ask(call), most)
 
         name = ask(lambda: library.nvmlDeviceGetName(handle))
-        rates = ask(lambda: library.nvmlDeviceGetUtilizationRates(handle))
+        busy = number(lambda: library.nvmlDeviceGetUtilizationRates(handle).gpu, 100.0)
         memory = ask(lambda: library.nvmlDeviceGetMemoryInfo(handle))
-        power_mw = ask(lambda: library.nvmlDeviceGetPowerUsage(handle))
-        bits = ask(lambda: library.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+        total = number(lambda: memory.total, _MOST_MEMORY) if memory is not None else None
+        used = number(lambda: memory.used, _MOST_MEMORY if total is None else total) if memory is not None else None
+        power_mw = number(lambda: library.nvmlDeviceGetPowerUsage(handle), _MOST_POWER_W * 1000)
+        bits = ask(lambda: int(library.nvmlDeviceGetCurrentClocksThrottleReasons(handle)))
+        ecc = number(lambda: library.nvmlDeviceGetTotalEccErrors(handle, _ECC_UNCORRECTED, _ECC_VOLATILE), float(2**53))
         watched = index in self._watched.values()
         return GpuReading(
             index=index,
-            name=name.decode("utf-8", "replace") if isinstance(name, bytes) else name or "unknown",
-            utilisation=None if rates is None else rates.gpu / 100,
-            memory_used_bytes=None if memory is None else int(memory.used),
-            memory_total_bytes=None if memory is None else int(memory.total),
-            temperature_c=ask(lambda: float(library.nvmlDeviceGetTemperature(handle, _TEMPERATURE_GPU))),
+            name=name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "unknown"),
+            utilisation=None if busy is None else busy / 100,
+            memory_used_bytes=None if used is None else int(used),
+            memory_total_bytes=None if total is None else int(total),
+            temperature_c=number(lambda: library.nvmlDeviceGetTemperature(handle, _TEMPERATURE_GPU), _HOTTEST_C),
             power_w=None if power_mw is None else power_mw / 1000,
-            sm_clock_mhz=ask(lambda: float(library.nvmlDeviceGetClockInfo(handle, _CLOCK_SM))),
-            sm_clock_max_mhz=ask(lambda: float(library.nvmlDeviceGetMaxClockInfo(handle, _CLOCK_SM))),
+            sm_clock_mhz=number(lambda: library.nvmlDeviceGetClockInfo(handle, _CLOCK_SM), _FASTEST_MHZ),
+            sm_clock_max_mhz=number(lambda: library.nvmlDeviceGetMaxClockInfo(handle, _CLOCK_SM), _FASTEST_MHZ),
             throttle=throttle_tokens(bits or 0),
             xid_errors=tuple(xid for _, i, xid in self._xids if i == index) if watched else None,
+            ecc_errors=self._count_ecc(index, None if ecc is None else int(ecc)),
         )
 
 
@@ -222,7 +294,7 @@ class GpuSampler:
     async def run(self) -> None:
         """Sample until cancelled, then shut NVML down unless a call hangs in it."""
         try:
-            rhythm = Rhythm(self._pause_s, from_start=True)
+            rhythm = Rhythm(self._pause_s, from_start=True, longest_run_s=30.0)
             await Periodic("GPU sampler", rhythm, self._sample_and_report, time_source=TimeSource(self._clock)).run()
         finally:
             await self._close()
@@ -294,6 +366,25 @@ def _bus_id(library: Nvml, handle: Any) -> str:
     except library.NVMLError:
         return ""
     return bus_id.decode("ascii", "replace") if isinstance(bus_id, bytes) else str(bus_id)
+
+
+def _bounded(value: Any, most: float) -> float | None:
+    """Return a number from 0 to `most`; None for anything else, as drivers report 2^32 - 1 where they know nothing."""
+    return float(value) if isinstance(value, (int, float)) and 0 <= value <= most else None
+
+
+def _forget_before(events: deque[tuple[float, int, int]], monotonic_s: float) -> None:
+    while events and events[0][0] < monotonic_s:
+        events.popleft()
+
+
+def _describe(error: Exception, library: Nvml) -> str:
+    return str(error) if isinstance(error, library.NVMLError) else f"{type(error).__name__}: {error}"
+
+
+def _is_gone(error: Exception) -> bool:
+    """Return whether a GPU fell off the bus or needs a reset: NVML_ERROR_GPU_IS_LOST, RESET_REQUIRED."""
+    return getattr(error, "value", None) in (15, 16)
 
 
 def _is_lost(error: Exception) -> bool:

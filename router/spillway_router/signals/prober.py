@@ -7,7 +7,6 @@ so that one poll of the metrics page serves both uses.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ import httpx
 
 from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.aio.tasks import end
+from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.liveness import Answer, LivenessRules, LivenessState, LivenessVerdict, Observation, observe
-from spillway_router.signals.scraper import Clock
+from spillway_router.signals.proof import generates
+from spillway_router.signals.scraper import Clock, host_of
 
 _SMALL_BYTES = 65_536
 """A body shorter than this is read, so that the connection can be reused. For a longer one the connection is closed."""
@@ -38,6 +39,9 @@ class ProbeSettings:
     proof_timeout_s: float = 5.0
     """For the one token that distinguishes a slow engine from a hung one."""
     proof_interval_s: float = 5.0
+    recovery_timeout_s: float = 30.0
+    """For the one token that brings an engine back: the first one after a start waits for kernels to be compiled."""
+    recovery_interval_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ class ProbedEngine:
     """An engine to probe.
 
     `awaiting` returns how many requests the router has at the engine without a first token. `model` is the model that
-    is asked for a token as proof of life; if it is empty, only steps or a restart bring a hung engine back.
+    is asked for a token as proof of life; if it is empty, the health path brings an engine back, and a hung one a step
+    or a restart.
     """
 
     root_url: str
@@ -58,8 +63,8 @@ class Prober:
     """Probes one engine. `client` belongs to the caller and is not closed here; `clock` is monotonic seconds."""
 
     __slots__ = (
-        "_awaiting", "_client", "_clock", "_health_url", "_model", "_on_verdict", "_proof", "_proof_at",
-        "_root_url", "_rules", "_sample", "_sampled_at", "_settings", "_state",
+        "_awaiting", "_client", "_clock", "_health_url", "_model", "_name", "_on_verdict", "_proof", "_proof_at",
+        "_root_url", "_rules", "_sample", "_sampled_at", "_settings", "_state", "_token_at",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +82,8 @@ class Prober:
         self._health_url = self._root_url + engine.metrics.health_path
         self._on_verdict = on_verdict
         self._awaiting = engine.awaiting
-        self._model = engine.model
+        self._model = engine.model if engine.metrics.probe else ""
+        self._name = f"probe of {host_of(self._root_url)}"
         self._rules = rules or LivenessRules()
         self._settings = settings or ProbeSettings()
         self._clock = clock
@@ -86,6 +92,7 @@ class Prober:
         self._sampled_at = 0.0
         self._proof: asyncio.Task[None] | None = None
         self._proof_at = float("-inf")
+        self._token_at = float("-inf")
 
     def on_sample(self, sample: EngineSample | None, _reason: str, monotonic_s: float) -> None:
         """Take the result of a scrape. A failed scrape leaves the last sample to grow old."""
@@ -95,8 +102,9 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled; a request for a token in progress is cancelled too."""
         try:
-            rhythm = Rhythm(self._settings.interval_s, from_start=True)
-            await Periodic("probe", rhythm, self.probe, time_source=TimeSource(self._clock)).run()
+            rhythm = Rhythm(self._settings.interval_s, from_start=True, longest_run_s=30.0)
+            time_source = TimeSource(self._clock)
+            await Periodic(self._name, rhythm, self.probe, on_error=self._on_error, time_source=time_source).run()
         finally:
             await self._stop_proof()
 
@@ -111,12 +119,27 @@ class Prober:
             sample=self._sample,
             sampled_at=self._sampled_at,
             awaiting=self._awaiting(),
+            askable=bool(self._model),
+            token_at=self._token_at,
         )
         self._state, verdict = observe(self._state, observation, self._rules)
         self._on_verdict(verdict, monotonic_s)
         if verdict.wants_proof and self._model:
-            self._start_proof(monotonic_s)
+            self._start_proof(monotonic_s, recovering=verdict.condition != "up")
         return verdict
+
+    def _on_error(self, error: Exception) -> None:
+        """Judge from the health path alone after a probe that failed: what it remembered may be why."""
+        UNEXPECTED.note("background", error, "%s failed; it forgets the engine's metrics and goes on", self._name)
+        self._sample = None
+        state = self._state
+        self._state = LivenessState(
+            since=state.since,
+            condition=state.condition,
+            reasons=state.reasons,
+            seen_absent=state.seen_absent,
+            doubted_at=state.doubted_at,
+        )
 
     async def _request_health(self) -> tuple[Answer, str]:
         """Return the answer of the health path, and details for people."""
@@ -134,25 +157,34 @@ class Prober:
         except httpx.HTTPError as error:
             # A reused connection that the engine has closed fails once; a dead engine refuses the next probe.
             return "silent", str(error) or type(error).__name__
+        except Exception as error:  # a reply that breaks the client says no more of the engine than none
+            UNEXPECTED.note("background", error, "%s could not read the health page", self._name)
+            return "silent", type(error).__name__
         detail = f"HTTP {status}"
         # 401 or 404 is an answer too: the server is alive, it only has no such path for us.
         return ("not_ready" if status >= httpx.codes.INTERNAL_SERVER_ERROR else "ok"), detail
 
-    def _start_proof(self, monotonic_s: float) -> None:
-        """Request a token, unless one is being requested or was less than `proof_interval_s` ago."""
+    def _start_proof(self, monotonic_s: float, *, recovering: bool) -> None:
+        """Request a token, unless one is being requested or was a moment ago."""
         in_progress = self._proof is not None and not self._proof.done()
-        if in_progress or monotonic_s - self._proof_at < self._settings.proof_interval_s:
+        settings = self._settings
+        interval_s = settings.recovery_interval_s if recovering else settings.proof_interval_s
+        if in_progress or monotonic_s - self._proof_at < interval_s:
             return
         self._proof_at = monotonic_s
-        self._proof = asyncio.create_task(self._request_token())
+        timeout_s = settings.recovery_timeout_s if recovering else settings.proof_timeout_s
+        self._proof = asyncio.create_task(self._prove(timeout_s), name=f"{self._name}, token")
 
-    async def _request_token(self) -> None:
-        """Request one token and ignore the answer: a live engine steps for it, which the next samples show."""
-        body = {"model": self._model, "prompt": "a", "max_tokens": 1, "temperature": 0}
-        url = f"{self._root_url}/v1/completions"
-        with contextlib.suppress(TimeoutError, httpx.HTTPError):
-            async with asyncio.timeout(self._settings.proof_timeout_s):
-                await self._client.post(url, json=body, timeout=None)
+    async def _prove(self, timeout_s: float) -> None:
+        """Request one token and note when it came. Never raises."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                if await generates(self._client, self._root_url, self._model):
+                    self._token_at = self._clock()
+        except (TimeoutError, httpx.HTTPError):
+            return
+        except Exception as error:
+            UNEXPECTED.note("background", error, "%s could not request a token", self._name)
 
     async def _stop_proof(self) -> None:
         task, self._proof = self._proof, None

@@ -12,10 +12,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 
 from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
+from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample, ExpositionReader
 
@@ -50,6 +52,11 @@ def server_root(base_url: str) -> str:
     return base_url.rstrip("/").removesuffix("/v1")
 
 
+def host_of(url: str) -> str:
+    """Return host and port of a URL, without the credentials that it may hold, for the log and the metrics."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
 class Scraper:
     """Scrapes one engine's metrics page. `clock` is monotonic seconds.
 
@@ -81,8 +88,9 @@ class Scraper:
         if not self._url:
             self._on_sample(None, "this engine has no metrics page", self._clock())
             return
-        rhythm = Rhythm(self._pause_s, from_start=True)
-        await Periodic("scrape", rhythm, self._scrape_and_report, time_source=TimeSource(self._clock)).run()
+        rhythm = Rhythm(self._pause_s, from_start=True, longest_run_s=30.0)
+        name = f"scrape of {host_of(self._url)}"
+        await Periodic(name, rhythm, self._scrape_and_report, time_source=TimeSource(self._clock)).run()
 
     def _pause_s(self) -> float:
         return pause_s(self._failures, self._settings)
@@ -97,11 +105,15 @@ class Scraper:
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 text, reason = await self._fetch()
+            sample = None if text is None else self._reader.read(text)
         except TimeoutError:
             return None, f"the metrics page did not arrive within {self._settings.timeout_s:g} s"
         except httpx.HTTPError as error:
             return None, f"the metrics page could not be read: {_describe(error)}"
-        return (None, reason) if text is None else (self._reader.read(text), "")
+        except Exception as error:  # a page that breaks its reader is one that can't be read
+            UNEXPECTED.note("background", error, "the metrics page of %s could not be read", host_of(self._url))
+            return None, f"the metrics page could not be read: {type(error).__name__}"
+        return sample, reason
 
     async def _fetch(self) -> tuple[str | None, str]:
         # Compressing a page costs the engine's front end more than sending it over loopback.

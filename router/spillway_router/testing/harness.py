@@ -118,8 +118,13 @@ async def routing(
     clock: Callable[[], float] | None = None,
     environment: Mapping[str, str] | None = None,
     catalogue: Mapping[str, CatalogueEntry] | None = None,
+    *,
+    wait: bool = True,
 ) -> AsyncIterator[Router]:
-    """Run a router with this configuration. Its ledger is a file in `folder`, or in memory if there is none."""
+    """Run a router with this configuration. Its ledger is a file in `folder`, or in memory if there is none.
+
+    With `wait`, every local engine has been probed once when the block begins.
+    """
     path = (folder or Path("nowhere")) / "spillway.yaml"
     if folder is None:
         loaded = Loaded(config.parse(text, environment or {}), None, text, environment or {})
@@ -142,7 +147,8 @@ async def routing(
             _client(url) as client,
         ):
             router = Router(url=url, runtime=runtime, ledger=ledger, client=client, path=path)
-            await router.until(lambda: _settled(runtime))
+            if wait:
+                await router.until(lambda: _settled(runtime))
             yield router
     finally:
         await runtime.close()

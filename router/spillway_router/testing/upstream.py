@@ -8,7 +8,8 @@ It listens on a port of the loopback that the operating system chooses, speaks j
         upstream.answer = answer                            # for every request from now on
         upstream.script.append(Answer.json({...}, 429))     # or for the next one only
 
-`GET /health` answers 200 and `GET /metrics` shows an idle vLLM, so that it can stand in for a local engine too.
+`GET /health` answers `health`, 200 at first, and `GET /metrics` shows an idle vLLM, so that it can stand in for a local
+engine too.
 """
 
 from __future__ import annotations
@@ -141,6 +142,8 @@ class FaultUpstream:
         self.metrics = wire.IDLE_METRICS
         self.models: Mapping[str, Any] = {"data": []}
         """The page of `GET /v1/models`."""
+        self.health = 200
+        """The status of `GET /health`."""
         self.gets: dict[str, Any] = {}
         """Further pages by path and query, as JSON."""
         self.abilities: Callable[[Any], Answer] = lambda _: Answer.json(wire.PROBED)
@@ -218,7 +221,8 @@ class FaultUpstream:
     async def _answer_get(self, writer: asyncio.StreamWriter, path: str) -> None:
         pages = {"/health": b"", "/metrics": self.metrics, "/v1/models": wire.dump(self.models)}
         body = wire.dump(self.gets[path]) if path in self.gets else pages.get(path)
-        answer = Answer(body or b"", 404 if body is None else 200, (("content-type", "text/plain"),))
+        status = 404 if body is None else self.health if path == "/health" else 200
+        answer = Answer(body or b"", status, (("content-type", "text/plain"),))
         await _send(writer, answer.head() + answer.body)
 
     @staticmethod

@@ -20,11 +20,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import orjson
 
-from spillway_router.aio.tasks import end
+from spillway_router.aio.enduring import Enduring
 from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.confidence import drift
 from spillway_router.core.confidence.agreement import agree
@@ -119,7 +120,7 @@ class Audits:
         self._calls: Counter[AuditKind] = Counter()
         self._results: Counter[tuple[AuditKind, Result]] = Counter()
         self._probes: Counter[tuple[AuditKind, Result]] = Counter()
-        self._worker: asyncio.Task[None] | None = None
+        self._worker: Enduring | None = None
 
     @property
     def state(self) -> AuditState:
@@ -192,12 +193,14 @@ class Audits:
 
     def start(self, services: Services) -> None:
         """Start the worker."""
-        self._worker = asyncio.get_running_loop().create_task(self._audit_forever(services), name="audits")
+        self._worker = Enduring("audits", partial(self._audit_forever, services))
+        self._worker.start()
 
     async def stop(self) -> None:
         """Stop the worker. The audit under way ends as interrupted, those that wait are forgotten."""
         worker, self._worker = self._worker, None
-        await end(worker)
+        if worker is not None:
+            await worker.stop()
 
     async def settled(self) -> None:
         """Wait until no sample waits (for tests)."""
