@@ -15,7 +15,7 @@ import threading
 import time
 
 PAUSE_S = 0.004
-_REQUEST = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
+_REQUEST = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 class Prober:

@@ -174,7 +174,8 @@ async def _ask(router: Router, *, stream: bool, patience_s: float = CLIENT_PATIE
     """Send one request on a connection of its own; return status and body, status 0 if the client gave up."""
     host, _, port = router.url.removeprefix("http://").partition(":")
     body = json.dumps({"model": "auto", "messages": MESSAGES, "max_tokens": 4, "stream": stream}).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    head += b"content-type: application/json\r\n"
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(patience_s):

@@ -179,7 +179,7 @@ def _send_at_once(port: int, body: bytes) -> list[str]:
 def _send(port: int, body: bytes) -> str:
     """Send one body on a connection of its own; return the status of its answer."""
     path = b"/v1/embeddings" if b'"input"' in body[:40] else b"/v1/chat/completions"
-    head = b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), 60.0) as connection:
         with contextlib.suppress(ConnectionError):  # a refusal may come before the body is read
             connection.sendall(head % (path, len(body)))
@@ -202,7 +202,8 @@ def _stream(port: int) -> str:
 
 
 def _is_read_whole(port: int) -> bool:
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    head += b"content-type: application/json\r\n"
     size, last = 0, b""
     with socket.create_connection(("127.0.0.1", port), 60.0) as connection:
         connection.sendall(head + b"content-length: %d\r\n\r\n" % len(_ASKED) + _ASKED)

@@ -127,7 +127,7 @@ async def send(url: str, asked: MoneyRequest) -> ClientOutcome:
     body = json.dumps(asked.body).encode()
     key = f"authorization: Bearer {asked.token}\r\n" if asked.token else ""
     head = (
-        f"POST {asked.path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        f"POST {asked.path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
         f"{key}content-length: {len(body)}\r\n\r\n"
     )
     got = bytearray()

@@ -83,9 +83,8 @@ class _Clients:
         address = urlsplit(self.router.url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         try:
-            head = (
-                f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            )
+            head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+            head += "content-type: application/json\r\n"
             writer.write(head.encode() + b"\r\n" + body)
             wanted = int(share * 40)
             while wanted > 0:

@@ -55,12 +55,12 @@ async def test_a_reload_loads_new_parsers_and_a_bad_one_changes_nothing(tmp_path
     async with setup(answer("none"), folder=tmp_path, more=f"documents: {{parsers: {folder}}}\n") as (_, _, router):
         assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 200
         (folder / "a.yaml").write_text("name: [")
-        reply = await router.post({}, "/admin/reload")
+        reply = await router.reload()
         assert (reply.status_code, error_of(reply)["code"]) == (400, "invalid_config")
         assert "a.yaml" in error_of(reply)["message"]
         assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 200
         (folder / "a.yaml").write_text(own.replace("name: letters", "name: letters2"))
-        assert (await router.post({}, "/admin/reload")).status_code == 200
+        assert (await router.reload()).status_code == 200
         assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 400
 
 

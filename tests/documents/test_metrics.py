@@ -47,7 +47,7 @@ async def test_documents_are_counted_by_the_step_that_answered(tmp_path: Path) -
         assert metrics["spillway_reviews_open"] == 2
         assert 0 <= metrics["spillway_reviews_oldest_seconds"] < 120
         for one in waiting:
-            await router.post({"action": "dismiss"}, f"/v1/reviews/{one['review_id']}")
+            await router.post({"action": "dismiss"}, f"/v1/reviews/{one['review_id']}", **router.admin)
         await router.runtime.reviews.count()
         metrics = await samples(router)
         assert (metrics["spillway_reviews_open"], metrics["spillway_reviews_oldest_seconds"]) == (0, 0)

@@ -31,7 +31,7 @@ async def waiting(local: str, folder: Path | None = None) -> AsyncIterator[tuple
 
 
 async def decide(router: Router, review_id: str, body: dict[str, Any]) -> dict[str, Any]:
-    reply = await router.post(body, f"/v1/reviews/{review_id}")
+    reply = await router.post(body, f"/v1/reviews/{review_id}", **router.admin)
     assert reply.status_code == 200, reply.text
     extraction: dict[str, Any] = reply.json()
     return extraction
@@ -39,13 +39,13 @@ async def decide(router: Router, review_id: str, body: dict[str, Any]) -> dict[s
 
 async def test_a_review_is_shown_with_its_values_marked_in_the_source(tmp_path: Path) -> None:
     async with waiting(truth(STRANGE), tmp_path) as (router, extraction):
-        listed = (await router.client.get("/v1/reviews", params={"state": "open"})).json()
+        listed = (await router.client.get("/v1/reviews", params={"state": "open"}, headers=router.admin)).json()
         assert listed["next"] is None
         (row,) = listed["data"]
         assert (row["id"], row["request_id"], row["state"]) == (extraction["review_id"], extraction["id"], "open")
         assert "local: 0.600 < 0.9" in row["why"]
         assert STRANGE.text not in str(listed)
-        review = (await router.client.get(f"/v1/reviews/{row['id']}")).json()
+        review = (await router.client.get(f"/v1/reviews/{row['id']}", headers=router.admin)).json()
         assert (review["document"], review["values"]) == (STRANGE.text, STRANGE.truth)
         assert "".join(segment["text"] for segment in review["highlighted"]) == STRANGE.text
         marked = {s["field"]: s["text"] for s in review["highlighted"] if s["field"]}
@@ -70,7 +70,7 @@ async def test_accepting_makes_a_label_that_says_right(tmp_path: Path) -> None:
         (answer,) = read([json.dumps(label)])
         assert (answer.right, answer.group) == (True, extraction["id"])
         assert answer.scores["value_min"] == pytest.approx(label["scores"]["value_min"])
-        again = await router.post({"action": "dismiss"}, f"/v1/reviews/{extraction['review_id']}")
+        again = await router.post({"action": "dismiss"}, f"/v1/reviews/{extraction['review_id']}", **router.admin)
         assert (again.status_code, error_of(again)["code"]) == (409, "conflict")
 
 
@@ -100,17 +100,17 @@ async def test_an_invalid_decision_is_rejected_and_nothing_is_decided() -> None:
             ({"action": "accept", "colour": 1}, "colour"),
         )
         for body, param in wrong_ones:
-            reply = await router.post(body, place)
+            reply = await router.post(body, place, **router.admin)
             error = error_of(reply)
             assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_request", param), body
         for missing in (
-            await router.post({"action": "accept"}, "/v1/reviews/rev_none"),
-            await router.client.get("/v1/reviews/rev_none"),
+            await router.post({"action": "accept"}, "/v1/reviews/rev_none", **router.admin),
+            await router.client.get("/v1/reviews/rev_none", headers=router.admin),
         ):
             assert (missing.status_code, error_of(missing)["code"]) == (404, "review_not_found")
         numbers = ("limit=x", "limit=0", "since_ms=-1", f"after={'9' * 5000}.x", "limit=٣")
         for query in ("state=burnt", "after=x", "colour=1", *numbers):
-            reply = await router.client.get(f"/v1/reviews?{query}")
+            reply = await router.client.get(f"/v1/reviews?{query}", headers=router.admin)
             assert (reply.status_code, error_of(reply)["param"]) == (400, query.partition("=")[0]), query
         assert router.ledger.reviews.count("open") == 1
 
@@ -120,8 +120,8 @@ async def test_a_document_without_a_draft_needs_all_values_or_is_dismissed() -> 
         extraction = await ask(router, STRANGE.text)
         assert extraction["values"] is None
         place = f"/v1/reviews/{extraction['review_id']}"
-        assert (await router.post({"action": "accept"}, place)).status_code == 400
-        some = await router.post({"action": "correct", "values": {"AL": 23.0}}, place)
+        assert (await router.post({"action": "accept"}, place, **router.admin)).status_code == 400
+        some = await router.post({"action": "correct", "values": {"AL": 23.0}}, place, **router.admin)
         assert some.status_code == 400
         review = await decide(router, extraction["review_id"], {"action": "correct", "values": STRANGE.truth})
         assert review["values"] == STRANGE.truth
@@ -140,7 +140,7 @@ async def test_reviews_are_listed_in_pages() -> None:
         after: str | None = ""
         while after is not None:
             query = {"limit": "2", **({"after": after} if after else {})}
-            page = (await router.client.get("/v1/reviews", params=query)).json()
+            page = (await router.client.get("/v1/reviews", params=query, headers=router.admin)).json()
             seen += [row["id"] for row in page["data"]]
             after = page["next"]
         assert seen == [f"rev_{i}" for i in (4, 3, 2, 1, 0)]
@@ -161,7 +161,7 @@ async def test_the_text_is_removed_some_days_after_the_decision_and_the_label_st
         kept = table.get(extraction["review_id"])
         assert kept == replace(decided, content=None, outcome=None)
         assert STRANGE.text not in str(kept)
-        review = (await router.client.get(f"/v1/reviews/{extraction['review_id']}")).json()
+        review = (await router.client.get(f"/v1/reviews/{extraction['review_id']}", headers=router.admin)).json()
         assert (review["document"], review["values"]) == (None, None)
         assert [label["right"] for label in review_labels(table)] == [False]
 

@@ -66,7 +66,7 @@ async def asking(
     reader, writer = await asyncio.open_connection(host, int(port))
     content = {"messages": MESSAGES} if path == "/v1/chat/completions" else {}
     body = json.dumps({"model": "auto", **content, **fields}).encode()
-    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" % path.encode()
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" % path.encode()
     writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
     try:
         yield reader

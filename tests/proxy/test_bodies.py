@@ -228,7 +228,7 @@ async def test_a_large_body_within_the_limit_arrives_unchanged() -> None:
 @pytest.mark.parametrize("sent", [b"", b"{"], ids=["nothing", "half"])
 async def test_a_body_that_never_comes_is_a_408(sent: bytes) -> None:
     async with pair(WHOLE, more="limits: {body_s: 0.05}\n") as (engine, _, router):
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         answer = await raw(router, head + b"content-length: 100\r\n\r\n" + sent)
         assert b" 408 " in answer.split(b"\r\n")[0]
         assert b"within 0.05 s" in answer
@@ -262,7 +262,7 @@ async def test_a_request_without_one_valid_host_is_refused(name: str) -> None:
 
 async def test_two_framings_of_one_body_are_refused() -> None:
     async with pair(WHOLE) as (engine, _, router):
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n"
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 4\r\n"
         head += b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
         assert b" 400 " in (await raw(router, head)).split(b"\r\n")[0]
         await assert_alive(router, engine)

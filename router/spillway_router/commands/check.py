@@ -13,6 +13,7 @@ import typer
 
 from spillway_router import compiled
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
+from spillway_router.commands.running_proxies import running_proxies
 from spillway_router.config import load as config
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected
 
@@ -123,11 +124,13 @@ def _located(loaded: Loaded, problems: Sequence[ConfigProblem]) -> list[ConfigPr
 def _warnings(settings: Settings, assembly: Assembly) -> tuple[ConfigProblem, ...]:
     from spillway_router.config.confidence import served_models, unverified
     from spillway_router.config.costs import unpriced_gpu
+    from spillway_router.config.exposure import exposure_warnings
 
     local = {backend.name: backend for backend in assembly.backends if backend.local}
     return (
         *assembly.warnings,
         *unpriced_gpu(settings, assembly),
+        *exposure_warnings(settings, running_proxies()),
         *unverified(assembly.scoring, served_models(settings.backends, local)),
     )
 

@@ -12,6 +12,7 @@ from spillway_router import compiled
 from spillway_router.commands.common import ConfigOption, fail, load, version
 from spillway_router.config.load import ConfigError, Loaded
 
+log = logging.getLogger("spillway")
 _UNUSED = ("httpx._main", "pydantic.v1")
 
 
@@ -27,11 +28,16 @@ def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> 
     import uvloop
 
     from spillway_router.commands.rental_watch import RentalWatch
+    from spillway_router.commands.running_proxies import running_proxies
+    from spillway_router.config.exposure import exposure_warnings
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.runtime import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+    for warning in exposure_warnings(loaded.settings, running_proxies()):
+        log.warning("%s", warning)
 
     def listening(url: str) -> None:
         if (hot_path := compiled.state()) != "compiled":

@@ -14,8 +14,8 @@ import httpx
 from spillway_router.config.assemble import Assembly, assembly_of, request_limits
 from spillway_router.config.costs import budget_lines, fixed_terms, pacing_rules, report_terms
 from spillway_router.config.documents import document_rules, queue_rules
-from spillway_router.config.load import Loaded
-from spillway_router.config.settings import AlertsPart, Settings
+from spillway_router.config.load import ConfigError, ConfigProblem, Loaded
+from spillway_router.config.settings import SCRAPE_VARIABLE, SHORTEST_TOKEN, AlertsPart, Settings
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.services import DocumentRules
@@ -62,6 +62,8 @@ class DerivedConfig:
     retention_minutes: float
     """How long finished requests are kept in memory."""
     webhook: Webhook | None
+    scrape_token: str = field(repr=False)
+    """What Prometheus may send instead of a key to read metrics; "" if nothing is configured."""
     cors_origins: frozenset[str]
     """Origins whose web pages may call the router."""
 
@@ -84,12 +86,24 @@ class DerivedConfig:
             review_queue=queue_rules(settings.documents),
             retention_minutes=settings.retention.minutes,
             webhook=_webhook(settings.alerts),
+            scrape_token=_scrape_token(loaded),
             cors_origins=frozenset(settings.cors.origins),
         )
 
 
 def _privacy_rule(settings: Settings) -> PrivacyRule:
     return PrivacyRule(settings.privacy.default == "local-only", keyword_pattern(settings.privacy.keywords))
+
+
+def _scrape_token(loaded: Loaded) -> str:
+    """Return the token of the configuration, else the one of the environment. Raises ConfigError if it is too short."""
+    token = loaded.settings.metrics.token or loaded.environment.get(SCRAPE_VARIABLE, "")
+    if token and len(token) < SHORTEST_TOKEN:
+        problem = (
+            f"{SCRAPE_VARIABLE} is shorter than {SHORTEST_TOKEN} characters; use the output of openssl rand -hex 24"
+        )
+        raise ConfigError([ConfigProblem("metrics.token", 0, problem)])
+    return token
 
 
 def _webhook(part: AlertsPart) -> Webhook | None:

@@ -515,6 +515,19 @@ class KeysPart(_Part):
     required: bool = False
 
 
+SHORTEST_TOKEN = 16
+"""Characters of the shortest token that may read metrics."""
+SCRAPE_VARIABLE = "SPILLWAY_METRICS_TOKEN"
+
+
+class MetricsPart(_Part):
+    """The `token` that Prometheus may send as `Authorization: Bearer` to read /metrics. Where keys are required, the
+    metrics need it, or a key with the role viewer or admin. If it is empty, the variable SPILLWAY_METRICS_TOKEN is
+    used."""
+
+    token: Annotated[str, Field(min_length=SHORTEST_TOKEN, max_length=512)] | Literal[""] = Field("", repr=False)
+
+
 class CorsPart(_Part):
     """The origins whose web pages may call the router from a browser, such as https://chat.example.com; `*` stands for
     every origin. Requests from a page still need a key where keys are required."""
@@ -597,6 +610,7 @@ class Settings(_Part):
     documents: DocumentsPart = DocumentsPart()
     privacy: PrivacyPart = PrivacyPart()
     keys: KeysPart = KeysPart()
+    metrics: MetricsPart = MetricsPart()
     cors: CorsPart = CorsPart()
     ledger: LedgerPart = LedgerPart()
     prices: PricesPart = PricesPart()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -13,10 +14,9 @@ from spillway_router.documents.services import DocumentServices
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.reviews import MOST_AT_ONCE, ReviewFilter, ReviewRecord
 from spillway_router.proxy.control.requests import caller_of, json_body
+from spillway_router.proxy.request.auth import ADMIN_ROLES, REVIEW_ROLES
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 
-READERS = frozenset({"viewer", "admin"})
-DECIDERS = frozenset({"admin"})
 _STATES = ("open", "accepted", "corrected", "dismissed")
 _LIST_PARAMS = frozenset({"state", "schema", "since_ms", "limit", "after"})
 _MOST_DIGITS = 15
@@ -31,25 +31,26 @@ def add_review_routes(api: FastAPI, documents: DocumentServices) -> None:
         """List the documents that were queued for a person, newest first. Parameters: `state` (open, accepted,
         corrected, dismissed), `schema`, `since_ms`, `limit` (50 by default, at most 500), and `after` (the `next` of
         the previous page)."""
-        caller_of(documents.proxy, request, READERS)
+        caller = caller_of(documents.proxy, request, REVIEW_ROLES)
         page_filter = _filter(request.query_params)
         records = await _from_table(documents.reviews.list(page_filter))
         full = len(records) == min(page_filter.limit, MOST_AT_ONCE)
         next_page = f"{records[-1].created_ms}.{records[-1].id}" if full else None
-        return {"object": "list", "data": [review_summary(record) for record in records], "next": next_page}
+        shown = [review_summary(_for_role(record, caller.role)) for record in records]
+        return {"object": "list", "data": shown, "next": next_page}
 
     @api.get("/v1/reviews/{review_id}")
     async def show_review(review_id: str, request: Request) -> dict[str, Any]:
         """Show one review: each value with its confidence, and the document cut at the places of its values
-        (`highlighted`)."""
-        caller_of(documents.proxy, request, READERS)
-        return review_with_document(await _review(documents, review_id))
+        (`highlighted`). A viewer gets neither the document nor what was read from it."""
+        caller = caller_of(documents.proxy, request, REVIEW_ROLES)
+        return review_with_document(_for_role(await _review(documents, review_id), caller.role))
 
     @api.post("/v1/reviews/{review_id}")
     async def decide_review(review_id: str, request: Request) -> dict[str, Any]:
         """Close a review: `{"action": "accept"}`, `{"action": "correct", "values": {field: value}}` or
         `{"action": "dismiss"}`. Accepted and corrected values become labels for `spillway calibrate`."""
-        caller = caller_of(documents.proxy, request, DECIDERS)
+        caller = caller_of(documents.proxy, request, ADMIN_ROLES)
         body = await json_body(documents.proxy, request, caller)
         unknown = sorted(body.keys() - {"action", "values"})
         if unknown:
@@ -64,6 +65,13 @@ def add_review_routes(api: FastAPI, documents: DocumentServices) -> None:
                 raise RefusedError(Refusal(409, "conflict", message)) from None
             raise bad_request(message, error.param) from None
         return review_with_document(decided)
+
+
+def _for_role(record: ReviewRecord, role: str) -> ReviewRecord:
+    """Return what a role may read of a review: only an administrator reads documents, and what private ones led to."""
+    if role in ADMIN_ROLES:
+        return record
+    return replace(record, content=None, outcome=None, why="" if record.private else record.why)
 
 
 async def _from_table(query: Awaitable[_T]) -> _T:

@@ -20,9 +20,10 @@ from spillway_router.documents.review_routes import add_review_routes
 from spillway_router.documents.reviews import QueuedReview, UnsureDocument
 from spillway_router.documents.services import DocumentServices
 from spillway_router.proxy.control.requests import caller_of, json_body
-from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES, Admitted
+from spillway_router.proxy.exchange.exchange import Admitted
 from spillway_router.proxy.exchange.internal_exchange import InternalExchange
 from spillway_router.proxy.memory.idempotency import HEADER, key_flaw
+from spillway_router.proxy.request.auth import INFERENCE_ROLES
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 
 

@@ -280,7 +280,7 @@ class Runtime:
             policy=assembly.policy,
             backend_routes=routes,
             privacy=config.privacy,
-            auth=Auth(self._keys.verify, config.keys_required),
+            auth=Auth(self._keys.verify, config.keys_required, config.cors_origins, config.scrape_token),
             limits=config.limits,
             created=int(time.time()),
             policy_header=b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode(),

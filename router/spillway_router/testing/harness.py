@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from spillway_router.config.load import Loaded
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.store.open import open_ledger
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
 from spillway_router.runtime.router import Runtime
@@ -74,6 +76,17 @@ class Router:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.client.post(path, content=data, headers={"content-type": "application/json", **named})
+
+    @functools.cached_property
+    def admin(self) -> dict[str, str]:
+        """The headers with an administrator's key, which is created when it is first needed."""
+        spec = KeySpec("admin", role="admin")
+        key = KeyStore(self.ledger.keys).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), 0)
+        return {"authorization": f"Bearer {key.token}"}
+
+    async def reload(self) -> httpx.Response:
+        """Ask for a reload of the configuration, as its administrator."""
+        return await self.post(b"", "/admin/reload", **self.admin)
 
     async def chat(self, fields: Mapping[str, Any] | None = None, **headers: str) -> httpx.Response:
         """Request a chat completion."""

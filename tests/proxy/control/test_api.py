@@ -96,20 +96,20 @@ async def test_a_reload_takes_effect_and_a_bad_file_does_not(tmp_path: Path) -> 
         text = router.path.read_text()
 
         router.path.write_text(text + "slo: {ttft_ms: -1}\nwhat: 1\n")
-        bad = await router.post(b"", "/admin/reload")
+        bad = await router.reload()
         assert (bad.status_code, error_of(bad)["code"]) == (400, "invalid_config")
         for part in ("slo.ttft_ms", "what", "line", "stays"):
             assert part in error_of(bad)["message"]
         assert (await router.chat()).headers["x-spillway-policy"] == before
 
         router.path.write_text("- not a mapping\n")
-        assert (await router.post(b"", "/admin/reload")).status_code == 400
+        assert (await router.reload()).status_code == 400
         router.path.unlink()
-        assert (await router.post(b"", "/admin/reload")).status_code == 400
+        assert (await router.reload()).status_code == 400
         assert (await router.chat()).headers["x-spillway-backend"] == "a"
 
         router.path.write_text(text.replace(cloud(one, "a"), cloud(two, "b")))
-        good = await router.post(b"", "/admin/reload")
+        good = await router.reload()
         assert (good.status_code, good.json()["reloaded"]) == (200, True)
         reply = await router.chat()
         assert reply.headers["x-spillway-backend"] == "b"
@@ -127,7 +127,7 @@ async def test_a_reload_does_not_disturb_a_stream_in_progress(tmp_path: Path) ->
             arrived = await one.arrival()
             async with aclosing(reply.aiter_bytes()) as pieces:
                 assert b"alpha" in await anext(pieces)
-                assert (await router.post(b"", "/admin/reload")).status_code == 200
+                assert (await router.reload()).status_code == 200
                 assert not arrived.closed.is_set()
                 assert router.runtime.board.in_flight() == {"a": 1}
 

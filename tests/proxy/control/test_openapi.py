@@ -10,16 +10,18 @@ import pytest
 from tests.proxy.control.helpers import WHOLE, bearer, get
 from tests.proxy.entry.helpers import saying
 
+from spillway_router.ledger.records import Role
 from spillway_router.proxy.control.openapi import INFERENCE, OPEN, OWN
 from spillway_router.proxy.entry.targets import ROUTES
 from spillway_router.testing.harness import MESSAGES, Router, pair
 
+ROLES: tuple[Role, ...] = ("viewer", "inference")
 KEYS = "keys: {required: true}\n"
 WITHOUT_BODY = {"/admin/reload", "/v1/responses/{response_id}/cancel"}
 
 
 async def description(router: Router) -> dict[str, Any]:
-    document: dict[str, Any] = (await get(router, "/openapi.json")).json()
+    document: dict[str, Any] = (await get(router, "/openapi.json", router.admin)).json()
     return document
 
 
@@ -60,9 +62,10 @@ async def test_every_post_route_names_its_body_and_every_keyed_route_its_refusal
 @pytest.mark.parametrize("path", [path for path, operation in INFERENCE.items() if "messages" in str(operation.body)])
 async def test_a_refusal_has_the_described_shape(path: str) -> None:
     async with pair(WHOLE, more=KEYS) as (_, _, router):
+        keys = {role: bearer(router, role) for role in ROLES}
         document = await description(router)
         responses = document["paths"][path]["post"]["responses"]
-        for headers, status in (({}, "401"), (bearer(router, "viewer"), "403"), (bearer(router, "inference"), "400")):
+        for headers, status in (({}, "401"), (keys["viewer"], "403"), (keys["inference"], "400")):
             reply = await router.client.post(path, json={"max_tokens": "many"}, headers=headers)
             assert str(reply.status_code) == status
             schema = responses[status]["content"]["application/json"]["schema"]

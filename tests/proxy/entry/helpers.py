@@ -23,7 +23,7 @@ def post(
 ) -> bytes:
     """Return one request as bytes."""
     body = json.dumps({"model": "auto", "messages": MESSAGES, **(fields or {})}).encode()
-    head = b"POST %b HTTP/%b\r\nhost: a\r\ncontent-type: application/json\r\n%b" % (path, version, more)
+    head = b"POST %b HTTP/%b\r\nhost: localhost\r\ncontent-type: application/json\r\n%b" % (path, version, more)
     return head + b"content-length: %d\r\n\r\n" % len(body) + body
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.proxy.control.helpers import bearer
+from tests.proxy.control.helpers import bearer
 from tests.proxy.entry.helpers import CHAT, answer_of, post, saying, talking
 
 from spillway_router.config.memory_limit import memory_left
@@ -19,7 +20,7 @@ from spillway_router.testing.harness import Router, pair
 
 TIGHT = "limits: {body_mb: 0.5, bodies_mb: 1}\n"
 LENGTH = 400_000
-HEAD = b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n" % CHAT
+HEAD = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" % CHAT
 
 
 def head(more: bytes = b"") -> bytes:
@@ -97,15 +98,17 @@ CONTROL_ROUTES = [b"/v1/route/explain", b"/v1/documents/extract", b"/v1/feedback
 @pytest.mark.parametrize("path", CONTROL_ROUTES)
 async def test_bodies_of_control_routes_count_too(path: bytes) -> None:
     async with pair(saying("hi"), more=TIGHT) as (_, _, router):
-        control = head().replace(CHAT, path)
+        # One key may not take all of the memory.
+        keys = [bearer(router, "admin")["authorization"].encode() for _ in range(3)]
+        control, also, third = (head(b"authorization: %b\r\n" % key).replace(CHAT, path) for key in keys)
         memory = router.runtime.services.bodies
         async with talking(router) as (_, one), talking(router) as (_, two):
-            for writer in (one, two):
-                writer.write(control)
+            for writer, request in ((one, control), (two, also)):
+                writer.write(request)
                 await writer.drain()
             await router.until(lambda: memory.held == 2 * LENGTH)
             assert await refused(router, head())
-            assert await refused(router, control)
+            assert await refused(router, third)
         await router.until(lambda: memory.held == 0)
 
 

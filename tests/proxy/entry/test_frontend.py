@@ -19,7 +19,7 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
         first = saying("first")
         engine.script.extend([Answer(first.body, headers=first.headers, gate=gate), saying("third")])
         bad = post(fields={"model": 7})
-        get = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
+        get = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
         writer.write(post() + bad + post() + get + post())
         await engine.arrival()
         assert len(engine.seen) == 1
@@ -90,7 +90,8 @@ async def test_a_client_that_expects_100_continue_gets_it() -> None:
 async def test_a_body_in_pieces_and_chunks_arrives_whole() -> None:
     async with pair(saying("hi")) as (engine, _, router), talking(router) as (reader, writer):
         body = post(fields={"model": "m"}).partition(b"\r\n\r\n")[2]
-        head = b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        head += b"transfer-encoding: chunked\r\n\r\n"
         framed = b"".join(b"1\r\n%b\r\n" % body[i : i + 1] for i in range(len(body))) + b"0\r\n\r\n"
         for piece in (head % CHAT, framed[:100], framed[100:]):
             writer.write(piece)

@@ -34,11 +34,11 @@ async def exchanged(router: Router, request: bytes) -> bytes:
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /health\r\nhost: a\r\n\r\n",
-        b"GET /health HTTP/2.0\r\nhost: a\r\n\r\n",
-        b"GET /health HTTP/0.9\r\nhost: a\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/2.0\r\nhost: a\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.0\r\nhost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /health\r\nhost: localhost\r\n\r\n",
+        b"GET /health HTTP/2.0\r\nhost: localhost\r\n\r\n",
+        b"GET /health HTTP/0.9\r\nhost: localhost\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/2.0\r\nhost: localhost\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.0\r\nhost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 async def test_a_head_of_another_version_is_refused_and_the_connection_closed(head: bytes) -> None:
@@ -88,7 +88,7 @@ async def test_everything_else_needs_a_host(line: bytes) -> None:
 @pytest.mark.parametrize("more", [b"", b"transfer-encoding: chunked\r\n"])
 async def test_an_offer_of_http_2_is_ignored_and_the_body_is_read(more: bytes) -> None:
     offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n" + offer
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" + offer
     if more:
         request = head + more + b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
     else:
@@ -108,7 +108,7 @@ async def test_an_offer_of_http_2_is_ignored_and_the_body_is_read(more: bytes) -
 
 async def test_an_offer_of_http_2_is_ignored_by_the_control_api_too() -> None:
     offer = b"connection: Upgrade\r\nupgrade: h2c\r\ncontent-type: application/json\r\n"
-    head = b"POST /v1/route/explain HTTP/1.1\r\nhost: a\r\n" + offer
+    head = b"POST /v1/route/explain HTTP/1.1\r\nhost: localhost\r\n" + offer
     async with pair(saying("hi")) as (_, _, router), talking(router) as (reader, writer):
         for _ in range(2):
             writer.write(head + b"content-length: %d\r\n\r\n" % len(BODY) + BODY)
@@ -136,14 +136,14 @@ async def test_an_inference_route_is_found_in_every_usual_spelling(target: bytes
 @pytest.mark.parametrize("target", ["http://a/v1/models", "/v1/models/", "//v1/models", "/v1/v1/models"])
 async def test_a_control_route_is_found_in_every_usual_spelling(target: str) -> None:
     async with pair(saying("hi")) as (_, _, router), talking(router) as (reader, writer):
-        writer.write(f"GET {target} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+        writer.write(f"GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
         assert (await answer_of(reader))[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/admin/reload/", "//admin/reload", "/metrics/", "/docs/"])
 async def test_no_path_outside_of_the_api_has_a_second_spelling_or_a_redirect(path: str) -> None:
     async with pair(saying("hi")) as (_, _, router), talking(router) as (reader, writer):
-        writer.write(f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n".encode())
+        writer.write(f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n".encode())
         assert (await answer_of(reader))[0] == 404
 
 
@@ -228,7 +228,7 @@ async def test_a_client_that_ends_its_sending_gets_its_answer(stream: bool) -> N
 
 async def test_a_client_of_the_control_api_that_ends_its_sending_gets_its_answer() -> None:
     async with pair(saying("hi")) as (_, _, router), talking(router) as (reader, writer):
-        writer.write(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n")
+        writer.write(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n")
         writer.write_eof()
         async with asyncio.timeout(LIMIT_S):
             assert b"HTTP/1.1 200" in await reader.read()

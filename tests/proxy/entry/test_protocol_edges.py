@@ -14,7 +14,7 @@ from spillway_router.testing.harness import PRICE, cloud, error_of, pair, routin
 from spillway_router.testing.streams import chat
 
 PAGE = Answer(b"<html>Just a moment...</html>", headers=(("content-type", "text/html; charset=utf-8"),))
-MALFORMED = b"POST %b HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n"
+MALFORMED = b"POST %b HTTP/1.1\r\nhost: localhost\r\nbad header\r\n\r\n"
 
 
 @pytest.mark.parametrize(

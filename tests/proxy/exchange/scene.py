@@ -206,7 +206,9 @@ class Scene:
         """The facts of a chat request."""
         body = {"model": "auto", "messages": [{"role": "user", "content": "?"}], **(fields or {})}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return read_facts("req_1", "chat", named, body, self.config.auth.caller({}, 0.0), self.config.privacy)  # type: ignore[arg-type]
+        return read_facts(
+            "req_1", "chat", named, body, self.config.auth.caller({"host": "localhost"}, 0.0), self.config.privacy
+        )  # type: ignore[arg-type]
 
     def candidate(self, name: str, bound_nano: int = 0) -> Candidate:
         """A candidate with round predictions."""

@@ -104,7 +104,7 @@ async def test_a_client_that_leaves_with_its_body_half_sent_reaches_nobody() -> 
     async with pair(BEGUN) as (engine, _, router):
         host, _, port = router.url.removeprefix("http://").partition(":")
         _, writer = await asyncio.open_connection(host, int(port))
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         writer.write(head + b'content-length: 100\r\n\r\n{"model":')
         await writer.drain()
         writer.close()

@@ -37,7 +37,9 @@ ALWAYS_MESSAGES = ALWAYS - {"authorization"} | {"x-api-key"}
 async def test_the_backend_gets_the_headers_of_its_protocol(shape: str) -> None:
     stream = streams.SHAPES[shape]("alpha")
     async with FaultUpstream(Answer.stream(stream.body)) as upstream, routing(settings(cloud(upstream))) as router:
-        reply = await router.post({"model": "auto", "stream": True, **stream.fields}, stream.path, **SENT)
+        reply = await router.post(
+            {"model": "auto", "stream": True, **stream.fields}, stream.path, **SENT, **router.admin
+        )
         assert reply.status_code == 200
         got = upstream.seen[0].headers
         expected = MESSAGES if shape == "messages" else OPENAI

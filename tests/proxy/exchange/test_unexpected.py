@@ -39,7 +39,7 @@ class FaultyClient(RecordingClient):
 async def answered(client: RecordingClient, upstream: FaultUpstream) -> RequestRecord:
     """Answer the client's request by the upstream; return its record."""
     async with scene(settings(cloud(upstream))) as stage:
-        caller = stage.config.auth.caller({}, 0.0)
+        caller = stage.config.auth.caller({"host": "localhost"}, 0.0)
         admitted = Admitted(stage.config, cast("Any", caller), stage.services.clock())
         await answer(stage.services, admitted, cast("Any", client))
         (record,) = stage.hooked

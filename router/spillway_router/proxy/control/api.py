@@ -20,18 +20,18 @@ from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQu
 from spillway_router.proxy.client.error_shapes import endpoint_of, error_body
 from spillway_router.proxy.client.replies import refusal_headers
 from spillway_router.proxy.control.count_tokens import add_count_tokens
+from spillway_router.proxy.control.docs import add_docs
 from spillway_router.proxy.control.models import model_entry, model_list, speaks_anthropic
 from spillway_router.proxy.control.openapi import described
 from spillway_router.proxy.control.requests import bounded_body, caller_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.request.auth import ADMIN_ROLES, READER_ROLES, REVIEW_ROLES, USAGE_ROLES
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.request.large_body import read_body
 
-READERS = frozenset({"inference", "viewer", "admin"})
-ADMINS = frozenset({"admin"})
 _USAGE_PARAMS = frozenset({"day", "month", "from", "to", "by", "timezone"})
 _ENDPOINT_FIELDS: tuple[tuple[str, Endpoint], ...] = (
     ("messages", "chat"),
@@ -57,10 +57,14 @@ class ControlHooks:
 
 def build_control(services: Services, hooks: ControlHooks, version: str) -> FastAPI:
     """Build the control application."""
-    api = FastAPI(title="Spillway", version=version, docs_url="/docs", redoc_url=None, redirect_slashes=False)
+    # FastAPI's own pages would need no key, and load scripts from elsewhere: docs.py has others.
+    api = FastAPI(
+        title="Spillway", version=version, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     api.add_exception_handler(RefusedError, _on_refused)
     api.add_exception_handler(HTTPException, _on_http)
     _add_probes(api, services, hooks)
+    add_docs(api, services)
     _add_models(api, services)
     _add_requests(api, services, hooks)
     add_count_tokens(api, services)
@@ -116,22 +120,27 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
         return {"status": "ok"}
 
     @api.get("/ready")
-    async def ready() -> Response:
+    async def ready(request: Request) -> Response:
         state = _ready(services)
-        return JSONResponse(state, 200 if state["ready"] else 503)
+        caller = services.config().auth.caller(request.headers, services.clock())
+        shown = {"ready": state["ready"]} if isinstance(caller, Refusal) else state
+        return JSONResponse(shown, 200 if state["ready"] else 503)
 
     @api.get("/ping")
     async def ping() -> Response:
         return Response(status_code=200 if _ready(services)["ready"] else 204)
 
     @api.get("/metrics")
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
+        refusal = services.config().auth.scraper(request.headers, services.clock())
+        if refusal is not None:
+            raise RefusedError(refusal)
         content_type, body = hooks.metrics()
         return Response(body, media_type=content_type)
 
     @api.post("/admin/reload")
     async def reload(request: Request) -> Response:
-        caller_of(services, request, ADMINS)
+        caller_of(services, request, ADMIN_ROLES)
         problems = await hooks.reload()
         if problems:
             message = "The running configuration stays in force. " + " | ".join(problems)
@@ -163,12 +172,12 @@ def _add_models(api: FastAPI, services: Services) -> None:
 
     @api.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:
-        caller_of(services, request, READERS)
+        caller_of(services, request, READER_ROLES)
         return model_list(models(request), speaks_anthropic(request.headers))
 
     @api.get("/v1/models/{model_id:path}")
     async def get_model(model_id: str, request: Request) -> dict[str, Any]:
-        caller_of(services, request, READERS)
+        caller_of(services, request, READER_ROLES)
         for model in models(request):
             if model["id"] == model_id:
                 return model
@@ -188,10 +197,10 @@ def _served_models(policy: Policy) -> Iterator[str]:
 def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
     @api.get("/v1/requests/{request_id}")
     async def get_request(request_id: str, request: Request) -> Any:
-        caller = caller_of(services, request, READERS)
+        caller = caller_of(services, request, READER_ROLES)
         record = services.records.get(request_id)
         if record is not None and _may_see(caller, record.facts.caller.key_id):
-            return describe(record)
+            return describe(record, details=caller.role in ADMIN_ROLES or caller.key_id == record.facts.caller.key_id)
         rows = await asyncio.to_thread(hooks.stored, request_id) if record is None else []
         if rows and all(_may_see(caller, str(row["key_id"])) for row in rows):
             return {"id": request_id, "entries": rows}
@@ -200,7 +209,7 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
 
     @api.post("/v1/route/explain")
     async def explain(request: Request) -> Any:
-        caller = caller_of(services, request, READERS)
+        caller = caller_of(services, request, READER_ROLES)
         config = services.config()
         body = await read_body(await bounded_body(services, request, caller), config.privacy.keywords)
         endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if body.get(field) is not None), "chat")
@@ -219,7 +228,7 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         timezone: Annotated[str, Query(description="time zone of the days; report.timezone by default")] = "",
     ) -> Any:
         """Report both sides of the cost, the GPU and the cloud, for the given days and groups."""
-        caller_of(services, request, frozenset({"viewer", "admin"}))
+        caller_of(services, request, USAGE_ROLES)
         unknown = sorted(request.query_params.keys() - _USAGE_PARAMS)
         if unknown:
             raise bad_request(f"Unknown parameter {unknown[0]!r}. Use {', '.join(sorted(_USAGE_PARAMS))}.", unknown[0])
@@ -236,12 +245,16 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
 
 
 def _may_see(caller: Caller, key_id: str) -> bool:
-    """Return True for the caller's own requests, and for all of them unless its role is inference."""
-    return caller.role != "inference" or caller.key_id == key_id
+    """Return True for the caller's own requests, and for all of them if its role is viewer or admin."""
+    return caller.role in REVIEW_ROLES or caller.key_id == key_id
 
 
-def describe(record: RequestRecord) -> dict[str, Any]:
-    """Return a record as JSON values: money as decimal text in USD, times in milliseconds."""
+def describe(record: RequestRecord, *, details: bool = True) -> dict[str, Any]:
+    """Return a record as JSON values: money as decimal text in USD, times in milliseconds.
+
+    Without `details`, what a backend wrote is left out of a private record: it may repeat the request.
+    """
+    details = details or record.facts.privacy.may_leave
     return {
         "id": record.facts.request_id,
         "status": record.status,
@@ -265,7 +278,7 @@ def describe(record: RequestRecord) -> dict[str, Any]:
                 "ended_ms": round(a.ended_s * 1000, 2),
                 "outcome": a.outcome.kind,
                 "status": a.outcome.status,
-                "detail": a.outcome.detail,
+                "detail": a.outcome.detail if details else "",
                 "usage": None if a.outcome.usage is None else asdict(a.outcome.usage),
                 "charge_usd": usd(a.charge_nano),
                 "estimated": a.at_most_nano is not None,

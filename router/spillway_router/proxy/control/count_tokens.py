@@ -32,10 +32,10 @@ from spillway_router.proxy.control.requests import bounded_body, caller_of
 from spillway_router.proxy.control.unpaid_calls import UnpaidCall, call_unpaid, refusal_of
 from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.exchange.byok import byok_route
-from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES
 from spillway_router.proxy.exchange.passed_headers import passed_to_backend
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.stored_context import with_maker
+from spillway_router.proxy.request.auth import INFERENCE_ROLES
 from spillway_router.proxy.request.body import edit
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts

@@ -18,8 +18,9 @@ from spillway_router.proxy.client.capturing_client import CapturingClient
 from spillway_router.proxy.control.rating import FIELDS, stars
 from spillway_router.proxy.control.requests import caller_of, json_body
 from spillway_router.proxy.exchange.better_answer import BETTER_THAN
-from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES, Admitted, serve
+from spillway_router.proxy.exchange.exchange import Admitted, serve
 from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.request.auth import INFERENCE_ROLES
 from spillway_router.proxy.request.body import edit
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.large_body import read_body, spans_of

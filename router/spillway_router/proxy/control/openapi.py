@@ -123,10 +123,12 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
     ("get", "/"): Operation((), "The addresses of the most important endpoints"),
     ("get", "/health"): Operation((), "200 while the process runs"),
     ("get", "/ready"): Operation(
-        (), "The state of every backend", answers={"200": "application/json", "503": "application/json"}
+        (),
+        "Whether a backend can answer; with a key the state of every backend",
+        answers={"200": "application/json", "503": "application/json"},
     ),
     ("get", "/ping"): Operation((), "200 if a backend can answer, 204 while none can", answers={"200": "", "204": ""}),
-    ("get", "/metrics"): Operation((), "Prometheus metrics", answers={"200": "text/plain"}),
+    ("get", "/metrics"): Operation(_READING_ERRORS, "Prometheus metrics", answers={"200": "text/plain"}),
     ("post", "/admin/reload"): Operation((400, *_READING_ERRORS), "Reload the configuration"),
     ("get", "/v1/models"): Operation(_READING_ERRORS, "The aliases and the backends"),
     ("get", "/v1/models/{model_id}"): Operation((*_READING_ERRORS, 404), "One alias or backend"),
@@ -237,7 +239,7 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
     ),
 }
 """Every route of the control API."""
-OPEN: Final = frozenset({"/", "/health", "/ready", "/ping", "/metrics"})
+OPEN: Final = frozenset({"/", "/health", "/ready", "/ping"})
 """Paths that need no key."""
 _MEANINGS: Final[Mapping[int, str]] = {
     400: "The request cannot be understood or served; `param` names the field or header.",

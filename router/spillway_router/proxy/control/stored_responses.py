@@ -16,10 +16,10 @@ from spillway_router.ledger.errors import LedgerError
 from spillway_router.proxy.control.requests import caller_of
 from spillway_router.proxy.control.unpaid_calls import UnpaidCall, call_unpaid, refusal_of
 from spillway_router.proxy.exchange.active_config import BackendRoute
-from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES
 from spillway_router.proxy.exchange.passed_headers import passed_to_backend
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.stored_responses import LONGEST_ID
+from spillway_router.proxy.request.auth import INFERENCE_ROLES
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 
 log = logging.getLogger("spillway")

@@ -28,6 +28,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _INFERENCE = frozenset(path.decode() for path in ROUTES)
 _INFERENCE_METHODS = b"POST, OPTIONS"
+_PROTECTION = {
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+}
+"""Headers of every answer that does not set its own: nothing here may be framed, guessed at, or named elsewhere."""
 _ANSWERED_OPTIONS = _INFERENCE | {"*"}
 """Paths whose OPTIONS the guard answers; the control API answers the others."""
 
@@ -62,7 +69,7 @@ def build(control: App, bodies: BodyMemory, cors_origins: Callable[[], Collectio
             nonlocal started
             if not started:
                 started = True
-                message["headers"] = [*message.get("headers", ()), *for_origin]
+                message["headers"] = _protected([*message.get("headers", ()), *for_origin])
             await send(message)
 
         try:
@@ -102,6 +109,11 @@ def _wrong_method(scope: Scope) -> Refusal | None:
     return Refusal(405, "invalid_request", f"Use POST for {scope['path']}.")
 
 
+def _protected(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    names = {name for name, _ in headers}
+    return [*headers, *((name, value) for name, value in _PROTECTION.items() if name not in names)]
+
+
 async def _refuse(send: Send, refusal: Refusal, path: str, more: list[tuple[bytes, bytes]]) -> None:
     status, lines, body = refusal_reply(refusal, [], endpoint_of(path))
     pairs = (line.rstrip(b"\r\n").partition(b": ") for line in lines)
@@ -114,5 +126,5 @@ async def _refuse(send: Send, refusal: Refusal, path: str, more: list[tuple[byte
 async def _reply(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
     if status != 204:
         headers = [*headers, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": _protected(headers)})
     await send({"type": "http.response.body", "body": body})

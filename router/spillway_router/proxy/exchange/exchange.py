@@ -59,6 +59,7 @@ from spillway_router.proxy.memory.idempotency import HEADER as IDEMPOTENCY_KEY
 from spillway_router.proxy.memory.refused_additions import NOTHING, Addition
 from spillway_router.proxy.memory.sessions import SessionId, session_of
 from spillway_router.proxy.request import body as wire
+from spillway_router.proxy.request.auth import INFERENCE_ROLES
 from spillway_router.proxy.request.errors import RefusedError
 from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.request.large_body import LARGE, read_body
@@ -70,7 +71,6 @@ BETTER_LATE = "no better answer within the promised time"
 ROUTER_FAILED = Outcome("cancelled", billed=True, detail="an unexpected error in the router")
 """It blames no backend: the breaker ignores it."""
 INTERNAL_ERROR = Refusal(500, "internal_error", "An unexpected error happened in the router; its log has the details.")
-INFERENCE_ROLES = frozenset({"inference", "admin"})
 
 
 @fast_frozen(frozen=True, slots=True)

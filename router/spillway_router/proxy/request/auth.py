@@ -1,23 +1,45 @@
-"""Authenticate a request: resolve its bearer token to a Caller. Keys are optional only while the router listens on
-loopback."""
+"""Authenticate a request: resolve its bearer token to a Caller.
+
+Keys are optional only while the router listens on loopback, and then only for programs on the same machine
+(keyless.py). Such a caller may ask models and read usage, but never administers the router
+(decisions/0027).
+"""
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable, Mapping
+from dataclasses import field
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.ledger.records import KeyRecord
+from spillway_router.proxy.request.keyless import foreign_trace
 
-ANONYMOUS_ADMIN = Caller(role="admin")
+KEYLESS = "keyless"
+"""The role of a caller without a key, where none is required. No key has it."""
+_KEYLESS_CALLER = Caller(role=KEYLESS)
+INFERENCE_ROLES = frozenset({"inference", "admin", KEYLESS})
+"""Who may ask models."""
+READER_ROLES = INFERENCE_ROLES | {"viewer"}
+"""Who may read what is no other caller's secret: models, dry runs, its own requests."""
+USAGE_ROLES = frozenset({"viewer", "admin", KEYLESS})
+"""Who may read usage and metrics."""
+REVIEW_ROLES = frozenset({"viewer", "admin"})
+"""Who may list reviews; their documents are for administrators."""
+ADMIN_ROLES = frozenset({"admin"})
 
 
 @fast_frozen(frozen=True, slots=True)
 class Auth:
-    """`verify(token, monotonic_s)` looks a key up; `required` rejects requests without one."""
+    """`verify(token, monotonic_s)` looks a key up; `required` rejects requests without one. Pages of `origins` need no
+    key where a program on this machine needs none."""
 
     verify: Callable[[str, float], KeyRecord | None]
     required: bool
+    origins: frozenset[str] = frozenset()
+    scrape_token: str = field(default="", repr=False)
+    """What Prometheus may send instead of a key to read metrics; "" if nothing is configured."""
 
     def caller(self, headers: Mapping[str, str], monotonic_s: float) -> Caller | Refusal:
         """Return the caller, or a 401.
@@ -40,13 +62,30 @@ class Auth:
                 return _unauthorized("The API key is not valid or was revoked.")
         elif self.required:
             return _unauthorized("No API key was sent. Send 'Authorization: Bearer <key>'.")
-        return ANONYMOUS_ADMIN
+        trace = foreign_trace(headers, self.origins)
+        if trace:
+            return _unauthorized(
+                f"Without a key the router answers only programs on its own machine, not this request: {trace}. "
+                "Set `keys: {required: true}` behind a proxy, and send 'Authorization: Bearer <key>'."
+            )
+        return _KEYLESS_CALLER
+
+    def scraper(self, headers: Mapping[str, str], monotonic_s: float) -> Refusal | None:
+        """Return None for whoever may read metrics: with the scrape token, or by role."""
+        token = _token(headers).encode("utf-8", "surrogatepass")
+        if self.scrape_token and hmac.compare_digest(token, self.scrape_token.encode()):
+            return None
+        caller = self.caller(headers, monotonic_s)
+        return caller if isinstance(caller, Refusal) else self.admit(caller, USAGE_ROLES)
 
     def admit(self, caller: Caller, roles: frozenset[str]) -> Refusal | None:
-        """Return a 403 unless the caller's role is one of `roles`."""
+        """Return a 403 unless the caller's role is one of `roles`; a 401 for a caller without a key."""
         if caller.role in roles:
             return None
-        needed = " or ".join(sorted(roles))
+        needed = " or ".join(sorted(roles - {KEYLESS}))
+        if caller.role == KEYLESS:
+            message = f"This needs a key with the role {needed}, also where other requests need none."
+            return _unauthorized(message, f" --role {'admin' if 'admin' in roles else needed}")
         return Refusal(403, "permission_denied", f"This key has the role {caller.role}; {needed} is needed.")
 
 
@@ -61,5 +100,5 @@ def _token(headers: Mapping[str, str]) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _unauthorized(message: str) -> Refusal:
-    return Refusal(401, "invalid_api_key", f"{message} Create one with: spillway keys create NAME")
+def _unauthorized(message: str, options: str = "") -> Refusal:
+    return Refusal(401, "invalid_api_key", f"{message} Create one with: spillway keys create NAME{options}")
