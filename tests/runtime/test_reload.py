@@ -28,6 +28,7 @@ alerts: {webhook_url: "http://127.0.0.1:9/hook"}
 documents: {max_chars: 1000, most_open: 3}
 privacy: {default: local-only}
 keys: {required: true}
+metrics: {token: scrape-0123456789abcdef}
 limits: {body_mb: 1}
 retention: {minutes: 5}
 cors: {origins: ["https://app.example"]}
@@ -43,6 +44,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
         "limits": active.limits,
         "privacy": active.privacy,
         "keys_required": active.auth.required,
+        "scrape_token": active.auth.scrape_token,
         "budgets": tuple(line for line, _ in runtime.accounts.balances()),
         "pacing": runtime.pacer._rules,
         "fixed": runtime.gpu_billing._keeper._terms,

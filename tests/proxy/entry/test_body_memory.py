@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from tests.proxy.control.helpers import bearer
-from tests.proxy.control.helpers import bearer
 from tests.proxy.entry.helpers import CHAT, answer_of, post, saying, talking
 
 from spillway_router.config.memory_limit import memory_left
