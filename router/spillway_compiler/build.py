@@ -89,6 +89,7 @@ MODULES = (
     "proxy.exchange.taking_back",
     "proxy.exchange.upstream_body",
     "proxy.exchange.whole_answer",
+    "proxy.memory.failing_bodies",
     "proxy.memory.memory",
     "proxy.memory.records",
     "proxy.memory.refused_additions",

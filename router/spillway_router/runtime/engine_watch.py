@@ -21,6 +21,7 @@ from spillway_router.http_client.resolving import ResolvingTransport
 from spillway_router.providers.catalogue import provider_for
 from spillway_router.signals.abilities import AbilityReader, AskedEngine, EngineAbilities
 from spillway_router.signals.board import Board
+from spillway_router.signals.doubt import EngineProof, proof_of
 from spillway_router.signals.engines import engine_metrics
 from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.gpu import GpuTelemetry, gpu_verdict
@@ -55,6 +56,9 @@ class EngineWatch:
         self._gpu_task: Enduring | None = None
         self._gpus_judged_at = -math.inf
         self.outages = EngineOutages(on_outage)
+        self.proofs: dict[str, EngineProof] = {}
+        """What finds out whether an engine fails for everybody."""
+        board.on_doubt = self._on_doubt
         self.metrics_complete: dict[str, bool] = {}
         self.gpus = GpuTelemetry(up=False)
 
@@ -116,7 +120,29 @@ class EngineWatch:
 
             scraper = Scraper(client, root_url, metrics, on_sample, clock=self._clock)
             parts = {"scrape": scraper.run, "probe": prober.run, "abilities of": abilities.run}
-            await _until_cancelled([Enduring(f"{work} {name}", run) for work, run in parts.items()])
+            asked = proof_of(target.backend.model, target.backend.endpoints) if metrics.probe else None
+            proof: EngineProof | None = None
+            if asked is not None:
+                path, body = asked
+                proof = self.proofs[name] = EngineProof(
+                    client,
+                    url=root_url + path,
+                    body=body,
+                    outcome=lambda reply: provider.outcome(reply, 0.0),
+                    on_answer=lambda sound: self._board.proven(name, sound, self._clock()),
+                )
+            try:
+                await _until_cancelled([Enduring(f"{work} {name}", run) for work, run in parts.items()])
+            finally:
+                if proof is not None:
+                    if self.proofs.get(name) is proof:
+                        del self.proofs[name]
+                    await proof.stop()
+
+    def _on_doubt(self, name: str) -> None:
+        proof = self.proofs.get(name)
+        if proof is not None:
+            proof.ask()
 
     def _awaiting(self, name: str) -> int:
         """Return how many requests the router has at the engine without a first token."""

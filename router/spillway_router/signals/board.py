@@ -24,6 +24,8 @@ CLOUD_TTFT_S = 0.5
 """Assumed time to first token of a cloud backend before its first answer."""
 CONTRADICTED_S = 5.0
 """A 500 that came within this time after another request succeeded may be the fault of its request alone."""
+PROOF_PAUSE_S = 0.5
+"""Shortest time between two requests of the router's own that find out whether an engine fails for everybody."""
 NOTHING_LACKING: frozenset[Capability] = frozenset()
 OVERLOADED_WAIT_S = 0.25
 """How long a local engine gets no requests after its queue cap refused one, so that a burst does not hammer it."""
@@ -82,6 +84,10 @@ class _State:
     """Whether the breaker opened because calls got no byte."""
     trials: int = 0
     """How many calls were to find out whether the silence has ended."""
+    proven_at: float = -math.inf
+    """When a request of the router's own last succeeded there."""
+    proof_at: float = -math.inf
+    """When such a request was last wanted."""
 
 
 @dataclass(slots=True)
@@ -95,6 +101,10 @@ class TrackedCall:
     prompt_bytes: int
     """0 if the prompt is more than its text."""
     slo_ttft_s: float
+    caller: str = ""
+    """The key whose request it is; empty where no key was required, so that nobody can be told from the others."""
+    failed_before_at: float = math.inf
+    """When the same body failed at this backend first; infinity if it never did."""
     first_event_at: float | None = None
     presumed_at: float = math.inf
     """When the first token of an answer without a stream is presumed to have arrived."""
@@ -111,6 +121,9 @@ class Board:
     """The state of every backend. It has none until `update`, and is not safe across threads."""
 
     def __init__(self, breaker_rule: BreakerRule | None = None) -> None:
+        self.on_doubt: Callable[[str], None] | None = None
+        """Called with the name of a local backend when a failure there may be the fault of its request: somebody should
+        ask the engine for a token and call `proven`."""
         self._breaker_rule = breaker_rule or BreakerRule()
         self._states: dict[str, _State] = {}
         self._next_ticket = 1
@@ -148,10 +161,12 @@ class Board:
             return state.snapshot
         backlog = state.backlog
         is_open = breaker.is_open(state.breaker, monotonic_s)
+        for_all = state.breaker.for_all
         state.snapshot = BackendSignals(
             health="down" if state.gpu_reason else state.health,
             health_reason=state.gpu_reason or state.health_reason,
-            breaker_open=is_open,
+            breaker_open=is_open and for_all,
+            breaker_open_for=state.breaker.callers if is_open and not for_all else (),
             breaker_reason=state.breaker_reason if is_open else "",
             limited_until=state.limited_until,
             ttft_s=state.ttft_s,
@@ -170,8 +185,8 @@ class Board:
 
     # the request path
 
-    def is_available(self, name: str, monotonic_s: float) -> bool:
-        """Return whether a backend may be asked now: it is up, its breaker is closed and no limit makes it wait.
+    def is_available(self, name: str, monotonic_s: float, caller: str = "") -> bool:
+        """Return whether a caller may ask a backend now: it is up, its breaker is closed and no limit makes it wait.
 
         A backend that the board doesn't know, as that of a caller's own key, is available.
         """
@@ -179,7 +194,13 @@ class Board:
         if state is None:
             return True
         view = self._view(state, monotonic_s)
-        return view.health == "up" and not view.breaker_open and view.limited_until <= monotonic_s
+        is_open = view.breaker_open or caller in view.breaker_open_for
+        return view.health == "up" and not is_open and view.limited_until <= monotonic_s
+
+    def last_ok_at(self, name: str) -> float:
+        """Return when a request last succeeded at a backend (monotonic); minus infinity if none did."""
+        state = self._states.get(name)
+        return -math.inf if state is None else state.last_ok_at
 
     def is_silent(self, name: str) -> bool:
         """Return whether the breaker of a backend opened because calls got no byte, and none got one since."""
@@ -200,7 +221,7 @@ class Board:
         return True
 
     def sent(
-        self, candidate: Candidate, prompt_bytes: int, slo_ttft_s: float, monotonic_s: float
+        self, candidate: Candidate, prompt_bytes: int, slo_ttft_s: float, monotonic_s: float, caller: str = ""
     ) -> TrackedCall | None:
         """Record a call that is about to be sent. Return None if the local backlog is full: send it elsewhere."""
         state = self._states.get(candidate.backend.name)
@@ -213,6 +234,7 @@ class Board:
             predicted_ttft_s=candidate.ttft_s,
             prompt_bytes=prompt_bytes,
             slo_ttft_s=slo_ttft_s,
+            caller=caller,
         )
         if state is None:
             return call
@@ -279,7 +301,7 @@ class Board:
                 state.whole_s = taken_s if usual_s is None else usual_s + EWMA_WEIGHT * 4 * (taken_s - usual_s)
         else:
             _limit(state, outcome, monotonic_s)
-        self._update_breaker(state, outcome, monotonic_s, silent=silent)
+        self._update_breaker(state, call, outcome, monotonic_s, silent=silent)
 
     def _finish_on_backlog(self, state: _State, call: TrackedCall, outcome: Outcome, monotonic_s: float) -> None:
         if state.backlog is None:
@@ -290,25 +312,55 @@ class Board:
         output = usage.completion_tokens if usage is not None and outcome.kind == "ok" else None
         state.backlog.finish(call.ticket, monotonic_s, output)
 
-    def _update_breaker(self, state: _State, outcome: Outcome, monotonic_s: float, *, silent: bool) -> None:
+    def _update_breaker(
+        self, state: _State, call: TrackedCall, outcome: Outcome, monotonic_s: float, *, silent: bool
+    ) -> None:
         before = state.breaker
-        contradicted = outcome.status == 500 and monotonic_s - state.last_ok_at < CONTRADICTED_S
         kind = "timeout" if silent else outcome.kind
+        contradicted = outcome.status == 500 and monotonic_s - state.last_ok_at < CONTRADICTED_S
         if kind == "unserved" and outcome.status == 404:
             # It may concern this endpoint or one stored answer. Where nothing else comes, it is the backend.
             kind, contradicted = "failed", True
+        suspect = kind == "timeout" or (kind == "failed" and outcome.status != 0) or outcome.status == 403
+        if suspect and kind in ("failed", "timeout"):
+            if call.failed_before_at < state.last_ok_at:
+                kind = "cancelled"  # the same body failed here before, and others did not: it says nothing more
+            elif outcome.status >= 500 and state.backlog is not None:
+                self._doubt(state, monotonic_s)
+                contradicted = contradicted or monotonic_s - state.proven_at < CONTRADICTED_S
+        caller = call.caller if suspect else ""
         state.breaker = breaker.on_outcome(
             before,
             kind,
             monotonic_s,
             self._breaker_rule,
             contradicted=contradicted,
+            caller=caller,
         )
         if state.breaker is not before and state.breaker.opened_for_s > 0:
             state.breaker_reason = SILENT_REASON if silent else _reason_to_leave(outcome)
             state.silent = silent
             if silent:
                 _abandon(state, SILENT_REASON, replaceable_only=True)
+
+    def _doubt(self, state: _State, monotonic_s: float) -> None:
+        """Have the engine asked for a token, unless it was a moment ago."""
+        if self.on_doubt is not None and monotonic_s - state.proof_at >= PROOF_PAUSE_S:
+            state.proof_at = monotonic_s
+            self.on_doubt(state.backend.name)
+
+    def proven(self, name: str, sound: bool, monotonic_s: float) -> None:
+        """Record whether a request of the router's own succeeded at a local backend."""
+        state = self._states.get(name)
+        if state is None:
+            return
+        state.snapshot = None
+        if sound:
+            state.proven_at = state.last_ok_at = monotonic_s
+            state.breaker = CLOSED
+        else:
+            state.proven_at = state.last_ok_at = -math.inf
+            state.breaker = breaker.condemned(state.breaker)
 
     def patience_s(self, call: TrackedCall, monotonic_s: float, *, streamed: bool) -> float:
         """Return how long a call may wait for its first byte before another backend is asked; no bound for most.
@@ -446,6 +498,8 @@ def _abandon(state: _State, reason: str, *, replaceable_only: bool) -> None:
     """Give up the calls of a backend that left the rotation of whose answers nothing was shown."""
     for call in tuple(state.calls.values()):
         if call.abandon is not None and (call.replaceable or not replaceable_only):
+            if replaceable_only and not state.breaker.for_all and call.caller not in state.breaker.callers:
+                continue
             call.abandon(reason)
 
 

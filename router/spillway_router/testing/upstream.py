@@ -148,6 +148,8 @@ class FaultUpstream:
         """Further pages by path and query, as JSON."""
         self.abilities: Callable[[Any], Answer] = lambda _: Answer.json(wire.PROBED)
         """Returns the answer to the body of a probing request, which counts as no arrival. By default all is there."""
+        self.choose: Callable[[Arrival], Answer] | None = None
+        """Chooses the answer to a request, where the script is empty; None: `answer`."""
         self.root = ""
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -195,13 +197,16 @@ class FaultUpstream:
                 if method == "GET":
                     await self._answer_get(writer, arrived.path)
                     continue
+                if arrived.headers.get(wire.PROBE_HEADER) == "proof":
+                    await self._write(self._usual(arrived), reader, writer)
+                    continue
                 if wire.PROBE_HEADER in arrived.headers:
                     await self._write(self.abilities(arrived.json), reader, writer)
                     continue
                 mine.append(arrived)
                 self.seen.append(arrived)
                 self.arrivals.put_nowait(arrived)
-                answer = self.script.popleft() if self.script else self.answer
+                answer = self.script.popleft() if self.script else self._usual(arrived)
                 if not await self._write(answer, reader, writer):
                     return
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -210,6 +215,9 @@ class FaultUpstream:
             writer.close()
             for arrived in mine:
                 arrived.closed.set()
+
+    def _usual(self, arrived: Arrival) -> Answer:
+        return self.choose(arrived) if self.choose else self.answer
 
     @staticmethod
     async def _read(reader: asyncio.StreamReader) -> tuple[str, Arrival]:

@@ -147,11 +147,11 @@ def capability(facts: RequestFacts, backend: Backend, signals: BackendSignals, _
     return None
 
 
-def health(_: RequestFacts, backend: Backend, signals: BackendSignals, __: float) -> Removed | None:
+def health(facts: RequestFacts, backend: Backend, signals: BackendSignals, __: float) -> Removed | None:
     """5. Require that the backend is up and its breaker closed."""
     if signals.health != "up":
         return Removed(backend.name, "health", signals.health_reason or f"is {signals.health}")
-    if signals.breaker_open:
+    if signals.breaker_open or (signals.breaker_open_for and facts.caller.key_id in signals.breaker_open_for):
         return Removed(backend.name, "health", signals.breaker_reason or "its breaker is open")
     return None
 

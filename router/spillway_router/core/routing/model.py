@@ -208,6 +208,8 @@ class BackendSignals:
     health: Health = "up"
     health_reason: str = ""
     breaker_open: bool = False
+    breaker_open_for: tuple[str, ...] = ()
+    """The callers for whom alone the breaker is open, because only their requests failed."""
     breaker_reason: str = ""
     """Why the breaker is open, as a sentence; empty while it is closed."""
     limited_until: float = 0.0

@@ -477,7 +477,7 @@ async def open_attempt(
     slo_ttft_s = facts.hints.slo_ttft_s or config.policy.slo.ttft_s
     # Tokens of pictures and of stored context would teach a wrong number of tokens per byte.
     text_bytes = 0 if facts.pictures or facts.media_tokens or facts.unseen_tokens else facts.prompt_bytes
-    tracked = services.board.sent(candidate, text_bytes, slo_ttft_s, services.clock())
+    tracked = services.board.sent(candidate, text_bytes, slo_ttft_s, services.clock(), facts.caller.key_id)
     if tracked is None:
         if hold.stored:
             numbers.take()

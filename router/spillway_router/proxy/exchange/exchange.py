@@ -181,6 +181,8 @@ async def run(state: ExchangeState) -> None:
     for candidate in candidates:
         if failed is not None and not (_is_available(state, candidate) and _may_pay(state, candidate)):
             continue
+        if not state.services.memory.failing_bodies.is_empty and _is_hopeless(state, candidate):
+            continue
         latest = await ask(state, candidate, replaceable=candidate is not candidates[-1])
         if latest is None:
             continue
@@ -221,9 +223,21 @@ def _is_over(state: ExchangeState, candidate: Candidate, outcome: Outcome) -> bo
     return not retry_budget.may_try_next(outcome)
 
 
+def _is_hopeless(state: ExchangeState, candidate: Candidate) -> bool:
+    """Return whether this very body failed there again and again while others succeeded; the refusal is noted."""
+    services, name = state.services, candidate.backend.name
+    last_ok_at, now_s = services.board.last_ok_at(name), services.clock()
+    if not services.memory.failing_bodies.is_hopeless(name, state.client.body, last_ok_at, now_s):
+        return False
+    message = f"{name} failed on this same request again and again while it answered others. Change the request."
+    state.refusal, state.skipped = Refusal(502, "upstream_error", message), "capability"
+    return True
+
+
 def _is_available(state: ExchangeState, candidate: Candidate) -> bool:
     """Return whether the candidate may still be asked: other requests may have learned otherwise since the decision."""
-    return state.services.board.is_available(candidate.backend.name, state.services.clock())
+    services = state.services
+    return services.board.is_available(candidate.backend.name, services.clock(), state.facts.caller.key_id)
 
 
 def _may_pay(state: ExchangeState, candidate: Candidate) -> bool:
@@ -276,11 +290,12 @@ async def ask(
     A paid call whose kept connection turned out to be closed may have been worked on. It is repeated once, as an
     attempt with a hold of its own.
     """
+    services = state.services
     outcome: Outcome | None = None
     for _ in range(2):
         _name_decision(state, candidate)
         attempt = await open_attempt(
-            state.services,
+            services,
             state.config,
             state.facts,
             candidate,
@@ -297,8 +312,15 @@ async def ask(
         attempt.passed_headers = state.passed_headers
         attempt.due_s = due_s
         attempt.tracked.replaceable = replaceable
+        failing, name = services.memory.failing_bodies, candidate.backend.name
+        if not failing.is_empty:
+            attempt.tracked.failed_before_at = failing.failed_before_at(name, state.client.body, attempt.sent_s)
         state.attempts.append(attempt)
         outcome = await carry_out(state, attempt)
+        if outcome.kind == "failed" and outcome.status:
+            failing.note(name, state.client.body, services.clock())
+        elif outcome.kind == "ok" and not failing.is_empty:
+            failing.succeeded(name, state.client.body)
         if not outcome.stale_connection:
             break
     return outcome
@@ -317,7 +339,7 @@ def _name_decision(state: ExchangeState, candidate: Candidate) -> None:
     # Where a local backend was asked, the decision says what became of that one.
     decisive = [attempt for attempt in ended if attempt.backend.local] or ended
     if not ended and first.local:
-        tokens["queue"] = None  # its backlog was at its bound
+        tokens[state.skipped or "queue"] = None  # its backlog was at its bound, unless something else was wrong
     if state.decided not in ("overflow", "fallback"):
         if any(_reason_to_move_on(attempt) in _DOWN for attempt in decisive):
             state.decided = "fallback"

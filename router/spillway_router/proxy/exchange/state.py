@@ -34,7 +34,7 @@ class ExchangeState:
     __slots__ = (
         "answer_judge", "attempts", "backend", "body", "byok_route", "client", "code", "confidence", "config",
         "cost_requested", "decided", "decision", "facts", "heartbeat", "numbers", "passed_headers", "probe", "reasons",
-        "refusal", "response_id", "services", "started_s", "status", "verdict",
+        "refusal", "response_id", "services", "skipped", "started_s", "status", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,8 @@ class ExchangeState:
         self.confidence: float | None = None
         self.refusal: Refusal | None = decision.refusal
         """The client's error if no further candidate answers."""
+        self.skipped = ""
+        """The reason token for a candidate that was not asked at all."""
         self.heartbeat: Heartbeat | None = None
         self.response_id = ""
         """The id of the answer on /v1/responses."""

@@ -6,6 +6,7 @@ from dataclasses import field
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.proxy.client.client import SentReply
+from spillway_router.proxy.memory.failing_bodies import FailingBodies
 from spillway_router.proxy.memory.idempotency import INFERENCE, IdempotencyKeys
 from spillway_router.proxy.memory.output_habits import OutputHabits
 from spillway_router.proxy.memory.refused_additions import RefusedAdditions
@@ -24,5 +25,6 @@ class Memory:
     sessions: Sessions = field(default_factory=Sessions)
     retained: RetainedRequests = field(default_factory=RetainedRequests)
     refused_additions: RefusedAdditions = field(default_factory=RefusedAdditions)
+    failing_bodies: FailingBodies = field(default_factory=FailingBodies)
     output_habits: OutputHabits = field(default_factory=OutputHabits)
     idempotency: IdempotencyKeys[SentReply] = field(default_factory=_inference_keys)
