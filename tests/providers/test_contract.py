@@ -114,8 +114,8 @@ def test_errors_have_their_kind_wait_and_message(served: Shape) -> None:
             outcome = provider.outcome(reply, WALL)
             assert (outcome.kind, outcome.status) == (error["kind"], error["status"]), error
             assert outcome.retry_after_s == error["retry_after_s"], error
-            assert error["detail"] in outcome.detail
-            assert KEY not in outcome.detail
+            assert error["detail"] in outcome.said
+            assert KEY not in outcome.said
             assert exhausted_for_s(reply.headers, WALL) == error["stay_away_s"], error
 
     against(served, test)

@@ -110,5 +110,5 @@ def test_an_odd_value_in_an_error_is_judged(status: int, provider: str) -> None:
             headers = {"retry-after": retry_after, "retry-after-ms": retry_after} if retry_after else {}
             outcome = adapter.outcome(Reply(status, headers, body), 1_800_000_000.0)
             assert outcome.kind != "ok"
-            outcome.detail.encode()
+            outcome.said.encode()
             assert outcome.retry_after_s is None or 0 <= outcome.retry_after_s < 1e9

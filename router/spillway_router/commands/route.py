@@ -32,9 +32,9 @@ def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> 
     from spillway_router.config.exposure import exposure_warnings
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.runtime import serve
+    from spillway_router.runtime.logs import configure_logging
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_logging(logging.StreamHandler(sys.stderr))
 
     for warning in exposure_warnings(loaded.settings, running_proxies()):
         log.warning("%s", warning)

@@ -18,6 +18,7 @@ from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.bounds import ItemRule, ItemRules
 from spillway_router.core.money.degrade import DegradeStep, DegradeSteps, steps_of
 from spillway_router.core.money.tariff import Tariff, TariffError
+from spillway_router.core.redaction import Redactor
 from spillway_router.core.routing.backlog import EngineRates, Slo
 from spillway_router.core.routing.model import ANY_MODEL, Backend, Capability, Endpoint
 from spillway_router.core.routing.policy import AnyModel, ConfidenceRule, Policy
@@ -493,6 +494,7 @@ def backend_routes(
 ) -> dict[str, BackendRoute]:
     """Return a route to each backend. A backend whose target has not changed keeps its pool and its connections."""
     tls: ssl.SSLContext | None = None
+    redactor = Redactor(secret for reached in targets.values() for secret in reached.secrets)
     routes: dict[str, BackendRoute] = {}
     for name, reached in targets.items():
         backend = reached.backend
@@ -507,7 +509,7 @@ def backend_routes(
             provider_for(reached.entry),
             pool,
             naming_headers(backend),
-            secrets=reached.secrets,
+            redactor=redactor,
             own_headers=reached.own_headers,
             silence=reached.silence,
         )

@@ -255,11 +255,15 @@ class _Cascade:
 
 
 def _report_without_answer(step: str, reply: StepReply) -> StepReport:
-    """Report a step that brought no answer: it was skipped if nothing was sent."""
-    why = reply.message or reply.code
+    """Report a step that brought no answer: it was skipped if nothing was sent.
+
+    The report is stored with the review, so it says in the router's words how the last attempt ended: an engine's own
+    words may repeat the document.
+    """
     if not reply.attempts:
-        return StepReport(step, "skipped", why=why, cost_nano=reply.cost_nano)
+        return StepReport(step, "skipped", why=reply.message or reply.code, cost_nano=reply.cost_nano)
     last = reply.attempts[-1]
+    why = f"{reply.code}: {last.outcome.detail or last.outcome.kind}"
     return StepReport(
         step=step, outcome="failed", backend=last.backend, model=last.model, why=why, cost_nano=reply.cost_nano
     )

@@ -94,6 +94,8 @@ class StreamMonitor(Protocol):
     """Whether the last event came with or after a finish and has content, so that more content may follow."""
     overloaded: bool
     """Whether the engine refused the work inside a 200 (full queue, draining), which means load and not a failure."""
+    reported: bool
+    """Whether what is wrong is told in the upstream's words, which may repeat the prompt."""
     count: OutputCount | None
     """The output that has come, for an estimate; None where nobody needs it."""
 

@@ -68,8 +68,9 @@ class OpenAICompatible:
         return Outcome(
             kind,
             status,
-            error.message,
-            wait,
+            f"HTTP {status}, {fault}" if fault else f"HTTP {status}",
+            said=error.message,
+            retry_after_s=wait,
             billed=status in GATEWAY_TIMEOUTS,
             doubtful=kind == "failed" and status != UNAVAILABLE,
             fault=fault,

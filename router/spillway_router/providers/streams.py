@@ -129,6 +129,7 @@ class ChatMonitor:
         "finished",
         "open_end",
         "overloaded",
+        "reported",
         "started",
     )
 
@@ -145,7 +146,7 @@ class ChatMonitor:
         self.started = False
         self.finished = False
         self.open_end = False
-        self.overloaded = False
+        self.overloaded = self.reported = False
 
     @property
     def usage(self) -> Usage | None:
@@ -170,12 +171,14 @@ class ChatMonitor:
             error = error_text(body)
             if error is not None or name == b"error":
                 self._note_overload(body)
+                self.reported = True
                 return error or "error event"
         usage = body.get("usage")
         for place in self._places:
             if place in body:
                 stopped = _error_of_groq(body)
                 if stopped is not None:
+                    self.reported = True
                     return stopped
                 self._tally.add(usage_at(place, body), body)
         if usage is not None:
@@ -266,7 +269,9 @@ _BEFORE_OUTPUT = frozenset({"response.created", "response.queued", "response.in_
 class ResponsesMonitor:
     """The monitor of the OpenAI Responses API: typed events, the last of them `response.completed` or `.incomplete`."""
 
-    __slots__ = ("_has_output", "_tally", "count", "finished", "open_end", "overloaded", "response_id", "started")
+    __slots__ = (
+        "_has_output", "_tally", "count", "finished", "open_end", "overloaded", "reported", "response_id", "started",
+    )  # fmt: skip
 
     def __init__(self, dialect: UsageDialect = PLAIN, count: OutputCount | None = None) -> None:
         self.count = count
@@ -276,7 +281,7 @@ class ResponsesMonitor:
         self.started = False
         self.finished = False
         self.open_end = False
-        self.overloaded = False
+        self.overloaded = self.reported = False
 
     @property
     def usage(self) -> Usage | None:
@@ -304,6 +309,7 @@ class ResponsesMonitor:
             if isinstance(response, Mapping):
                 self._tally.add(response.get("usage"), response)
             nested = error_text(response) if isinstance(response, Mapping) else None
+            self.reported = True
             return error_text(body) or nested or valid_text(str(body.get("message") or kind)[:500])
         if self.count is not None:
             count_responses_event(self.count, kind, body)
@@ -336,7 +342,8 @@ class MessagesMonitor:
     """The monitor of the Anthropic Messages API: it ends with `message_stop`, and usage is spread over two events."""
 
     __slots__ = (
-        "_has_output", "_stopped", "_tally", "_tells_output", "count", "finished", "open_end", "overloaded", "started",
+        "_has_output", "_stopped", "_tally", "_tells_output", "count", "finished", "open_end", "overloaded", "reported",
+        "started",
     )  # fmt: skip
 
     def __init__(self, dialect: UsageDialect = PLAIN, count: OutputCount | None = None) -> None:
@@ -348,7 +355,7 @@ class MessagesMonitor:
         self.started = False
         self.finished = False
         self.open_end = False
-        self.overloaded = False
+        self.overloaded = self.reported = False
         self._stopped = False
 
     @property
@@ -374,6 +381,7 @@ class MessagesMonitor:
         kind = str(body.get("type") or name.decode("latin-1"))
         if kind == "error" or body.get("error"):
             self.overloaded = not self.started and says_overloaded(body)
+            self.reported = True
             return error_text(body) or "error event"
         if self.count is not None:
             count_messages_event(self.count, kind, body)

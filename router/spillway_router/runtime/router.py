@@ -25,6 +25,7 @@ from spillway_router.config.costs import unpriced_gpu
 from spillway_router.config.derived import DerivedConfig
 from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.core.confidence.drift import Drift
+from spillway_router.core.redaction import Redactor
 from spillway_router.documents.idempotency import IdempotentExtractions
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
@@ -285,6 +286,7 @@ class Runtime:
             created=int(time.time()),
             policy_header=b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode(),
             scoring=assembly.scoring,
+            redactor=Redactor(secret for target in assembly.targets.values() for secret in target.secrets),
             cors_origins=config.cors_origins,
         )
 

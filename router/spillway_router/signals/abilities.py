@@ -152,7 +152,7 @@ class AbilityReader:
         outcome = self._engine.outcome(reply)
         if outcome.kind in ("overloaded", "rate_limited", "failed", "timeout"):
             raise NotToldError(f"HTTP {reply.status}")
-        named = capabilities == ("logprobs",) and "logprobs" in outcome.detail
+        named = capabilities == ("logprobs",) and "logprobs" in outcome.said
         return False if outcome.fault in _MISSING_FAULTS or named else None
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Reply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any, Literal
 
 from spillway_router.core.frozen import fast_frozen
@@ -309,6 +309,9 @@ class Outcome:
     kind: OutcomeKind
     status: int = 0
     detail: str = ""
+    """Why, in the router's words. Logs and records show it."""
+    said: str = ""
+    """Why, in the upstream's words, which may repeat the prompt: only the client of this request may get them."""
     retry_after_s: float | None = None
     usage: Usage | None = None
     billed: bool = False
@@ -321,6 +324,10 @@ class Outcome:
     """The backend left the rotation while the request waited there."""
     fault: str = ""
     """What exactly was at fault, from the table of errors (providers/blame.yaml); empty where it is not known."""
+
+    def without_text(self) -> Outcome:
+        """Return the outcome without what the upstream wrote."""
+        return self if not self.said and self.error is None else replace(self, said="", error=None)
 
 
 @fast_frozen(frozen=True, slots=True)

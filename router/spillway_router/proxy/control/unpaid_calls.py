@@ -49,7 +49,7 @@ async def call_unpaid(services: Services, route: BackendRoute, call: UnpaidCall)
 
 def refusal_of(backend: str, outcome: Outcome) -> Refusal:
     """Return the client's error after a call that did not succeed."""
-    message = f"{backend}: {outcome.detail or outcome.kind}"
+    message = f"{backend}: {outcome.said or outcome.detail or outcome.kind}"
     if outcome.status in OWN_STATUSES:
         return Refusal(outcome.status, "invalid_request", message, upstream=outcome.error)
     if outcome.kind == "timeout":

@@ -9,6 +9,7 @@ from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.confidence.self_check import SelfCheck
 from spillway_router.core.confidence.validators import ValueRule
 from spillway_router.core.frozen import fast_frozen
+from spillway_router.core.redaction import NOTHING_SECRET, Redactor
 from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import Policy
 from spillway_router.http_client.pool import Pool
@@ -76,8 +77,8 @@ class BackendRoute:
     """Header lines that name the backend in the client's answer."""
     credentials: bytes = field(default=b"", repr=False)
     """Header lines with a caller's own key, for one request only."""
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    """The key and the configured header values that every call carries: nothing that is logged or shown holds them."""
+    redactor: Redactor = NOTHING_SECRET
+    """Cuts the keys and header values of the configuration, of all backends, out of what the backend says."""
     silence: Silence = Silence()
     own_headers: frozenset[str] = frozenset()
     """Lowercase names of the headers that every call carries by configuration: a client's do not replace them."""
@@ -127,6 +128,8 @@ class ActiveConfig:
     policy_header: bytes
     """Header line of every answer: the policy's version."""
     scoring: ScoringRules = ScoringRules()
+    redactor: Redactor = NOTHING_SECRET
+    """Cuts the keys and header values of all backends out of what is shown."""
     cors_origins: frozenset[str] = frozenset()
     """Origins whose web pages may call the router."""
 

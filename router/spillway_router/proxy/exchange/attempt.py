@@ -39,7 +39,7 @@ from spillway_router.providers.openai_compatible import NO_ANSWER
 from spillway_router.providers.output_counts import count_answer
 from spillway_router.providers.streams import MalformedObject, error_text, parse_object, says_overloaded
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
-from spillway_router.proxy.exchange.outcomes import transport_outcome
+from spillway_router.proxy.exchange.outcomes import REPORTED_ERROR, transport_outcome
 from spillway_router.proxy.exchange.passed_headers import PassedHeaders
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.signals.board import TrackedCall
@@ -318,7 +318,7 @@ class UpstreamAttempt:
             model=self._model(outcome),
             started_s=self.sent_s - start_s,
             ended_s=now_s - start_s,
-            outcome=outcome,
+            outcome=outcome.without_text(),
             first_event_s=None if first_event_s is None else first_event_s - start_s,
             charge_nano=self.charge_nano,
             confidence=self.confidence,
@@ -331,7 +331,10 @@ class UpstreamAttempt:
         usage = outcome.usage
         if usage is None and self.received is not None:
             usage = self.received.told
-        return self.backend.model if usage is None or not usage.model else usage.model
+        own = self.backend.model
+        if usage is None or not usage.model or usage.model == own:
+            return own
+        return usage.model if self.route.redactor.cut(usage.model) == usage.model else own
 
     def _learn(self, outcome: Outcome) -> None:
         """Learn from a whole paid answer what the output of others is that are cut off."""
@@ -547,7 +550,8 @@ def judged(attempt: UpstreamAttempt, endpoint: Endpoint, reply: Reply) -> Fetche
         message = error_text(answer)
         aborted = attempt.backend.local and flaw != NO_ANSWER if message is None else says_overloaded(answer)
         kind: OutcomeKind = "overloaded" if aborted else "failed"
-        return FetchedAnswer(Outcome(kind, reply.status, flaw, billed=not aborted), reply.headers)
+        detail, said = (flaw, "") if message is None else (REPORTED_ERROR, flaw)
+        return FetchedAnswer(Outcome(kind, reply.status, detail, said, billed=not aborted), reply.headers)
     usage = provider.usage(endpoint, answer)
     ok = Outcome("ok", reply.status, usage=usage)
     if attempt.hold.stored and (usage is None or not usage.certain):

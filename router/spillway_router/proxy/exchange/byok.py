@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import orjson
-
+from spillway_router.core.redaction import Redactor
 from spillway_router.core.routing.model import Outcome, Refusal, RequestFacts
 from spillway_router.providers.interface import ProviderError
 from spillway_router.proxy.client.replies import naming_headers
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute, Silence
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
-
-HIDDEN = "***"
-"""Takes the place of a key in what is logged or shown."""
 
 
 def byok_route(
@@ -35,24 +31,23 @@ def byok_route(
         pool=reach.pool,
         naming_headers=naming_headers(reach.backend),
         credentials=reach.credentials,
+        redactor=config.redactor,
         silence=Silence() if config.limits.stall_is_set else reach.silence,
     )
 
 
 def redacted(outcome: Outcome, route: BackendRoute) -> Outcome:
-    """The outcome without the key that the call was made with: providers repeat keys in their errors, and outcomes
-    reach logs and clients."""
-    if not outcome.detail and outcome.error is None:
+    """The outcome without the keys of the configuration, and without the key that the call was made with: providers
+    repeat keys in their errors, and outcomes reach clients."""
+    if not outcome.said and outcome.error is None:
         return outcome
-    detail, error = outcome.detail, outcome.error
-    shown = b"" if error is None else orjson.dumps(error)
-    for secret in _secrets(route):
-        detail = detail.replace(secret, HIDDEN)
-        shown = shown.replace(secret.encode("latin-1"), HIDDEN.encode())
-    return replace(outcome, detail=detail, error=orjson.loads(shown) if shown else None)
+    redactor, error = redactor_of(route), outcome.error
+    return replace(outcome, said=redactor.cut(outcome.said), error=None if error is None else redactor.cut_value(error))
 
 
-def _secrets(route: BackendRoute) -> tuple[str, ...]:
+def redactor_of(route: BackendRoute) -> Redactor:
+    """Return what cuts out the keys of the configuration and the caller's own."""
     if not route.credentials:
-        return route.secrets
-    return (*route.secrets, route.credentials.decode("latin-1").partition(": ")[2].strip().removeprefix("Bearer "))
+        return route.redactor
+    own = route.credentials.decode("latin-1").partition(": ")[2].strip().removeprefix("Bearer ")
+    return route.redactor.with_secret(own)

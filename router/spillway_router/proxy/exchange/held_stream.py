@@ -71,7 +71,7 @@ class HeldStream:
         if self.monitor.finished:
             flaw = await relay.finish()
             if flaw is not None:
-                return Outcome("failed", 200, flaw, billed=True)
+                return Outcome("failed", 200, relay.detail(flaw), relay.said(flaw), billed=True)
             await self._judge_whole()
         else:
             attempt.confidence = self.monitor.confidence(calibration(state, attempt))

@@ -12,6 +12,8 @@ from spillway_router.http_client.connection import (
     TransportError,
 )
 
+REPORTED_ERROR = "the upstream reported an error"
+"""What logs and records say of an error that came within an answer."""
 OWN_STATUSES = frozenset({400, 404, 409, 413, 422})
 """Statuses of an upstream's refusal that the client gets as they are."""
 
@@ -31,7 +33,7 @@ def transport_outcome(error: TransportError) -> Outcome:
 def failure_refusal(candidate: Candidate, outcome: Outcome, *, final: bool = True) -> Refusal:
     """The client's error if no backend is asked after this outcome. `final`: its own retry would not help."""
     name = candidate.backend.name
-    detail = f"{name}: {outcome.detail or outcome.kind}"
+    detail = f"{name}: {outcome.said or outcome.detail or outcome.kind}"
     if outcome.kind == "rejected":
         status = outcome.status if outcome.status in OWN_STATUSES else 400
         code = "request_too_large" if status == 413 else "invalid_request"

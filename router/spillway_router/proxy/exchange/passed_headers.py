@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from spillway_router.core.redaction import PIECE, Redactor
 from spillway_router.core.routing.model import Endpoint
 from spillway_router.proxy.client.replies import Lines
 
@@ -55,15 +56,16 @@ def passed_to_backend(endpoint: Endpoint, headers: Mapping[str, str]) -> PassedH
     return tuple(passed)
 
 
-def passed_to_client(headers: Mapping[str, str]) -> Lines:
-    """Header lines of a cloud's answer that go to the client."""
+def passed_to_client(headers: Mapping[str, str], redactor: Redactor) -> Lines:
+    """Header lines of a cloud's answer that go to the client, without secrets."""
     lines: Lines = []
     for name, value in headers.items():
         if (name in RESPONSE_HEADERS or name.startswith(RESPONSE_PREFIXES)) and _SAFE.fullmatch(value):
+            value = redactor.cut(value) if len(value) >= PIECE else value
             lines.append(f"{name}: {value}\r\n".encode("ascii"))
     request_id = next((headers[name] for name in UPSTREAM_REQUEST_IDS if headers.get(name)), "")
     if _SAFE.fullmatch(request_id):
-        lines.append(f"{UPSTREAM_REQUEST_ID}: {request_id}\r\n".encode("ascii"))
+        lines.append(f"{UPSTREAM_REQUEST_ID}: {redactor.cut(request_id)}\r\n".encode("ascii"))
     return lines
 
 

@@ -9,6 +9,7 @@ import orjson
 
 from spillway_router.proxy.client.replies import Lines
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt
+from spillway_router.proxy.exchange.byok import redactor_of
 from spillway_router.proxy.exchange.passed_headers import passed_to_client
 from spillway_router.proxy.exchange.relay import Extension
 from spillway_router.proxy.exchange.state import ExchangeState
@@ -21,7 +22,7 @@ def response_headers(state: ExchangeState, attempt: UpstreamAttempt | None) -> L
         headers.append(attempt.route.naming_headers)
         headers.append(b"x-spillway-decision: %b\r\n" % state.decided.encode())
         if attempt.upstream_headers is not None:
-            headers.extend(passed_to_client(attempt.upstream_headers))
+            headers.extend(passed_to_client(attempt.upstream_headers, redactor_of(attempt.route)))
     if state.reasons:
         headers.append(b"x-spillway-reason: %b\r\n" % ",".join(state.reasons).encode())
     overhead_ms = state.overhead_s() * 1000

@@ -30,6 +30,7 @@ from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE, json_bytes, parse_object
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.exchange.attempt import ReceivedAnswer
+from spillway_router.proxy.exchange.outcomes import REPORTED_ERROR
 from spillway_router.proxy.exchange.upstream_body import with_cost
 from spillway_router.proxy.request.body import edit, spans
 
@@ -221,7 +222,8 @@ class Relay:
                 return Outcome(
                     kind,
                     200,
-                    flaw,
+                    self.detail(flaw),
+                    self.said(flaw),
                     usage=usage,
                     billed=failed and (usage is not None or not reported),
                     doubtful=failed and reported and usage is None,
@@ -234,6 +236,14 @@ class Relay:
             if not too_long and self.events > before:
                 self._response.expect_within(self._stall_s)
         return None
+
+    def detail(self, flaw: str) -> str:
+        """Return what broke the answer in the router's words."""
+        return REPORTED_ERROR if self._monitor.reported else flaw
+
+    def said(self, flaw: str) -> str:
+        """Return what broke the answer in the upstream's words, empty if it told nothing."""
+        return flaw if self._monitor.reported else ""
 
     def opening(self) -> bytes:
         """The bytes that were held until now."""

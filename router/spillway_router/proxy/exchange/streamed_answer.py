@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from spillway_router.core.routing.model import Outcome
+from spillway_router.core.routing.model import Outcome, OutcomeKind
 from spillway_router.http_client.connection import TransportError
 from spillway_router.http_client.pool import Response
 from spillway_router.http_client.types import Reply
@@ -14,6 +14,7 @@ from spillway_router.proxy.client.error_shapes import error_event
 from spillway_router.proxy.client.heartbeat import Heartbeat, Pulse
 from spillway_router.proxy.exchange.active_config import DrainLimits
 from spillway_router.proxy.exchange.attempt import PAGE, UpstreamAttempt, is_page
+from spillway_router.proxy.exchange.byok import redacted
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.exchange.presentation import headers_of_waiting, response_headers, trailing_event
@@ -183,11 +184,13 @@ class StreamAnswer:
         """End a stream that broke after its first byte: one error event, then a clean end."""
         state, attempt, relay = self._state, self._attempt, self._relay
         assert relay is not None
-        outcome = Outcome("timeout" if relay.stalled else "failed", 200, flaw, billed=True)
+        kind: OutcomeKind = "timeout" if relay.stalled else "failed"
+        outcome = redacted(Outcome(kind, 200, relay.detail(flaw), relay.said(flaw), billed=True), attempt.route)
         state.status, state.code = 502, "upstream_interrupted"
         attempt.close(outcome)
         await state.durable()
-        message = f"The answer broke off at {attempt.backend.name}: {flaw}. Send the request again."
+        cause = outcome.said or outcome.detail
+        message = f"The answer broke off at {attempt.backend.name}: {cause}. Send the request again."
         event = error_event(state.facts.endpoint, "upstream_interrupted", message, relay.events)
         state.client.end_stream(event)
         return outcome
@@ -226,7 +229,8 @@ class UnreadStream:
         received = relay.received()
         if received.whole:
             return Outcome("ok", 200, usage=received.usage)
-        return Outcome("failed" if ended else "cancelled", 200, relay.flaw or "", billed=True)
+        flaw = relay.flaw or ""
+        return Outcome("failed" if ended else "cancelled", 200, relay.detail(flaw), relay.said(flaw), billed=True)
 
     def close(self) -> None:
         """Note what arrived, and give the connection back."""

@@ -63,6 +63,7 @@ def unbounded_outcome(refused: Outcome, addition: Addition, backend: Backend) ->
     """Return the outcome at a backend that refuses what bounds the cost under a cap: another one may be asked."""
     detail = (
         f"it refuses the {ADDED_WORDS[addition]} that the router adds, and {NOT_HERE}; set backends[{backend.name}]"
-        f".output_bound_field or .unbounded: hold. It answered: {refused.detail}"
+        ".output_bound_field or .unbounded: hold"
     )
-    return replace(refused, kind="unserved", fault="parameter", detail=detail, error=None)
+    said = f"{detail}. It answered: {refused.said or refused.detail}"
+    return replace(refused, kind="unserved", fault="parameter", detail=detail, said=said, error=None)

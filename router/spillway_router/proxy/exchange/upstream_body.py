@@ -37,7 +37,7 @@ class UpstreamBody:
         """Return what the backend refused if it names something that only the router added; None otherwise."""
         if outcome.kind not in ("rejected", "unserved"):
             return None
-        text = outcome.detail
+        text = outcome.said
         if outcome.error is not None:
             text = f"{text} {outcome.error.get('param')}"
         if self.logprobs_added and "logprobs" in text:
