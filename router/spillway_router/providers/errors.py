@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+MAX_ERROR_BYTES = 1024 * 1024
+"""Most bytes of an error that are read."""
 MOST_BYTES = 16 * 1024
 """Most bytes of an error's further members; where there are more, only its type, code and param are passed on."""
 _NAMED = ("type", "code", "param")

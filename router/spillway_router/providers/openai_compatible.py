@@ -13,7 +13,7 @@ from spillway_router.core.routing.model import Endpoint, Outcome, OutcomeKind
 from spillway_router.core.routing.rate_limits import text_wait_s, wait_s
 from spillway_router.http_client.types import Reply
 from spillway_router.providers.blame import KINDS, ErrorText, load_blame
-from spillway_router.providers.errors import shown_error
+from spillway_router.providers.errors import MAX_ERROR_BYTES, shown_error
 from spillway_router.providers.interface import PATHS, CatalogueEntry, StreamMonitor
 from spillway_router.providers.streams import (
     BAD_FINISH,
@@ -60,7 +60,8 @@ class OpenAICompatible:
             if status == 200:
                 return OK
             return Outcome("failed", status, f"HTTP {status} is not an answer", billed=True)
-        error = _error(reply.body)
+        body = reply.body if len(reply.body) <= MAX_ERROR_BYTES else reply.body[:200]
+        error = _error(body)
         kind, fault = self._kind_and_fault(status, error)
         wait = wait_s(reply.headers, wall_s)
         if wait is None and kind == "rate_limited":
@@ -74,7 +75,7 @@ class OpenAICompatible:
             billed=status in GATEWAY_TIMEOUTS,
             doubtful=kind == "failed" and status != UNAVAILABLE,
             fault=fault,
-            error=shown_error(reply.body) if kind in ("rejected", "unserved") else None,
+            error=shown_error(body) if kind in ("rejected", "unserved") else None,
         )
 
     def _kind_and_fault(self, status: int, error: ErrorText) -> tuple[OutcomeKind, str]:

@@ -119,6 +119,7 @@ class RecordingClient:
         self.status, self.content, self.stream = 0, b"", b""
         self.headers_sent: Lines = []
         self.slow = False
+        self.on_write: Callable[[bytes], None] = lambda _data: None
         self.caught_up = asyncio.Event()
 
     def reply(self, status: int, headers: Lines, body: bytes) -> None:
@@ -137,6 +138,7 @@ class RecordingClient:
         return self.waiting
 
     def write(self, data: bytes) -> None:
+        self.on_write(data)
         self.stream += data
 
     @property

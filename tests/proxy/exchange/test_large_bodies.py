@@ -60,3 +60,11 @@ async def test_a_large_body_with_a_flaw_is_refused_before_it_costs(tmp_path: Pat
             assert reply.status_code == 400
             assert message in reply.json()["error"]["message"]
         assert not upstream.seen
+
+
+async def test_of_a_large_error_only_the_beginning_is_read(tmp_path: Path) -> None:
+    error = Answer.json({"error": {"message": "y" * 2_000_000, "code": "x"}}, status=500)
+    async with FaultUpstream(error) as upstream, routing(settings(cloud(upstream)), tmp_path) as router:
+        reply = await router.chat()
+        assert reply.status_code == 502
+        assert len(reply.content) < 1000

@@ -139,6 +139,36 @@ async def test_a_slow_client_holds_the_upstream_back() -> None:
         assert relayed.client.stream == OPENING
 
 
+async def test_large_events_of_two_streams_end_in_different_turns_of_the_loop() -> None:
+    large = delta({"content": "QUJD" * 200_000})
+    turn, written_in = 0, []
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async with relaying() as one, relaying() as other:
+        counting = asyncio.create_task(count_turns())
+        running = [asyncio.create_task(each.run()) for each in (one, other)]
+        for each in (one, other):
+            each.client.on_write = lambda data: written_in.append(turn) if len(data) > 500_000 else None
+            for packet in (OPENING, large[:400_000], large[400_000:-1]):
+                each.upstream.packet(packet)
+                await asyncio.sleep(0)
+        for each in (one, other):
+            each.upstream.packet(large[-1:])
+        for each in (one, other):
+            each.upstream.packet(TAIL)
+            each.upstream.end()
+        assert await asyncio.gather(*running) == [None, None]
+        counting.cancel()
+        assert one.client.stream == other.client.stream == OPENING + large
+        assert one.tail() == other.tail() == TAIL
+        assert len(set(written_in)) == len(written_in) == 2
+
+
 async def test_a_missing_done_is_no_failure_at_the_end_of_the_body() -> None:
     async with relaying() as relayed:
         relayed.upstream.packet(OPENING + WORD.events[3])

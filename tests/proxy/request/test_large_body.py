@@ -16,7 +16,16 @@ from tests.proxy.request.json_texts import NAMES, TEXT, WRITERS
 from spillway_router.proxy.request import large_body
 from spillway_router.proxy.request.body import Spans, edit, load, spans
 from spillway_router.proxy.request.errors import RefusedError
-from spillway_router.proxy.request.large_body import HEAD, LARGE, SLICE, LargeBody, Reading, read_body
+from spillway_router.proxy.request.large_body import (
+    HEAD,
+    LARGE,
+    LARGE_ANSWER,
+    SLICE,
+    LargeBody,
+    Reading,
+    read_answer,
+    read_body,
+)
 
 BASE64 = "data:image/png;base64," + "iVBORw0KGgoAAAANSUhEUgAA" * 2000
 LONG = st.builds(lambda text, times: text * times, TEXT, st.integers(0, 60)) | st.just(BASE64)
@@ -182,3 +191,64 @@ async def test_a_step_scans_no_more_than_a_slice(monkeypatch: pytest.MonkeyPatch
     for body in BODIES.values():
         await read_body(body)
     assert max(scanned) <= SLICE
+
+
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    vector=st.lists(NUMBERS, min_size=1, max_size=60),
+    indent=st.sampled_from([None, 1]),
+    slice_bytes=st.integers(40, 90),
+)
+def test_of_a_list_of_numbers_the_first_and_the_last_are_read(
+    vector: list[float], indent: int | None, slice_bytes: int
+) -> None:
+    answer = {"data": [{"embedding": vector}, {"embedding": vector[::-1]}], "usage": {"prompt_tokens": 7}}
+    work = Reading(json.dumps(answer, indent=indent).encode(), slice_bytes=slice_bytes, is_answer=True)
+    for _ in work.steps():
+        pass
+    read, whole = work.result, orjson.loads(json.dumps(answer))
+    assert read["usage"] == whole["usage"]
+    for ours, theirs in zip(read["data"], whole["data"], strict=True):
+        assert (ours["embedding"][0], ours["embedding"][-1]) == (theirs["embedding"][0], theirs["embedding"][-1])
+
+
+def answer_of(content: str) -> bytes:
+    return orjson.dumps({"choices": [{"message": {"content": content}}], "usage": {"prompt_tokens": 3}})
+
+
+ANSWERS = {
+    "a picture": answer_of("QUJD" * (1 << 20)),
+    "embeddings": orjson.dumps(
+        {"data": [{"embedding": [0.1234567890123] * 1536}] * 200, "usage": {"prompt_tokens": 3}}
+    ),
+    "a duplicate key": b'{"usage":{"prompt_tokens":0},"a":"%b","usage":{"prompt_tokens":3}}' % (b"x" * LARGE_ANSWER),
+    "tiny values": b'{"a":[%b1],"usage":{"prompt_tokens":3}}' % (b'"",' * (1 << 20)),
+    "half a character": answer_of("x" * LARGE_ANSWER).replace(b'":"xx', b'":"\\ud83d'),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_a_large_answer_is_read_whatever_it_holds(name: str) -> None:
+    assert len(ANSWERS[name]) > LARGE_ANSWER
+    answer = await read_answer(ANSWERS[name])
+    assert isinstance(answer, dict)
+    assert answer["usage"] == {"prompt_tokens": 3}
+
+
+async def test_a_large_answer_that_is_no_json_says_so() -> None:
+    answer = await read_answer(ANSWERS["a picture"][:-1])
+    assert not isinstance(answer, dict)
+    assert answer.flaw.startswith("bad JSON")
+
+
+@pytest.mark.parametrize("name", ["a picture", "embeddings"])
+async def test_others_get_a_turn_while_a_large_answer_is_read(name: str) -> None:
+    reading_answer = asyncio.create_task(read_answer(ANSWERS[name]))
+    turns = 0
+    while not reading_answer.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= len(ANSWERS[name]) // SLICE

@@ -142,8 +142,12 @@ class HttpClientConnection(Client):
 
     def write(self, data: bytes) -> None:
         """Send part of a stream. Check `paused` before the next."""
-        if not self.disconnected:
+        if self.disconnected:
+            return
+        if len(data) < _LARGE or not self.chunked:
             self._transport.write(self._framed(data))
+        else:  # not copied into a frame
+            self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
 
     @property
     def paused(self) -> bool:

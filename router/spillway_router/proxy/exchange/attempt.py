@@ -37,11 +37,12 @@ from spillway_router.ledger.entries import Status
 from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
 from spillway_router.providers.openai_compatible import NO_ANSWER
 from spillway_router.providers.output_counts import count_answer
-from spillway_router.providers.streams import MalformedObject, error_text, parse_object, says_overloaded
+from spillway_router.providers.streams import MalformedObject, error_text, says_overloaded
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
 from spillway_router.proxy.exchange.outcomes import REPORTED_ERROR, transport_outcome
 from spillway_router.proxy.exchange.passed_headers import PassedHeaders
 from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.request.large_body import read_answer
 from spillway_router.signals.board import TrackedCall
 
 USUAL_TOKENS_PER_S = 100
@@ -530,10 +531,10 @@ async def fetch_whole(
     except TransportError as error:
         return FetchedAnswer(transport_outcome(error))
     attempt.end_wait()
-    return judged(attempt, endpoint, reply)
+    return await judged(attempt, endpoint, reply)
 
 
-def judged(attempt: UpstreamAttempt, endpoint: Endpoint, reply: Reply) -> FetchedAnswer:
+async def judged(attempt: UpstreamAttempt, endpoint: Endpoint, reply: Reply) -> FetchedAnswer:
     """Return how a whole answer came, by its status and its body."""
     provider = attempt.route.provider
     outcome = provider.outcome(reply, attempt.services.wall())
@@ -541,7 +542,7 @@ def judged(attempt: UpstreamAttempt, endpoint: Endpoint, reply: Reply) -> Fetche
         return FetchedAnswer(outcome, reply.headers)
     if is_page(reply.headers):
         return FetchedAnswer(PAGE, reply.headers)
-    answer = parse_object(reply.body)
+    answer = await read_answer(reply.body)
     if isinstance(answer, MalformedObject):
         return FetchedAnswer(Outcome("failed", reply.status, answer.flaw, billed=True), reply.headers)
     flaw = provider.flaw(endpoint, answer)

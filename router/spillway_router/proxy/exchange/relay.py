@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spillway_router.aio.loop_lock import LoopLock
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import Usage, usd
 from spillway_router.core.routing.model import Outcome, OutcomeKind
@@ -34,6 +35,8 @@ from spillway_router.proxy.exchange.outcomes import REPORTED_ERROR
 from spillway_router.proxy.exchange.upstream_body import with_cost
 from spillway_router.proxy.request.body import edit, spans
 
+LARGE_EVENTS = LoopLock()
+"""Held while an event of several MB is judged."""
 LATE_USAGE_S = 0.5
 """How long usage may take after [DONE], where none came before it."""
 TAIL_S = 5.0
@@ -162,7 +165,7 @@ class Relay:
             if not data:
                 self._take_rest()
                 break
-            self._take(data)
+            await self._take_in_turn(data)
             self.tail = HeldEvents([])  # nobody gets it
             size += len(data)
             if self.events > before:
@@ -207,7 +210,7 @@ class Relay:
         while not self._monitor.finished and not enough():
             before = self.events
             data = await self._response.read()
-            good = self._take(data) if data else self._take_rest()
+            good = (await self._take_in_turn(data)) if data else self._take_rest()
             if not data and self.events == before and self.flaw is None:
                 self._upstream_ended = True
                 missing = self._monitor.missing() or "the stream ended without content"
@@ -257,7 +260,10 @@ class Relay:
             if client.paused:
                 await client.drain()
             try:
-                more = await self._response.stream_to(self._forward)
+                if self._decoder.holds_large:
+                    more = await self._forward_large(client)
+                else:
+                    more = await self._response.stream_to(self._forward)
             except TransportError as error:
                 self.stalled = isinstance(error, StallError)
                 return str(error)
@@ -288,7 +294,19 @@ class Relay:
             return False
         if self.events > before:
             self._response.expect_within(self._stall_s)
-        return self.flaw is None and not self._monitor.finished and not client.paused
+        ready = self.flaw is None and not self._monitor.finished and not client.paused
+        return ready and not self._decoder.holds_large
+
+    async def _forward_large(self, client: Client) -> bool:
+        """Pass on the next bytes of an event of several MB; return whether there were any."""
+        before = self.events
+        data = await self._response.read()
+        good = await self._take_in_turn(data)
+        if good:
+            client.write(good)
+        if self.events > before:
+            self._response.expect_within(self._stall_s)
+        return bool(data)
 
     def _forward_rest(self, client: Client) -> bool:
         """Pass on an event that lacks only its blank line; return whether there was one."""
@@ -363,7 +381,7 @@ class Relay:
             except TransportError as error:
                 return str(error)
             ended = not data
-            good = self._take_rest() if ended else self._take(data)
+            good = self._take_rest() if ended else await self._take_in_turn(data)
             if good and client is not None:
                 client.write(good)
             elif good:
@@ -398,6 +416,18 @@ class Relay:
         if self.events == before or (self.flaw is not None and not self._upstream_reported_error):
             self.flaw = "the stream ended inside an event"
             return b""
+        return good
+
+    async def _take_in_turn(self, data: bytes) -> bytes:
+        """Take bytes. If they may end an event of several MB, no other stream ends one in the same turn of the loop:
+        each takes tens of milliseconds."""
+        if not self._decoder.holds_large:
+            return self._take(data)
+        async with LARGE_EVENTS.lock():
+            before = self.events
+            good = self._take(data)
+            if self.events > before:
+                await asyncio.sleep(0)
         return good
 
     def _take(self, data: bytes) -> bytes:

@@ -8,6 +8,7 @@ from spillway_router.core.routing.model import Outcome, OutcomeKind
 from spillway_router.http_client.connection import TransportError
 from spillway_router.http_client.pool import Response
 from spillway_router.http_client.types import Reply
+from spillway_router.providers.errors import MAX_ERROR_BYTES
 from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.streams import DONE, ResponsesMonitor
 from spillway_router.proxy.client.error_shapes import error_event
@@ -24,7 +25,6 @@ from spillway_router.proxy.exchange.stored_context import remember_response
 from spillway_router.proxy.exchange.upstream_body import UpstreamBody
 from spillway_router.proxy.memory.refused_additions import Addition
 
-MAX_ERROR_BYTES = 1024 * 1024
 FIRST_BYTE_S = 14.0
 """When a client that waits for the first content gets a comment: a byte at least every 15 s."""
 ANSWER_STARTED = Outcome("ok", 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
@@ -16,7 +17,7 @@ from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.memory.refused_additions import NOTHING, Addition
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.items import limit_of, tool_item
-from spillway_router.proxy.request.large_body import spans_of
+from spillway_router.proxy.request.large_body import LargeBody, spans_of
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -224,7 +225,7 @@ def with_cost(data: bytes, answer: dict[str, object], cost_usd: float) -> bytes:
     if data.endswith(b"}}") and usage and "cost" not in usage and next(reversed(answer)) == "usage":
         # The last two braces end the usage and the answer, so nothing has to be walked to find them.
         return b'%b,"cost":%b}}' % (data[:-2], json_bytes(cost_usd))
-    _, start, end = wire.spans(data)["usage"]
+    _, start, end = (spans_of(answer) or wire.spans(data))["usage"]
     inner = data[start:end]
     return data[:start] + wire.edit(inner, usage.keys(), {"cost": cost_usd}, known_spans=wire.spans(inner)) + data[end:]
 
@@ -232,7 +233,7 @@ def with_cost(data: bytes, answer: dict[str, object], cost_usd: float) -> bytes:
 def without_logprobs(answer: dict[str, object], raw: bytes) -> bytes:
     """Serialise a whole answer without the logprobs that only the router asked for. Changes `answer`, which was parsed
     from `raw`."""
-    answer = exact(raw, answer)
+    answer = json.loads(raw) if isinstance(answer, LargeBody) else exact(raw, answer)
     choices = answer.get("choices")
     if isinstance(choices, list):
         for choice in choices:

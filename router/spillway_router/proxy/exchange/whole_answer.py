@@ -128,7 +128,7 @@ class UnreadWhole:
         attempt = self._attempt
         most_bytes = min(limits.most_bytes, self._limit_bytes)
         reply = await attempt.route.pool.rest_of_call(attempt.pending, limits.within_s, most_bytes)
-        return judged(attempt, attempt.hold.facts.endpoint, reply).outcome
+        return (await judged(attempt, attempt.hold.facts.endpoint, reply)).outcome
 
     def close(self) -> None:
         """Close the connection if nobody read on."""
