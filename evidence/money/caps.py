@@ -58,10 +58,11 @@ class CapWatch:
         if freed or key in self.open:
             self.open.discard(key)
             self.above_bound += entry.amount_nano > freed
+        kept = entry.reserved_nano if entry.kind == "charged" else -entry.reserved_nano
         if entry.at_most_nano:
             for cap in cap_keys(hold):
-                self.unsure[cap] += entry.at_most_nano - entry.estimated_nano
-        self._move(hold, entry.amount_nano - freed)
+                self.unsure[cap] += entry.at_most_nano - entry.estimated_nano - kept
+        self._move(hold, entry.amount_nano + kept - freed)
 
     def bill(self, lines: Iterable[tuple[str, str, int]]) -> None:
         """Take lines of the provider's bill; the rows of their calls must have been taken before."""

@@ -257,7 +257,7 @@ class Accounts:
                         bound_nano=hold.bound_nano,
                     )
                 )
-            self._move(hold, reserved_nano=-hold.bound_nano, spent_nano=charge_nano)
+            self._move(hold, reserved_nano=entry.reserved_nano - hold.bound_nano, spent_nano=charge_nano)
             return charge_nano, self._close(entry, hold)
         try:
             return charge_nano, self._writer.submit((entry,), on_failure=self._count_lost)

@@ -7,9 +7,11 @@ The kinds, and what they mean for balances:
 
     reserved   a hold of `reserved_nano` before a paid call leaves; open until charged or released
     charged    the attempt is over: `amount_nano` is its charge (0 on local backends and with the client's own key),
-               `gpu_us` its work share on a local backend; closes the hold of the same attempt
+               `gpu_us` its work share on a local backend; closes the hold of the same attempt, but for `reserved_nano`,
+               which budgets go on holding until an estimated cost is known
     released   the attempt cost nothing (it was never sent, or refused); closes the hold
-    adjusted   a later correction: `amount_nano` and all counts are signed differences
+    adjusted   a later correction: `amount_nano` and all counts are signed differences, `reserved_nano` is what the
+               charge kept and is given back now
     gpu_hour   rented time: `amount_nano` is the fixed cost of a span that starts at `ts`, `gpu_us` the GPU time in it
                (length x number of GPUs); see rentals/books.py
     fixed      another fixed cost, such as a disk: `amount_nano` is the cost of a span that starts at `ts`; see

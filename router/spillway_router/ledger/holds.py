@@ -89,6 +89,9 @@ class AttemptResult:
     """From sending to the end; a price per second is multiplied by it."""
     estimated: bool = False
     """Whether the usage is an estimate. The attempt may then have cost as much as its whole bound."""
+    keeps_bound: bool = False
+    """Whether budgets go on holding what an estimate leaves of the bound, until the cost is known: the client left, and
+    the provider may have gone on."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -199,8 +202,8 @@ class _Charge:
     """The charge of a billed attempt, and what it was computed from.
 
     `usage` has the uses of tools by the names of their fees. `at_most_nano` is above 0 if the charge is not known for
-    sure; `status_unknown` says that nobody knows it at all, or that it is above the bound, so that somebody must look
-    at it.
+    sure, `kept_nano` is what budgets go on holding then; `status_unknown` says that nobody knows it at all, or that it
+    is above the bound, so that somebody must look at it.
     """
 
     nano: int
@@ -208,6 +211,7 @@ class _Charge:
     tariff_ref: str
     billed_us: int = 0
     at_most_nano: int = 0
+    kept_nano: int = 0
     status_unknown: bool = False
 
 
@@ -224,6 +228,7 @@ def _with_bill(entry: Entry, charge: _Charge) -> Entry:
         billed_us=charge.billed_us,
         media_tokens=counts_text(usage.media),
         calls=counts_text(usage.calls),
+        reserved_nano=charge.kept_nano,
         estimated_nano=charge.nano if charge.at_most_nano else 0,
         at_most_nano=charge.at_most_nano,
     )
@@ -277,7 +282,8 @@ def _charge(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResult) -
     if nano > hold.bound_nano or (nano and not is_known):
         return _unsure(hold, charge)
     if result.estimated:
-        return replace(charge, at_most_nano=hold.bound_nano)
+        kept_nano = hold.bound_nano - nano if result.keeps_bound else 0
+        return replace(charge, at_most_nano=hold.bound_nano, kept_nano=kept_nano)
     return charge
 
 

@@ -87,7 +87,10 @@ class AttemptRows(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """What attempts of one backend, key, tier and user spent in one hour (counted since the epoch), in nano-dollars."""
+    """What attempts of one backend, key, tier and user spent in one hour (counted since the epoch), in nano-dollars.
+
+    `kept_nano` is what budgets hold of them although they are closed, because their cost is an estimate.
+    """
 
     hour: int
     backend: str
@@ -95,6 +98,7 @@ class Spent(NamedTuple):
     tier: str
     user_id: str
     nano: int
+    kept_nano: int = 0
 
 
 OpenHoldRow = tuple[int, int, str, str, str, str, str]

@@ -46,6 +46,7 @@ def corrected(closing: Entry, bound_nano: int) -> Entry:
     return closing._replace(
         kind="adjusted",
         status="unknown",
+        reserved_nano=0,  # the charge of the bound kept nothing
         amount_nano=closing.amount_nano - bound_nano,
         estimated_nano=closing.estimated_nano - bound_nano,
         at_most_nano=closing.at_most_nano - bound_nano,

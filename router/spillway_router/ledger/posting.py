@@ -5,9 +5,11 @@ to store. Balances exist for the scopes all, backend:NAME, key:ID, tier:NAME and
 
     reserved   adds `reserved_nano` to the reserved money in the periods of its `ts`, and opens the attempt's hold
     charged    releases the hold in the periods in which it was taken and spends `amount_nano` in the same periods;
-               without a hold it spends in the periods of its own `ts`
+               without a hold it spends in the periods of its own `ts`. Of a call whose cost is an estimate,
+               `reserved_nano` stays reserved
     released   releases the hold
-    adjusted   spends `amount_nano` (signed) in the periods of the attempt's reserved entry, else of its own `ts`
+    adjusted   spends `amount_nano` (signed) in the periods of the attempt's reserved entry, else of its own `ts`, and
+               gives back the `reserved_nano` that the charge kept
 
 Rows of fixed cost (entries.FIXED) belong to no budget. A local row without a price and an amount can neither
 open nor close a hold: `is_plain` recognises such rows, which need no posting.
@@ -159,15 +161,15 @@ class Posting:
         if entry.kind == "adjusted":
             new_hold = self.opened.get(key)
             ts = new_hold.ts if new_hold is not None else self._stored.reserved_ts.get(key, entry.ts)
-            self._add(entry, ts, entry.amount_nano, 0)
+            self._add(entry, ts, entry.amount_nano, -entry.reserved_nano)
             return
         open_hold = self.opened.get(key) or self._stored.holds.get(key)
         self.closed.add(key)
         if open_hold is None:
-            self._add(entry, entry.ts, entry.amount_nano, 0)
+            self._add(entry, entry.ts, entry.amount_nano, entry.reserved_nano)
             return
         self._add(open_hold, open_hold.ts, 0, -open_hold.reserved_nano)
-        self._add(entry, open_hold.ts, entry.amount_nano, 0)
+        self._add(entry, open_hold.ts, entry.amount_nano, entry.reserved_nano)
 
     def _add(self, whose: Entry | OpenHold, ts: int, spent_nano: int, reserved_nano: int) -> None:
         group = (whose.backend, whose.key_id, whose.tier, whose.user_id, ts // _HOUR_MS)

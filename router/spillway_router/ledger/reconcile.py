@@ -82,7 +82,7 @@ def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int, *, force: bool) -> t
         kind="adjusted",
         ts=now_ms,
         amount_nano=difference_nano,
-        reserved_nano=0,
+        reserved_nano=closing.reserved_nano,
         prompt_tokens=0,
         completion_tokens=0,
         cached_tokens=0,

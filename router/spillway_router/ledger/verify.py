@@ -256,7 +256,9 @@ _Kept = dict[str, tuple[int, int]]
 
 def _check_balances(checks: Checks, holds: dict[HoldKey, OpenHold], faults: _Faults) -> None:
     """Compare the balances with the rows, hour by hour, so that there are never more than a day's in memory."""
-    moves = heapq.merge(_held(holds), ((move, 0) for move in checks.spent()), key=lambda move: move[0].hour)
+    moves = heapq.merge(
+        _held(holds), ((move, move.kept_nano) for move in checks.spent()), key=lambda move: move[0].hour
+    )
     by_hour = ((hour, 0, list(group)) for hour, group in groupby(moves, key=lambda move: move[0].hour))
     stored = ((hour, 1, list(group)) for hour, group in groupby(checks.short_balances(), key=_hour_of))
     adder = _Adder(faults)

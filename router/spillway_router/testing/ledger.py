@@ -310,12 +310,14 @@ class _MemoryChecks(Checks):
         return (request_id for request_id, count in sorted(answered.items()) if count > 1)
 
     def spent(self) -> Iterator[Spent]:
-        sums: dict[tuple[int, str, str, str, str], int] = defaultdict(int)
+        sums: dict[tuple[int, str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
         for e in self._entries:
-            if e.kind in ("charged", "adjusted") and e.amount_nano:
+            if e.kind in ("charged", "adjusted") and (e.amount_nano or e.reserved_nano):
                 booked_ms = self._reserved_ts.get((e.request_id, e.attempt_no), e.ts)
-                sums[booked_ms // 3_600_000, e.backend, e.key_id, e.tier, e.user_id] += e.amount_nano
-        return (Spent._make((*key, nano)) for key, nano in sorted(sums.items()))
+                moved = sums[booked_ms // 3_600_000, e.backend, e.key_id, e.tier, e.user_id]
+                moved[0] += e.amount_nano
+                moved[1] += e.reserved_nano if e.kind == "charged" else -e.reserved_nano
+        return (Spent._make((*key, *moved)) for key, moved in sorted(sums.items()))
 
     def short_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
         short = [item for item in self._stored() if item[0][1] != "month"]

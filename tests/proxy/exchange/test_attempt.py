@@ -189,7 +189,9 @@ async def test_however_attempts_end_their_charges_keep_to_their_bounds_and_the_b
         assert all(0 <= row.amount_nano <= bound_nano for row in closings)
         assert all(row.at_most_nano in (0, bound_nano) and row.status != "unknown" for row in closings)
         assert all(row.estimated_nano == (row.amount_nano if row.at_most_nano else 0) for row in closings)
-        assert stage.ledger.balance("all", "day", _day_of(rows[0])) == Balance(sum(r.amount_nano for r in closings), 0)
+        assert stage.ledger.balance("all", "day", _day_of(rows[0])) == Balance(
+            sum(r.amount_nano for r in closings), sum(r.reserved_nano for r in closings)
+        )
         # All of them belong to one request here, which no real one has more than one answer for.
         assert {fault.rule for fault in verify(stage.ledger).faults} == {"answers"}
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from tests.proxy.helpers import asking
 
+from spillway_router.core.money.budget import period_start
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.reconcile import BilledAttempt, reconcile
 from spillway_router.ledger.verify import verify
 from spillway_router.testing import Answer, Arrival, FaultUpstream, openai_wire
 from spillway_router.testing.harness import LIMIT_S, Router, cloud, local, routing, settings
@@ -340,3 +342,35 @@ async def test_a_budget_gets_back_what_an_answer_did_not_cost(tmp_path: Path) ->
             await settled(router, request_id)
         upstream.answer = replace(WHOLE)
         assert (await router.chat(FEW)).status_code == 200
+
+
+async def test_clients_that_leave_cannot_spend_more_than_a_budget(tmp_path: Path) -> None:
+    """Nobody knows whether the provider went on, so the budget holds what each answer can have cost."""
+    upstream = FaultUpstream(Answer.stream(OPENING, end="hang"))
+    more = 'budgets: [{scope: all, period: month, limit_usd: "0.002"}]\n'
+    async with upstream, routing(settings(cloud(upstream), more=more), tmp_path) as router:
+        rows: list[Entry] = []
+        while not rows or (len(rows) + 1) * rows[0].at_most_nano <= 2_000_000:
+            async with left(router, upstream, {"stream": True}, b"alpha") as (request_id, _):
+                rows.append(await settled(router, request_id))
+        refused = await router.chat(FEW)
+        assert refused.status_code == 402
+        assert len(rows) > 2
+        assert all(row.amount_nano + row.reserved_nano == row.at_most_nano for row in rows)
+        taken = router.ledger.balance("all", "month", period_start("month", rows[0].ts // 1000) * 1000)
+        assert taken.spent_nano == sum(row.amount_nano for row in rows)
+        assert taken.spent_nano + taken.reserved_nano == sum(row.at_most_nano for row in rows)
+        bills = [BilledAttempt(row.request_id, row.attempt_no, row.amount_nano + 1) for row in rows]
+        assert {each.outcome for each in reconcile(router.ledger, bills, rows[-1].ts)} == {"adjusted"}
+        now_known = router.ledger.balance("all", "month", period_start("month", rows[0].ts // 1000) * 1000)
+        assert (now_known.spent_nano, now_known.reserved_nano) == (sum(bill.cost_nano for bill in bills), 0)
+        assert verify(router.ledger).holds
+
+
+async def test_a_budget_holds_nothing_for_an_answer_that_a_provider_stops(tmp_path: Path) -> None:
+    upstream = FaultUpstream(Answer.stream(OPENING, end="hang"))
+    async with upstream, routing(settings(stopping(upstream)), tmp_path) as router:
+        async with left(router, upstream, {"stream": True}, b"alpha") as (request_id, _):
+            row = await settled(router, request_id)
+        assert (row.reserved_nano, row.at_most_nano > row.amount_nano > 0) == (0, True)
+        assert verify(router.ledger).holds

@@ -200,6 +200,10 @@ class Backend:
         """Return whether the provider goes on generating, and bills all of it, when the connection closes."""
         return (self.on_disconnect if stream else self.on_disconnect_whole) == "continues"
 
+    def may_go_on(self, *, stream: bool) -> bool:
+        """Return whether nothing says that the provider stops, and stops billing, when the connection closes."""
+        return (self.on_disconnect if stream else self.on_disconnect_whole) != "stops"
+
 
 @fast_frozen(frozen=True, slots=True)
 class BackendSignals:

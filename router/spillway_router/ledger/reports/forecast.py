@@ -21,8 +21,8 @@ def outlook(ledger: Ledger, now_ms: int, budget_nano: int | None) -> ForecastRow
     cloud_nano = {}
     while day <= today:
         balance = ledger.balance("all", "day", start_of(day))
-        if balance.spent_nano or balance.reserved_nano:
-            cloud_nano[day] = balance.spent_nano + balance.reserved_nano
+        if balance.spent_nano:  # what is held is a bound, and mostly given back
+            cloud_nano[day] = balance.spent_nano
         day += timedelta(days=1)
     month_ms, after_ms = start_of(first), start_of(after)
     first_cost_ms = _first_hour_ms(ledger, min(cloud_nano)) if cloud_nano else now_ms

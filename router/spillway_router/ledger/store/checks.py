@@ -56,10 +56,11 @@ ANSWERED_TWICE = (
     f" AND other.status IN ({_ANSWERED})) ORDER BY request_id"
 )
 
-# What the attempts of an hour, backend, key, tier and user spent, in the order of the days.
+# What the attempts of an hour, backend, key, tier and user spent and still hold, in the order of the days.
 SPENT = (
-    f"SELECT ({BOOKED_MS}) / {HOUR_MS} AS hour, backend, key_id, tier, user_id, sum(amount_nano) FROM entries AS row"  # noqa: S608
-    f" WHERE kind IN ('charged', 'adjusted') AND amount_nano <> 0"
+    f"SELECT ({BOOKED_MS}) / {HOUR_MS} AS hour, backend, key_id, tier, user_id, sum(amount_nano),"  # noqa: S608
+    " sum(CASE kind WHEN 'charged' THEN reserved_nano ELSE -reserved_nano END) FROM entries AS row"
+    f" WHERE kind IN ('charged', 'adjusted') AND (amount_nano <> 0 OR reserved_nano <> 0)"
     f" GROUP BY ({BOOKED_MS}) / {HOUR_MS}, backend, key_id, tier, user_id ORDER BY 1"
 )
 
@@ -128,8 +129,8 @@ class SqlChecks(Checks):
         return (row[0] for row in self._query(ANSWERED_TWICE))
 
     def spent(self) -> Iterator[Spent]:
-        for *whose, nano in self._query(SPENT):
-            yield Spent._make((*whose, int(nano)))
+        for *whose, nano, kept_nano in self._query(SPENT):
+            yield Spent._make((*whose, int(nano), int(kept_nano)))
 
     def short_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
         return (((row[0], row[1], row[2]), Balance(*row[3:])) for row in self._query(SHORT_BALANCES))

@@ -306,10 +306,21 @@ class UpstreamAttempt:
             self.confidence,
             seconds=now_s - self.sent_s,
             estimated=estimated,
+            keeps_bound=estimated and self._left_going(outcome),
         )
         self.charge_nano, self.ledger_row = self.services.accounts.settle(self.hold, self.route.backend, result)
         record = self._record_of(outcome, now_s)
         return replace(record, at_most_nano=self.hold.bound_nano) if estimated else record
+
+    def _left_going(self, outcome: Outcome) -> bool:
+        """Return whether we hung up on an answer that the provider may have gone on with."""
+        return self._hung_up(outcome) and self.backend.may_go_on(stream=self.streamed)
+
+    def _hung_up(self, outcome: Outcome) -> bool:
+        """Return whether the connection was closed by us before the whole answer had come."""
+        if self.received is not None and self.received.whole:
+            return False
+        return outcome.kind in ("cancelled", "timeout") and (not outcome.status or self.streamed)
 
     def _record_of(self, outcome: Outcome, now_s: float) -> Attempt:
         backend, start_s, first_event_s = self.route.backend, self._request_started_s, self.first_event_s
@@ -414,8 +425,8 @@ class UpstreamAttempt:
         end."""
         facts, backend, received = self.hold.facts, self.route.backend, self.received
         whole = outcome.kind == "ok" or (received is not None and received.whole)
-        hung_up = outcome.kind in ("cancelled", "timeout") and (not outcome.status or self.streamed)
-        goes_on = hung_up and not whole and backend.goes_on(stream=self.streamed)
+        hung_up = self._hung_up(outcome)
+        goes_on = hung_up and backend.goes_on(stream=self.streamed)
         unseen = not self.streamed and not whole and (hung_up or outcome.status == 200)
         waited_s = now_s - self.sent_s
         costs = item_costs(facts, backend)
