@@ -534,6 +534,8 @@ def request_limits(settings: Settings) -> Limits:
             within_s=part.drain_s,
             stop_s=part.drain_stop_s,
         ),
+        write_stall_s=part.write_stall_s,
+        connections_per_address=part.connections_per_address,
     )
 
 

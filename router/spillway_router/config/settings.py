@@ -590,6 +590,8 @@ class LimitsPart(_Part):
     drain_mb: float = Field(16, gt=0, le=1024)
     drain_s: float = Field(120, gt=0)
     drain_stop_s: float = Field(5, ge=0, le=10)
+    write_stall_s: float = Field(30, gt=0)
+    connections_per_address: int = Field(1024, ge=0)
 
 
 class Settings(_Part):

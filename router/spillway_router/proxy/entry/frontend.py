@@ -4,13 +4,14 @@ uvicorn serves the control API through ASGI as usual. A request to an inference 
 messages and events per request cost as much as the rest of the router (decisions/0007). The frontend collects its
 body, one task answers it, and a lost connection cancels that task.
 
-    head   Host, number of requests in progress, key, content type and length are checked before any of the body is
-           stored; after a refusal the rest of the body is discarded
+    head   bounded in bytes, lines and time. Host, number of requests in progress, key, content type and length are
+           checked before any of the body is stored; after a refusal the rest of the body is discarded
     body   collected up to its size limit; it must be complete within `body_s` seconds
     turn   answers leave in the order of their requests; a pipelined request waits for the answers before its own
     out    whole answers leave through the outbox; whatever bypasses it, or closes the connection, flushes it first
     eof    a client that only ended its own sending gets its answers; one that left is told from it by a few bytes that
            HTTP lets clients ignore, which a closed socket answers with a reset
+    read   a client that does not read its answer is cut off after `write_stall_s` seconds, and its place is free
     idle   a connection without a request in progress closes after the keep-alive timeout. There is one timer per
            connection, not one per request
 """
@@ -26,7 +27,6 @@ from functools import partial
 from typing import Any, cast
 
 import httptools
-import orjson
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -34,9 +34,9 @@ from uvicorn.server import ServerState
 from spillway_router.aio.outbox import Outbox
 from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.routing.model import Refusal
-from spillway_router.proxy.client.error_shapes import error_body
 from spillway_router.proxy.client.http_client_connection import WAITING, HttpClientConnection
-from spillway_router.proxy.client.replies import request_id_lines
+from spillway_router.proxy.client.replies import STATUS_LINES, refusal_reply, request_id_lines
+from spillway_router.proxy.entry.connections import ConnectionCounts, counted_address
 from spillway_router.proxy.entry.cors import cors_lines
 from spillway_router.proxy.entry.targets import ROUTES, inference_path, origin_form
 from spillway_router.proxy.entry.upgrade import AfterKnownHead, framing_head
@@ -49,8 +49,18 @@ from spillway_router.proxy.request.errors import RefusedError
 
 MAX_PIPELINED = 8
 """Requests that may wait on one connection for the answers before theirs; then reading from it pauses."""
-FIRST_HEAD_S = 30.0
-"""How long a new connection may take to send its first request head."""
+HEAD_S = 30.0
+"""How long a connection may take to send a request head."""
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 256
+MAX_TARGET_BYTES = 16 * 1024
+"""Bytes of a request's path and query."""
+FRAMING_FACTOR = 16
+"""Bytes of chunk framing and trailers per byte of a body, beyond `MAX_HEAD_BYTES`: those of chunks of one byte."""
+LEAST_READ_BYTES = 16 * 1024
+"""What a client must read within `write_stall_s` seconds while more than the transport's buffer waits for it."""
+MOST_DISCARDED_BYTES = 1024 * 1024
+"""What is read and discarded after a head was refused, so that its sender gets the refusal."""
 LINGER_S = 5.0
 """How long the rest of a refused body is read before its connection closes."""
 COLLECTED_BYTES = 256 * 1024
@@ -68,13 +78,14 @@ _Headers = list[tuple[bytes, bytes]]
 class FrontendState:
     """What all connections share: the services, the outbox and the number of inference requests in progress."""
 
-    __slots__ = ("_valid_hosts", "bodies", "in_flight", "outbox", "services")
+    __slots__ = ("_valid_hosts", "bodies", "connections", "in_flight", "outbox", "services")
 
     def __init__(self, services: Services) -> None:
         self.services = services
         self.outbox = Outbox(services.loop)
         self.in_flight = 0
         self.bodies = services.bodies
+        self.connections = ConnectionCounts()
         self._valid_hosts: set[str] = set()
 
     def host_flaw(self, headers: Mapping[str, str]) -> Refusal | None:
@@ -132,6 +143,8 @@ class IncomingRequest(HttpClientConnection):
         """
         if self.body_complete:
             self._transport.close()
+            if self._transport.get_write_buffer_size():  # it would stay for as long as the client does not read
+                asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
             return
         self._outbox.flush()
         self._transport.write_eof()
@@ -170,12 +183,30 @@ class FrontendConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.state = state
+        self.url = b""
         self.answering: IncomingRequest | None = None
         """The request whose turn it is, or whose turn was last."""
         self.idle_since_s: float | None = None
         """When the last answer ended (loop time); None while a request is in progress."""
         self.known_head = b""
         """Framing of a request whose parser stopped at its head; its body is still to be read (upgrade.py)."""
+        self.address = ""
+        """Whose connection it is, where connections are counted."""
+        self.in_head = False
+        self.head_bytes = 0
+        """Bytes that were received of a head that is not complete."""
+        self.chunk_bytes = 0
+        """Bytes of the latest read."""
+        self.body_bytes = 0
+        """Bytes that were received of a body that did not come with its head, its framing included."""
+        self.control_bytes = 0
+        """Bytes of the body of a request of the control API."""
+        self.head_refusal: Refusal | None = None
+        self.discarded_bytes: int | None = None
+        """Bytes that came after a head was refused; None before."""
+        self.stall_timer: asyncio.TimerHandle | None = None
+        self.late_timer: asyncio.TimerHandle | None = None
+        """Ends a request of the control API whose body does not come."""
         self.sending_ended = False
         """True if the client ended its sending while it waits for answers."""
 
@@ -183,19 +214,103 @@ class FrontendConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._start_idle_timer(FIRST_HEAD_S)
+        most = self.state.services.config().limits.connections_per_address
+        address = counted_address(self.client)
+        if not self.state.connections.enter(address, most):
+            self._refuse_head(TOO_MANY_CONNECTIONS)
+            return
+        self.address = address
+        self._start_idle_timer(HEAD_S)
 
     def data_received(self, data: bytes) -> None:
+        if self.discarded_bytes is not None:
+            self._discard(data)
+            return
+        self.chunk_bytes = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
             if self.known_head:
                 self._read_on(data[stop.args[0] :])
         except httptools.HttpParserError:
-            self.send_400_response("This is not a valid HTTP request.")
-        request = self.cycle
-        if isinstance(request, IncomingRequest) and not request.body_complete and request.body_timer is None:
+            self._refuse_head(self.head_refusal or NOT_HTTP)
+            return
+        if self.in_head:
+            self._wait_for_head()
+        request: Any = self.cycle
+        if isinstance(request, IncomingRequest):
+            if not request.body_complete:
+                self._wait_for_body(request)
+        elif request is not None and request.more_body:
+            self._wait_for_control_body(request)
+
+    def _wait_for_head(self) -> None:
+        """Bound a head that did not come at once, in bytes and in time."""
+        if not self.head_bytes and self.idle_since_s is not None:
+            self._unset_keepalive_if_required()
+            self._start_idle_timer(HEAD_S)
+        self.head_bytes += self.chunk_bytes
+        if self.head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head(HEAD_TOO_LARGE)
+
+    def _wait_for_body(self, request: IncomingRequest) -> None:
+        """Bound a body that did not come at once, in time, and in what frames it."""
+        if request.body_timer is None:
             self._start_body_timer(request)
+            self.body_bytes = 0
+            return
+        if self._is_mere_framing(request.size):
+            request.keep_alive = False
+            if request.response_complete:
+                self.transport.abort()
+            else:
+                self._refuse(request, HEAD_TOO_LARGE)
+
+    def _wait_for_control_body(self, cycle: Any) -> None:
+        """Do the same for a request of the control API, which has a limit of its own where it reads the body."""
+        if self.late_timer is None:
+            limit_s = self.state.services.config().limits.body_s + LINGER_S
+            self.late_timer = self.loop.call_later(limit_s, self._on_late_body, cycle)
+            self.body_bytes = 0
+        elif self._is_mere_framing(self.control_bytes):
+            self.transport.abort()
+
+    def _is_mere_framing(self, body_bytes: int) -> bool:
+        """Return whether most of what has come since the head are trailers and extensions of chunks, not a body."""
+        self.body_bytes += self.chunk_bytes
+        if self.body_bytes <= MAX_HEAD_BYTES:
+            return False
+        return self.body_bytes > MAX_HEAD_BYTES + self.chunk_bytes + FRAMING_FACTOR * body_bytes
+
+    def _on_late_body(self, cycle: Any) -> None:
+        """Close the connection of a request of the control API whose body has not come."""
+        self.late_timer = None
+        if cycle.more_body and cycle is self.cycle:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.stall_timer is None:
+            self._watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.stall_timer is not None:
+            self.stall_timer.cancel()
+            self.stall_timer = None
+
+    def _watch_reader(self) -> None:
+        limit_s = self.state.services.config().limits.write_stall_s
+        unsent = self.transport.get_write_buffer_size()
+        self.stall_timer = self.loop.call_later(limit_s, self._check_reader, unsent)
+
+    def _check_reader(self, unsent: int) -> None:
+        """Cut off a client that has read next to nothing: nobody else would get its place."""
+        self.stall_timer = None
+        if unsent - self.transport.get_write_buffer_size() < LEAST_READ_BYTES:
+            self.transport.abort()
+        else:
+            self._watch_reader()
 
     def _read_on(self, rest: bytes) -> None:
         """Read the body of a request whose parser took its end for the beginning of another protocol."""
@@ -243,6 +358,11 @@ class FrontendConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
+        for timer in (self.stall_timer, self.late_timer):
+            if timer is not None:
+                timer.cancel()
+        if self.address:
+            self.state.connections.leave(self.address)
         # With pipelined requests, uvicorn's cycle is the newest request, not the one whose turn it is.
         for cycle in (self.answering, self.cycle, *(waiting for waiting, _ in self.pipeline)):
             if isinstance(cycle, IncomingRequest):
@@ -252,15 +372,32 @@ class FrontendConnection(HttpToolsProtocol):
         self.cycle = cast("Any", None)
         self.pipeline.clear()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer a malformed request with a JSON error, where uvicorn would send plain text. It has the shape of the
-        endpoint if the target was read before the flaw."""
-        endpoint = ROUTES.get(inference_path(self.url)) if self.url else None
-        body = orjson.dumps(error_body(Refusal(400, "invalid_request", f"{msg} Send HTTP/1.1."), endpoint))
-        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+    def _refuse_head(self, refusal: Refusal) -> None:
+        """Answer a request whose head can't be read with a JSON error, and close the connection. The error has the
+        shape of the endpoint if the target was read before the flaw."""
+        if self.transport.is_closing():
+            return
+        target = self.url if len(self.url) <= MAX_TARGET_BYTES else b""
+        endpoint = ROUTES.get(inference_path(target)) if target else None
+        status, lines, body = refusal_reply(refusal, [b"connection: close\r\n"], endpoint)
         self.state.outbox.flush()
-        self.transport.write(head + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
+        head = b"".join((STATUS_LINES[status], *lines))
+        self.transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+        self.discarded_bytes = 0
+        request: Any = self.cycle
+        if request is not None and not request.response_complete:
+            self.transport.close()  # its answer is given up
+            return
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _discard(self, data: bytes) -> None:
+        """Read what follows a refused head for a while: a socket that is closed with unread bytes resets its
+        connection, and the refusal is lost with it."""
+        assert self.discarded_bytes is not None
+        self.discarded_bytes += len(data)
+        if self.discarded_bytes > MOST_DISCARDED_BYTES:
+            self.transport.abort()
 
     def shutdown(self) -> None:
         """Prepare for the server's end: uvicorn closes idle connections, and the others after their answer."""
@@ -273,18 +410,31 @@ class FrontendConnection(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        self.in_head = True
+        self.head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self.url = self.url + url if self.url else url
+        if len(self.url) > MAX_TARGET_BYTES:
+            self.head_refusal = TARGET_TOO_LONG
+            raise _MalformedError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
-        self.headers.append((name, value))
+        headers = self.headers
+        headers.append((name, value))
+        if len(headers) > MAX_HEADERS:
+            self.head_refusal = HEAD_TOO_LARGE
+            raise _MalformedError
 
     def on_headers_complete(self) -> None:
         self.idle_since_s = None
+        self.in_head = False
+        if self.chunk_bytes + self.head_bytes > MAX_HEAD_BYTES and _size(self.headers) > MAX_HEAD_BYTES:
+            self.head_refusal = HEAD_TOO_LARGE
+            raise _MalformedError
         version = self.parser.get_http_version()
         if version != "1.1" and not _is_http_1_0(version, self.headers):
             raise _MalformedError  # httptools passes it on as a parser's error, which is answered with a 400
@@ -333,6 +483,7 @@ class FrontendConnection(HttpToolsProtocol):
         """Let uvicorn handle the request. Only such a request needs the ASGI scope."""
         # CONNECT names an authority, which uvicorn cannot read; the control API refuses the method.
         url = b"/" if self.parser.get_method() == b"CONNECT" else origin_form(self.url)
+        self.control_bytes = 0
         headers, expects = self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
@@ -342,12 +493,13 @@ class FrontendConnection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         request = self.cycle
         if not isinstance(request, IncomingRequest):
+            self.control_bytes += len(body)
             super().on_body(body)
             return
         admission = request.admission
+        request.size += len(body)
         if isinstance(admission, Refusal):
             return
-        request.size += len(body)
         request.keep(body)
         if request.size > admission.config.limits.body_bytes:
             self._refuse(request, too_large(admission.config.limits.body_bytes))
@@ -375,6 +527,10 @@ class FrontendConnection(HttpToolsProtocol):
         request = self.cycle
         if not isinstance(request, IncomingRequest):
             super().on_message_complete()
+            cast("Any", request).more_body = False  # uvicorn leaves it if the answer was sent before
+            if self.late_timer is not None:
+                self.late_timer.cancel()
+                self.late_timer = None
             return
         if request.body_timer is not None:
             request.body_timer.cancel()
@@ -389,11 +545,13 @@ class FrontendConnection(HttpToolsProtocol):
 
     def _start_body_timer(self, request: IncomingRequest) -> None:
         """Limit the time for a body that did not come with its head."""
-        if type(request.admission) is Admitted:
-            limit_s = request.admission.config.limits.body_s
-            request.body_timer = self.loop.call_later(limit_s, self._on_body_timeout, request, limit_s)
+        limit_s = self.state.services.config().limits.body_s
+        request.body_timer = self.loop.call_later(limit_s, self._on_body_timeout, request, limit_s)
 
     def _on_body_timeout(self, request: IncomingRequest, limit_s: float) -> None:
+        if request.response_complete:  # it was refused, and what comes of its body was discarded
+            self.transport.close()
+            return
         request.keep_alive = False
         message = f"The request body did not arrive within {limit_s:g} s."
         self._refuse(request, Refusal(408, "invalid_request", message))
@@ -513,7 +671,30 @@ class FrontendConnection(HttpToolsProtocol):
 
 
 class _MalformedError(Exception):
-    """The head is none of HTTP/1.0 or HTTP/1.1."""
+    """The head is none of HTTP/1.0 or HTTP/1.1, or more than may come of one. httptools passes it on as a parser's
+    error."""
+
+
+NOT_HTTP = Refusal(400, "invalid_request", "This is not a valid HTTP request. Send HTTP/1.1.")
+HEAD_TOO_LARGE = Refusal(
+    431,
+    "request_too_large",
+    f"The head of the request is too large: send at most {MAX_HEADERS} headers in {MAX_HEAD_BYTES // 1024} KiB.",
+)
+TARGET_TOO_LONG = Refusal(
+    414, "request_too_large", f"The path and query are too long: send at most {MAX_TARGET_BYTES // 1024} KiB."
+)
+TOO_MANY_CONNECTIONS = Refusal(
+    503,
+    "overloaded",
+    "Too many connections from this address (limits.connections_per_address). Reuse connections.",
+    retry_after_s=5.0,
+)
+
+
+def _size(headers: _Headers) -> int:
+    """Return the bytes of header lines, with the colon, the space and the line's end of each."""
+    return sum([len(name) + len(value) + 4 for name, value in headers])
 
 
 def _is_http_1_0(version: str, headers: _Headers) -> bool:

@@ -53,6 +53,10 @@ class Limits:
     bodies_bytes: int = 1024 * 1024 * 1024
     """Bytes of the bodies of all requests in progress; a request whose body has no room is refused with 503."""
     drains: DrainLimits = DrainLimits()
+    write_stall_s: float = 30.0
+    """How long a client may read nothing of an answer that waits for it."""
+    connections_per_address: int = 1024
+    """Connections of one address, beyond which new ones are refused with 503; 0: any number."""
 
 
 @fast_frozen(frozen=True, slots=True)
