@@ -19,6 +19,7 @@ from evidence import (
     measures_groupings,
     measures_large_bodies,
     measures_ledger,
+    measures_ledger_away,
     measures_loadtest,
     measures_mixed,
     measures_money,
@@ -92,6 +93,7 @@ GROUPS: tuple[Group, ...] = (
     Group((measures_large_bodies.HEALTH_WAIT,), measures_large_bodies.health_wait, "about 3 minutes"),
     Group((measures_large_bodies.KEPT_MEMORY,), measures_large_bodies.kept_memory, "about 8 minutes"),
     Group((measures_mixed.MIXED,), measures_mixed.mixed_streams, "about 2 minutes"),
+    Group(measures_ledger_away.IDS, measures_ledger_away.ledger_away, "about 4 minutes; needs root"),
     Group((measures_confident_streams.OVERHEAD,), measures_confident_streams.overhead, "about 3 minutes"),
 )
 

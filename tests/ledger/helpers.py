@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -110,6 +110,12 @@ class FaultyDisk(SqliteLedger):
             self.loses_next_acknowledgement = False
             raise LedgerUnavailableError("the connection broke during COMMIT")
         return results
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Give the event loop turns until a condition holds; the caller's time limit ends the wait."""
+    while not condition():
+        await asyncio.sleep(0.001)
 
 
 @dataclass

@@ -27,6 +27,7 @@ def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> 
 
     import uvloop
 
+    from spillway_router.aio.line_output import LineHandler, LineOutput
     from spillway_router.commands.rental_watch import RentalWatch
     from spillway_router.commands.running_proxies import running_proxies
     from spillway_router.config.exposure import exposure_warnings
@@ -34,7 +35,8 @@ def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> 
     from spillway_router.runtime import serve
     from spillway_router.runtime.logs import configure_logging
 
-    configure_logging(logging.StreamHandler(sys.stderr))
+    log_output = LineOutput(sys.stderr.fileno())
+    configure_logging(LineHandler(log_output))
 
     for warning in exposure_warnings(loaded.settings, running_proxies()):
         log.warning("%s", warning)
@@ -46,7 +48,8 @@ def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> 
         sys.stdout.flush()
 
     try:
-        uvloop.run(serve.route(loaded, version(), listening, (*companions, RentalWatch(loaded).run)))
+        with log_output:
+            uvloop.run(serve.route(loaded, version(), listening, (*companions, RentalWatch(loaded).run), log_output))
     except ConfigError as error:
         fail("\n".join(str(m) for m in error.problems))
     except LedgerError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from spillway_router.aio.line_output import LineOutput
 from spillway_router.commands.common import ConfigOption, fail, load
 from spillway_router.commands.fingerprint import fingerprint_of
 from spillway_router.commands.first_price import with_price
@@ -41,7 +44,8 @@ def up(path: ConfigOption = None) -> None:
     if isinstance(prepared, Obstacle):
         fail(f"engine: {prepared.reason} {prepared.fix}")
     served = loaded.served_by(partial(_with_engine, backend.name, prepared, fingerprint_of(prepared.plan.model)))
-    run_router(served, partial(_supervise, prepared, options))
+    with LineOutput(sys.stdout.fileno()) as screen:
+        run_router(served, partial(_supervise, prepared, options, screen.put))
 
 
 def _with_engine(name: str, prepared: Prepared, fingerprint: FingerprintPart, settings: Settings) -> Settings:
@@ -73,19 +77,22 @@ def _with_engine(name: str, prepared: Prepared, fingerprint: FingerprintPart, se
     return settings.model_copy(update={"backends": backends, "gpu": gpu})
 
 
-async def _supervise(prepared: Prepared, options: ServeOptions) -> None:
-    """Run the engine next to the router. When the engine ends, the router goes on: the cloud still answers."""
-    obstacle = await run_prepared(prepared, options, _print_event)
+async def _supervise(prepared: Prepared, options: ServeOptions, say: Callable[[str], None]) -> None:
+    """Run the engine next to the router. When the engine ends, the router goes on: the cloud still answers.
+
+    `say` must not wait for whoever reads the lines, as the router runs in the same loop.
+    """
+    obstacle = await run_prepared(prepared, options, lambda event: _report(event, say))
     if obstacle is not None:
-        typer.echo(f"giving up on the engine: {obstacle.reason} {obstacle.fix}", err=True)
+        say(f"giving up on the engine: {obstacle.reason} {obstacle.fix}")
 
 
-def _print_event(event: EngineEvent) -> None:
+def _report(event: EngineEvent, say: Callable[[str], None]) -> None:
     if isinstance(event, EngineStarting):
-        typer.echo(f"engine starting; its log: {event.log_path}")
+        say(f"engine starting; its log: {event.log_path}")
     elif isinstance(event, EngineReady):
-        typer.echo(f"engine ready after {event.elapsed_s:.0f} s: {event.served_model} at {event.base_url}")
+        say(f"engine ready after {event.elapsed_s:.0f} s: {event.served_model} at {event.base_url}")
     elif isinstance(event, EngineProgress):
-        typer.echo(f"engine {event.elapsed_s:.0f} s: {event.phase}")
+        say(f"engine {event.elapsed_s:.0f} s: {event.phase}")
     elif isinstance(event, EngineExited):
-        typer.echo(f"engine ended: {event.diagnosis.reason} {event.diagnosis.fix}", err=True)
+        say(f"engine ended: {event.diagnosis.reason} {event.diagnosis.fix}")

@@ -559,9 +559,15 @@ class AnchorPart(_Part):
 
 
 class LedgerPart(_Part):
-    """The database that records requests and money."""
+    """The database that records requests and money.
+
+    A ledger that needs longer than `away_after_ms` for one call counts as away: paid calls are refused, and the rows of
+    local answers wait in `journal`, a folder. Left out, it is the folder of a SQLite ledger, or else `data`.
+    """
 
     url: str = "sqlite:///data/spillway.db"
+    away_after_ms: float = Field(250, ge=50, le=60_000)
+    journal: Path | None = None
     anchor: AnchorPart = AnchorPart()
 
     @property
@@ -665,6 +671,8 @@ class Settings(_Part):
         ledger: dict[str, Any] = {} if path is None else {"url": f"{SQLITE_URL}{placed(path)}"}
         if anchor.file is not None:
             ledger["anchor"] = anchor.model_copy(update={"file": placed(anchor.file)})
+        if self.ledger.journal is not None or path is None:
+            ledger["journal"] = placed(self.ledger.journal or Path("data"))
         update["ledger"] = self.ledger.model_copy(update=ledger)
         if self.prices.file is not None or path is None:
             file = placed(Path(self.prices.file or "data/prices.json"))

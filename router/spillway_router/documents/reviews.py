@@ -7,7 +7,6 @@ with the draft's scores as a label. A label holds no content; labels.py exports 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from spillway_router.core.confidence.validators import matches_schema
 from spillway_router.documents.drafts import compare_values
 from spillway_router.documents.extract import Extraction, ExtractionRequest, StepReport
 from spillway_router.documents.highlight import TextSpan, pointers, segments, spans_of_values
+from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.reviews import (
     OpenReviews,
@@ -242,9 +242,9 @@ class ReviewQueue:
             return QueuedReview(None, "reviews are disabled (documents.reviews)")
         record = record_of(document, self._new_id(), self._now_ms())
         try:
-            if (await asyncio.to_thread(self._table.waiting)).count >= rules.max_open:
+            if (await LEDGER_CALLS.run(self._table.waiting, limit_s=CLIENT_LIMIT_S)).count >= rules.max_open:
                 return QueuedReview(None, f"{rules.max_open} reviews are open (documents.most_open)")
-            await asyncio.to_thread(self._table.add, record)
+            await LEDGER_CALLS.run(self._table.add, record, limit_s=CLIENT_LIMIT_S)
         except LedgerError as error:
             log.warning("A document could not be queued for review: %s", error)
             return QueuedReview(None, "the review could not be stored; send the document again later")
@@ -261,23 +261,23 @@ class ReviewQueue:
     async def count(self) -> None:
         """Count the open reviews. While the table can't be read, their number is unknown."""
         try:
-            self._open = await asyncio.to_thread(self._table.waiting)
+            self._open = await LEDGER_CALLS.run(self._table.waiting, limit_s=CLIENT_LIMIT_S)
         except LedgerError as error:
             self._open = None
             log.warning("Open reviews could not be counted: %s", error)
 
     async def list(self, page_filter: ReviewFilter) -> tuple[ReviewRecord, ...]:
         """List reviews, newest first. Raise LedgerError."""
-        return await asyncio.to_thread(self._table.list, page_filter)
+        return await LEDGER_CALLS.run(self._table.list, page_filter, limit_s=CLIENT_LIMIT_S)
 
     async def get(self, review_id: str) -> ReviewRecord | None:
         """Return a review, None if there is none with this id. Raise LedgerError."""
-        return await asyncio.to_thread(self._table.get, review_id)
+        return await LEDGER_CALLS.run(self._table.get, review_id, limit_s=CLIENT_LIMIT_S)
 
     async def decide(self, record: ReviewRecord, action: str, changes: object, who: str) -> ReviewRecord:
         """Close a review, and return it as it is then. Raise ReviewError or LedgerError."""
         decision = decision_of(record, action, changes, self._now_ms(), who)
-        if not await asyncio.to_thread(self._table.decide, record.id, decision):
+        if not await LEDGER_CALLS.run(self._table.decide, record.id, decision, limit_s=CLIENT_LIMIT_S):
             raise ReviewError("somebody else has decided this review in the meantime; their decision stands", None)
         decided = await self.get(record.id)
         assert decided is not None
@@ -286,7 +286,7 @@ class ReviewQueue:
     async def forget(self) -> int:
         """Remove the texts of reviews decided more than `keep_days` ago; return how many. Raise LedgerError."""
         before_ms = self._now_ms() - int(self._rules().keep_days * DAY_MS)
-        return await asyncio.to_thread(self._table.forget, before_ms)
+        return await LEDGER_CALLS.run(self._table.forget, before_ms, limit_s=CLIENT_LIMIT_S)
 
     def start(self) -> None:
         """Start to remove old texts once an hour, and to count the open reviews."""

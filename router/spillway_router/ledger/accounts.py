@@ -5,12 +5,9 @@ the attempt has room for it. The database checks that inside the transaction, an
 leaves. When the attempt ends, it is settled to its cost, or released if it cost nothing. A local attempt has only its
 charge row: 0 nano-dollars and its GPU work share.
 
-The entry that ends a hold is never given up while this process lives. It is queued even when the queue is full for
-others, and when the disk refuses it, `retry` queues it again. If the process ends first, another process charges the
-bound (orphans.py).
-
-Free attempts don't wait for a broken disk: their rows are lost and counted in `lost_rows`, which raises an alarm, but
-their answers are not lost.
+No attempt waits for a ledger that is away: its last row goes to the journal (journal.py), from which it is stored
+later, by the next router if need be. If the journal is lost, another process charges a hold's bound (orphans.py), and a
+free attempt's row is missing. Rows that found no place are counted in `lost_rows`.
 """
 
 from __future__ import annotations
@@ -35,10 +32,12 @@ from spillway_router.core.money.budget import (
 from spillway_router.core.money.tariff import Tariff, usd
 from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.ledger.alert_watch import AlertWatch, Noted, claims
+from spillway_router.ledger.calls import LEDGER_CALLS
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.errors import EntryConflictError, LedgerError, LedgerFullError, LedgerUnavailableError
+from spillway_router.ledger.errors import EntryConflictError, LedgerError, LedgerUnavailableError
 from spillway_router.ledger.holds import AttemptEntries, AttemptReason, AttemptResult, ExcessCharge, Hold, HoldRefused
 from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.journal import NO_HOLD
 from spillway_router.ledger.orphans import corrected, unknown_charge
 from spillway_router.ledger.records import Cap, CapReached
 from spillway_router.ledger.tables.tariffs import texts_of
@@ -48,8 +47,7 @@ Durable = asyncio.Future[CapReached | None]
 """Resolves when a row is on disk; raises LedgerError."""
 
 MOST_COVERS = 10_000
-MOST_OWED = 10_000
-"""Closing entries that may wait for the disk to recover: as many as attempts can have been in flight when it broke."""
+KEEP_PRICES_S = 1.0
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -91,11 +89,10 @@ class Accounts:
         self._hour = 0
         self._covers: dict[tuple[str, str, str], _Cover] = {}
         """By backend, key and tier. They are valid for one hour, because every period ends with an hour."""
-        self._owed: dict[tuple[str, int, str], tuple[Entry, Hold]] = {}
         self._ledger: Ledger | None = None
         self._kept_prices: set[str] = set()
         """The names of prices that the ledger keeps, as far as this process has looked."""
-        self.lost_rows = 0
+        self._lost_rows = 0
 
     def set_coefficients(self, coefficients: WorkCoefficients) -> None:
         """Attribute GPU time by other coefficients, for attempts that end from now on."""
@@ -141,11 +138,11 @@ class Accounts:
         wall_s = self._wall_s()
         own = (line for scope in noted.scopes for line in self._own_lines(scope))
         lines = [*self._state.lines, *(line for line in own if line.label and line.alert_at)]
-        balances = await asyncio.to_thread(read_balances, ledger, lines, wall_s)
+        balances = await LEDGER_CALLS.run(read_balances, ledger, lines, wall_s)
         self._state = budget.refreshed(budget.rolled(self._state, wall_s), balances)
         due = self._watch.due([(line, balances[line.key]) for line in lines], noted)
         if due:
-            self._watch.tell(await asyncio.to_thread(claims, ledger, due, int(wall_s * 1000)))
+            self._watch.tell(await LEDGER_CALLS.run(claims, ledger, due, int(wall_s * 1000)))
 
     @property
     def has_budgets(self) -> bool:
@@ -193,7 +190,7 @@ class Accounts:
             return HoldRefused("ledger", "paid calls are paused: the ledger can't guarantee to record their cost")
         if backend.tariff.ref not in self._kept_prices:  # of a backend that no configuration named at the last load
             try:
-                await asyncio.to_thread(self.keep_prices, (backend.tariff,))
+                await LEDGER_CALLS.run(self.keep_prices, (backend.tariff,), limit_s=KEEP_PRICES_S)
             except LedgerError as error:
                 return HoldRefused("ledger", f"paid calls are paused: {error}")
         hold = Hold(
@@ -239,9 +236,8 @@ class Accounts:
     def settle(self, hold: Hold, backend: Backend, result: AttemptResult) -> tuple[int, Durable | None]:
         """Charge the attempt; return nano-dollars, and a future that resolves when the row is on disk.
 
-        This never waits, so a cleanup may call it. A row that could not be stored is counted in `lost_rows`, or kept
-        for `retry` if it ends a hold; the writer's health reports it. The future is None if the row could not even be
-        queued.
+        This never waits, so a cleanup may call it. The future is None if the row could not even be queued, as the
+        writer is closed.
         """
         entry = self._entries.closing(hold, backend, result)
         charge_nano = entry.amount_nano
@@ -260,30 +256,29 @@ class Accounts:
             self._move(hold, reserved_nano=entry.reserved_nano - hold.bound_nano, spent_nano=charge_nano)
             return charge_nano, self._close(entry, hold)
         try:
-            return charge_nano, self._writer.submit((entry,), on_failure=self._count_lost)
+            return charge_nano, self._writer.submit((entry,), bound_nano=NO_HOLD, on_failure=self._count_lost)
         except LedgerError:
-            self.lost_rows += 1
+            self._lost_rows += 1
             return charge_nano, None
 
     @staticmethod
     async def durable(row: Durable | None) -> None:
-        """Wait until the row is on disk, or known to be lost."""
+        """Wait until the row is on disk, in the ledger or the journal, or known to be lost."""
         if row is not None:
             try:  # not contextlib.suppress, because every request runs this
                 await row
             except LedgerError:
                 return
 
-    def retry(self) -> None:
-        """Queue the closing entries again that could not be stored so far."""
-        owed, self._owed = self._owed, {}
-        for entry, hold in owed.values():
-            self._close(entry, hold)
-
     @property
     def owed_rows(self) -> int:
-        """The number of closing entries that wait for the disk."""
-        return len(self._owed)
+        """The number of entries in the journal that end a hold."""
+        return self._writer.journal.closing_rows
+
+    @property
+    def lost_rows(self) -> int:
+        """The number of rows that neither the ledger nor the journal has."""
+        return self._lost_rows + self._writer.journal.lost_rows
 
     def _wall_s(self) -> float:
         """Return epoch seconds that never go back, so that a hold and its caps always belong to the same period."""
@@ -291,21 +286,20 @@ class Accounts:
         return self._latest_s
 
     def _close(self, entry: Entry, hold: Hold) -> Durable | None:
-        """Queue an entry that ends a hold; if it can't be stored now, keep it for `retry`."""
+        """Queue an entry that ends a hold."""
         try:
             return self._writer.submit(
-                (entry,), closing=True, on_failure=lambda error: self._on_close_failed(entry, hold, error)
+                (entry,),
+                closing=True,
+                bound_nano=hold.bound_nano,
+                on_failure=lambda error: self._on_close_failed(entry, hold, error),
             )
-        except LedgerFullError:
-            self._owe(entry, hold)
         except LedgerError:
-            self.lost_rows += 1  # the writer is closed; another process will charge the bound
+            self._lost_rows += 1  # the writer is closed; another process will charge the bound
         return None
 
     def _on_close_failed(self, entry: Entry, hold: Hold, error: LedgerError) -> None:
-        if isinstance(error, LedgerUnavailableError):
-            self._owe(entry, hold)
-        elif isinstance(error, EntryConflictError):
+        if isinstance(error, EntryConflictError):
             # Another process considered this router dead and charged the bound: adjust that charge to the real cost.
             # If the bound was adjusted already, that adjustment comes from the bill and stands.
             if entry.kind != "adjusted":
@@ -314,16 +308,10 @@ class Accounts:
             # The provider reported a nonsensical usage, whose cost can't be stored: the hold ends at its bound.
             self._close(unknown_charge(self._entries.reserved(hold)), hold)
         else:
-            self.lost_rows += 1
-
-    def _owe(self, entry: Entry, hold: Hold) -> None:
-        if len(self._owed) < MOST_OWED:
-            self._owed[entry.key] = (entry, hold)
-        else:
-            self.lost_rows += 1
+            self._lost_rows += 1
 
     def _count_lost(self, _error: LedgerError) -> None:
-        self.lost_rows += 1
+        self._lost_rows += 1
 
     def _cover(self, spender: Spender, wall_s: float) -> _Cover:
         hour = int(wall_s // 3600)

@@ -9,7 +9,6 @@ the last head that was noted.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from spillway_router.aio.periodic import Periodic, Rhythm
+from spillway_router.ledger.calls import LEDGER_CALLS
 from spillway_router.ledger.interface import Ledger
 
 log = logging.getLogger("spillway")
@@ -72,8 +72,8 @@ class LedgerAnchor:
     async def anchor(self) -> None:
         """Note the heads if rows or acts were added. Raises LedgerError or OSError; the same heads are tried again next
         time."""
-        rows, link = await asyncio.to_thread(self._ledger.head)
-        acts = await asyncio.to_thread(self._ledger.acts.all)
+        rows, link = await LEDGER_CALLS.run(self._ledger.head)
+        acts = await LEDGER_CALLS.run(self._ledger.acts.all)
         if (rows, len(acts)) == self._noted:
             return
         at = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -81,7 +81,7 @@ class LedgerAnchor:
         if acts:
             head = replace(head, acts=len(acts), acts_head=acts[-1].link.hex())
         if self._places.file is not None:
-            await asyncio.to_thread(append_head, self._places.file, head)
+            await LEDGER_CALLS.run(append_head, self._places.file, head)
         if self._places.post is not None:
             self._places.post(head)
         self._noted = (rows, len(acts))

@@ -11,6 +11,10 @@ class LedgerUnavailableError(LedgerError):
     """The database can't be opened, read or written now; nothing of this call was stored."""
 
 
+class LedgerFaultError(LedgerUnavailableError):
+    """Writing failed in a way that nobody planned for; the cause may be a row of this write."""
+
+
 class LedgerConfigError(LedgerError):
     """The ledger's URL, folder or schema version can't be used; the message says what to change."""
 

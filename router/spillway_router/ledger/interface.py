@@ -209,6 +209,10 @@ class Ledger(ABC):
     def probe(self) -> None:
         """Write something small durably, to find out whether writing works again. Raises LedgerUnavailableError."""
 
+    def check_place(self) -> None:
+        """Raise LedgerUnavailableError if the ledger is no longer where it was opened; a cheap look without a write."""
+        return
+
     @abstractmethod
     def balance(self, scope: str, period: Period, start_ms: int) -> Balance:
         """Return the spend and the open holds of a scope in one period.

@@ -1,8 +1,8 @@
 """Upkeep: what a router does in the background so that the books stay right.
 
-Every second it reads the balances again, because other processes spend too, and retries to store the rows that end a
-hold. Every few seconds, and at once after the start, it records that this router is alive and closes the reservations
-of routers that are not. Beside that, it adds new rows to the running sums from which reports are made.
+Every second it reads the balances again, because other processes spend too. Every few seconds, and at once after the
+start, it records that this router is alive and closes the reservations of routers that are not. Beside that, it adds
+new rows to the running sums from which reports are made.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from spillway_router.aio.periodic import Periodic, Rhythm
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.calls import LEDGER_CALLS
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.interface import Ledger
@@ -52,19 +53,15 @@ class Upkeep:
         self._summing.start()
 
     async def stop(self) -> None:
-        """Stop the upkeep; harmless when repeated. The rows that end a hold are queued once more."""
-        try:
-            await self._summing.stop()
-            await self._periodic.stop()
-        finally:
-            self._accounts.retry()
+        """Stop the upkeep; harmless when repeated."""
+        await self._summing.stop()
+        await self._periodic.stop()
 
     async def tend(self) -> None:
         """Do one round. Raises LedgerError if the ledger can't be used now."""
-        self._accounts.retry()
         wall_s = self._wall()
         if wall_s - self._beat_s >= BEAT_S or wall_s < self._beat_s:
-            charges = await asyncio.to_thread(self._beat, int(wall_s * 1000))
+            charges = await LEDGER_CALLS.run(self._beat, int(wall_s * 1000))
             self._beat_s = wall_s
             if charges:
                 log.warning(
@@ -83,7 +80,7 @@ class Upkeep:
         """
         for _ in range(self.chunks_per_round):
             began_s = time.monotonic()
-            if await asyncio.to_thread(self._ledger.sum_up, self.rows_to_sum) < self.rows_to_sum:
+            if await LEDGER_CALLS.run(self._ledger.sum_up, self.rows_to_sum) < self.rows_to_sum:
                 return
             await asyncio.sleep(time.monotonic() - began_s)
 

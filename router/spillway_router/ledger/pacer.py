@@ -11,7 +11,6 @@ A cap per hour uses the same hour of yesterday; a cap per month repeats yesterda
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import threading
@@ -34,6 +33,7 @@ from spillway_router.core.money.pacing import (
 )
 from spillway_router.core.money.tariff import NANO, Usage, price
 from spillway_router.core.routing.model import Backend, Caller
+from spillway_router.ledger.calls import LEDGER_CALLS
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.interface import Ledger
@@ -160,7 +160,7 @@ class Pacer:
         hour = int(self._wall() // HOUR_S)
         if self._rules.active and hour != self._hour:
             rules = self._rules
-            history, plans = await asyncio.to_thread(self._make_plans, rules)
+            history, plans = await LEDGER_CALLS.run(self._make_plans, rules)
             if rules is self._rules:
                 self._history, self._plans, self._hour = history, plans, hour
 

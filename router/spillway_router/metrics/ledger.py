@@ -26,8 +26,9 @@ class LedgerMetrics(Collector):
         values = {
             "spillway_ledger_up": ("1 if rows reach the disk", not health.degraded),
             "spillway_ledger_queued_rows": ("Rows that wait to be written", health.queued_rows),
-            "spillway_ledger_owed_rows": ("Closing rows that the disk refused", self._accounts.owed_rows),
-            "spillway_ledger_lost_rows": ("Rows of free calls that were lost", self._accounts.lost_rows),
+            "spillway_ledger_waiting_rows": ("Rows in the journal", len(self._writer.journal)),
+            "spillway_ledger_owed_rows": ("Rows in the journal that end a hold", self._accounts.owed_rows),
+            "spillway_ledger_lost_rows": ("Rows that were lost", self._accounts.lost_rows),
         }
         for name, (text, value) in values.items():
             yield GaugeMetricFamily(name, text, value=float(value))

@@ -1,8 +1,9 @@
 """Alerts for people, written to the log and posted to a webhook.
 
 These things raise an alert: a budget threshold (once per period and cap, also counted as a metric), a charge above its
-hold, audits that contradict the confidence threshold, a configured calibration that is not used, a local engine that
-leaves the rotation and its return, and a background task of the router that has stopped.
+hold, a ledger that is away and one that is back, audits that contradict the confidence threshold, a configured
+calibration that is not used, a local engine that leaves the rotation and its return, and a background task of the
+router that has stopped.
 
 Raising an alert never waits. Messages for the webhook go through a bounded queue to one worker, which sends them in
 order and retries with growing, jittered waits while the receiver is unreachable. A message that can't be delivered ends
@@ -40,6 +41,7 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.http_client.resolving import ResolvingTransport
 from spillway_router.ledger.anchor import AnchoredHead
 from spillway_router.ledger.holds import ExcessCharge
+from spillway_router.ledger.writer import WriterHealth
 from spillway_router.signals.outages import EngineOutage
 
 log = logging.getLogger("spillway.alerts")
@@ -194,6 +196,17 @@ class Alerts:
         """Post the head of the ledger's hash chain."""
         text = f"the ledger has {head.rows} rows, and the head of its chain is {head.head}."
         self._post(_message("ledger_anchored", text, asdict(head), f"anchor|{head.ledger}|{head.rows}|{head.head}"))
+
+    def ledger_changed(self, health: WriterHealth) -> None:
+        """Report that the ledger is away, and that it is back."""
+        if health.degraded:
+            text = f"the ledger can't write ({health.reason}): paid calls are refused, local requests are still served."
+            log.error("%s", text)
+        else:
+            text = "the ledger can write again."
+            log.warning("%s", text)
+        values = {"up": not health.degraded, "reason": health.reason}
+        self._post(_message("ledger_health", text, values, f"ledger|{health.degraded}|{self._wall()}"))
 
     def _post(self, message: _Message) -> None:
         if self._webhook is None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
 
 from spillway_router.aio.periodic import Periodic, Rhythm
+from spillway_router.ledger.calls import LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.ids import new_rental_id
 from spillway_router.ledger.interface import Ledger
@@ -50,15 +50,15 @@ class GpuBilling:
 
     async def _bill(self) -> None:
         if not self._begun:
-            await asyncio.to_thread(self._keeper.begin, self._now_ms())
+            await LEDGER_CALLS.run(self._keeper.begin, self._now_ms())
             self._begun = True
-        await asyncio.to_thread(self._keeper.tick, self._now_ms())
-        self.today = await asyncio.to_thread(fixed_today, self._ledger, self._now_ms())
+        await LEDGER_CALLS.run(self._keeper.tick, self._now_ms())
+        self.today = await LEDGER_CALLS.run(fixed_today, self._ledger, self._now_ms())
 
     async def _write(self, work: Callable[[int], None]) -> None:
         """Do work that the next tick repeats if the ledger is unavailable."""
         try:
-            await asyncio.to_thread(work, self._now_ms())
+            await LEDGER_CALLS.run(work, self._now_ms())
         except LedgerError as error:
             self._log_error(error)
 

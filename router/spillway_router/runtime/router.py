@@ -34,8 +34,11 @@ from spillway_router.http_client.pool import Pool
 from spillway_router.http_client.types import Target
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.anchor import AnchorPlaces, LedgerAnchor
+from spillway_router.ledger.calls import LEDGER_CALLS
+from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.ids import request_ids
 from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.journal import Journal, JournalPlace, recover
 from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.pacer import Pacer
 from spillway_router.ledger.reports.build import report_for
@@ -43,7 +46,7 @@ from spillway_router.ledger.reports.days import ReportQuery
 from spillway_router.ledger.reports.json_report import report_values
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.keys import KeyStore
-from spillway_router.ledger.writer import LedgerWriter, WriterHealth
+from spillway_router.ledger.writer import LedgerWriter
 from spillway_router.metrics.backends import BackendMetrics, EngineMetrics, GpuMetrics
 from spillway_router.metrics.confidence import AuditMetrics, ReviewMetrics
 from spillway_router.metrics.drains import DrainMetrics
@@ -78,6 +81,8 @@ from spillway_router.signals.board import Board
 log = logging.getLogger("spillway")
 
 FLUSH_S = 10.0
+CLOSE_S = 5.0
+REPORT_S = 120.0
 ALERTS_FLUSH_S = 3.0
 MOST_GROUPS = 20_000
 """The most groups of a report over HTTP: about 20 MB of JSON."""
@@ -87,7 +92,8 @@ class Runtime:
     """A running router. Make it inside the event loop with `Runtime.open`, and `close` it when done.
 
     `clock` is monotonic seconds: breakers, rate limits and the backlog go by it. `catalogue` lists the providers that
-    callers may reach with keys of their own (None: the shipped one). `config` is the configuration in force.
+    callers may reach with keys of their own (None: the shipped one). `journals` is where rows wait while the ledger is
+    away (None: in memory only). `config` is the configuration in force.
     """
 
     def __init__(
@@ -97,6 +103,7 @@ class Runtime:
         version: str,
         clock: Callable[[], float] = time.monotonic,
         catalogue: Mapping[str, CatalogueEntry] | None = None,
+        journals: JournalPlace | None = None,
     ) -> None:
         config = DerivedConfig.of(loaded, utc_day(time.time()))
         router_id = f"router-{secrets.token_hex(8)}"
@@ -105,7 +112,12 @@ class Runtime:
         self.board = Board()
         self.metrics = Metrics()
         self.alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery, self.metrics.on_excess))
-        self.writer = LedgerWriter(ledger, on_change=_log_writer_health)
+        self.writer = LedgerWriter(
+            ledger,
+            away_after_s=loaded.settings.ledger.away_after_ms / 1000,
+            journal=Journal(None if journals is None else journals.file_of(router_id)),
+            on_change=self.alerts.ledger_changed,
+        )
         self.accounts = Accounts(
             writer=self.writer,
             lines=(),
@@ -146,8 +158,11 @@ class Runtime:
         ledger = open_ledger(loaded.settings.ledger.url)
         if ledger.notice:
             log.warning("the ledger is not whole: %s", ledger.notice)
+        part = loaded.settings.ledger
+        journals = JournalPlace.of(ledger.name, part.path, part.journal)
         try:
-            return cls(loaded, ledger, version)
+            _recover(ledger, journals)
+            return cls(loaded, ledger, version, journals=journals)
         except BaseException:
             ledger.close()
             raise
@@ -225,7 +240,7 @@ class Runtime:
         places = AnchorPlaces(part.file, self.alerts.ledger_anchored if part.webhook else None)
         anchor = LedgerAnchor(self.ledger, places, part.every_s, time.time)
         return (
-            Service("ledger", lambda: asyncio.to_thread(self.ledger.close)),
+            Service("ledger", lambda: LEDGER_CALLS.run(self.ledger.close, limit_s=CLOSE_S)),
             # The writer's last flush may raise an alert, so alerts stop after it.
             Service("alerts", lambda: self.alerts.close(ALERTS_FLUSH_S), self.alerts.start),
             # The last head is noted once the writer has stored its last row.
@@ -315,7 +330,7 @@ class Runtime:
         async with self._reporting:
             now_ms = time.time_ns() // 1_000_000
             build = partial(report_for, self.ledger, query, self.config.report, now_ms, most_groups=MOST_GROUPS)
-            return await asyncio.to_thread(lambda: report_values(build()))
+            return await LEDGER_CALLS.run(lambda: report_values(build()), limit_s=REPORT_S)
 
     def _stored_entries(self, request_id: str) -> list[Mapping[str, Any]]:
         return [entry._asdict() for entry in self.ledger.entries_of(request_id)]
@@ -332,8 +347,12 @@ class Runtime:
         self.alerts.certificate_revoked(kind, sum(drift.losses), len(drift.losses))
 
 
-def _log_writer_health(health: WriterHealth) -> None:
-    if health.degraded:
-        log.error("the ledger can't write (%s): paid calls are refused, local requests are still served", health.reason)
+def _recover(ledger: Ledger, journals: JournalPlace) -> None:
+    """Store what a router left behind that ended while the ledger was away. It must not keep this one from starting."""
+    try:
+        rows = recover(ledger, journals)
+    except LedgerError as error:
+        log.warning("rows of an earlier router wait in %s, and can't be stored now: %s", journals.folder, error)
     else:
-        log.warning("the ledger can write again")
+        if rows:
+            log.warning("%d rows that an earlier router could not store are in the ledger now", rows)

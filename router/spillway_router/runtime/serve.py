@@ -14,7 +14,9 @@ from typing import cast
 import uvicorn
 
 from spillway_router.aio.enduring import enduring
+from spillway_router.aio.line_output import LineOutput
 from spillway_router.config.load import Loaded
+from spillway_router.metrics.log import LogMetrics
 from spillway_router.runtime.router import Runtime
 
 DRAIN_S = 30
@@ -42,14 +44,17 @@ async def route(
     version: str,
     on_listening: Callable[[str], None],
     companions: Sequence[Callable[[], Awaitable[object]]] = (),
+    log_output: LineOutput | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `companions` are functions of coroutines that run as long, such as the engine's
-    supervisor; one that fails begins again.
+    supervisor; one that fails begins again. What `log_output` drops is counted in the metrics.
 
     Raises ConfigError, LedgerError, or OSError if the address is in use.
     """
     _tune_allocator()
     runtime = Runtime.open(loaded, version)
+    if log_output is not None:
+        runtime.metrics.add(LogMetrics(log_output))
     settings = loaded.settings
     server = _Server(
         uvicorn.Config(

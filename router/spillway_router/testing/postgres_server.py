@@ -104,6 +104,12 @@ class PostgresServer:
                     raise RuntimeError(f"PostgreSQL did not start: {self.log()}") from error
                 time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        """The id of the server's first process, whose children are the others."""
+        assert self._process is not None, "the server runs"
+        return self._process.pid
+
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End the server: SIGINT closes connections in order; to clients SIGQUIT looks like a crash."""
         process, self._process = self._process, None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import deque
 from pathlib import Path
+from queue import Full, Queue
+from threading import Thread
 from typing import BinaryIO
 
 _TAIL_LINES = 60
 _LINE_BYTES = 2000
+_CLOSE_S = 1.0
 
 # What vLLM 0.32 logs on its way to the first token, in order.
 _PHASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -39,25 +43,32 @@ def phase_of(line: str) -> str | None:
 class EngineLog:
     """A log file that rotates to `NAME.1` at `limit` bytes, and its last lines; used as a context manager.
 
-    Lines are written straight to the file: at vLLM's rate (a few lines per second) that costs less than a thread would.
+    A thread writes the file, because its disk may be full or hang: the supervisor, and with `up` the whole router, must
+    not wait for it, and the engine must find a reader for its output. At most `most_lines` wait for the disk; further
+    ones are left out of the file, which then says how many.
     """
 
-    def __init__(self, path: Path, limit: int = 10_000_000) -> None:
+    def __init__(self, path: Path, limit: int = 10_000_000, most_lines: int = 10_000) -> None:
         self.path = path
         self._limit = limit
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._file: BinaryIO | None = None
-        self._size = 0
+        self._waiting: Queue[bytes | None] = Queue(most_lines)
+        self._left_out = 0
+        self._writer: Thread | None = None
 
     def __enter__(self) -> EngineLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._open()
+        self.path.open("ab").close()  # a place where no file can be is told at once
+        self._writer = Thread(target=self._run, name="engine-log", daemon=True)
+        self._writer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(Full):
+                self._waiting.put(None, timeout=_CLOSE_S)
+            writer.join(_CLOSE_S)
 
     @property
     def tail(self) -> tuple[str, ...]:
@@ -65,19 +76,30 @@ class EngineLog:
         return tuple(self._tail)
 
     def write(self, line: bytes) -> str:
-        """Write one line and return it as text, cut at 2000 bytes."""
+        """Write one line and return it as text, cut at 2000 bytes. This never waits for the disk."""
         text = line[:_LINE_BYTES].decode("utf-8", "replace").rstrip()
         self._tail.append(text)
-        if self._file is not None:
-            self._file.write(line if line.endswith(b"\n") else line + b"\n")
-            self._size += len(line)
-            if self._size >= self._limit:
-                self._file.close()
-                self.path.replace(self.path.with_name(self.path.name + ".1"))
-                self._open()
+        try:
+            self._waiting.put_nowait(line if line.endswith(b"\n") else line + b"\n")
+        except Full:
+            self._left_out += 1
         return text
 
-    def _open(self) -> None:
-        # Unbuffered: after a crash the last line is what matters.
-        self._file = self.path.open("ab", buffering=0)
-        self._size = self._file.tell()
+    def _run(self) -> None:
+        file: BinaryIO | None = None
+        while (line := self._waiting.get()) is not None:
+            left_out, self._left_out = self._left_out, 0
+            if left_out:
+                line += b"%d lines are missing here, because the disk was full or slow\n" % left_out
+            try:
+                file = file or self.path.open("ab", buffering=0)  # unbuffered: after a crash the last line matters
+                file.write(line)
+                if file.tell() >= self._limit:
+                    file.close()
+                    file = None
+                    self.path.replace(self.path.with_name(self.path.name + ".1"))
+                    file = self.path.open("ab", buffering=0)
+            except OSError:
+                self._left_out += 1 + left_out
+        if file is not None:
+            file.close()

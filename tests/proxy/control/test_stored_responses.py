@@ -196,7 +196,7 @@ async def test_without_its_database_an_answer_comes_and_an_unknown_one_is_not_fo
         await make(router)
         await make(router, {"previous_response_id": "resp_1"})  # known to this process
         reply = await router.post({**ASKED, "previous_response_id": "resp_2"}, "/v1/responses")
-        assert (reply.status_code, error_of(reply)["code"]) == (503, "overloaded")
+        assert (reply.status_code, error_of(reply)["code"]) == (503, "ledger_unavailable")
         assert (await router.client.get("/v1/responses/resp_2")).status_code == 503
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -67,6 +68,38 @@ def test_log_turns_over_at_its_limit(tmp_path: Path) -> None:
     sizes = [path.stat().st_size for path in (tmp_path / "deep").iterdir()]
     assert len(sizes) == 2
     assert max(sizes) <= 100 + 5001
+
+
+def test_a_disk_that_hangs_or_is_full_delays_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, opened = Event(), Path.open
+
+    class Disk:
+        """A file that hangs until `answers`, then is full for one line."""
+
+        def __init__(self, path: Path) -> None:
+            self.file, self.full = opened(path, "ab", buffering=0), True
+
+        def write(self, data: bytes) -> None:
+            assert answers.wait(20)
+            if self.full:
+                self.full = False
+                raise OSError(28, "No space left on device")
+            self.file.write(data)
+
+        def tell(self) -> int:
+            return self.file.tell()
+
+        def close(self) -> None:
+            self.file.close()
+
+    path = tmp_path / "e.log"
+    with EngineLog(path, most_lines=3) as log:
+        monkeypatch.setattr(Path, "open", lambda path, *_, **__: Disk(path))
+        for number in range(50):
+            log.write(b"line %d" % number)  # none of them waits
+        assert log.tail[-1] == "line 49"
+        answers.set()
+    assert b"lines are missing here" in path.read_bytes()
 
 
 @pytest.mark.parametrize(

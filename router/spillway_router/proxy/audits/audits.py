@@ -31,6 +31,7 @@ from spillway_router.core.confidence import drift
 from spillway_router.core.confidence.agreement import agree
 from spillway_router.core.routing.model import Candidate, Outcome
 from spillway_router.core.routing.policy import decide_escalation
+from spillway_router.ledger.calls import LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.holds import AttemptReason
 from spillway_router.ledger.tables.labels import LabelRecord
@@ -256,7 +257,7 @@ class Audits:
             return
         label = _label(sample.facts.request_id, sample.scored, comparison, judge, int(services.wall() * 1000))
         try:
-            await asyncio.to_thread(self._store_label, label)
+            await LEDGER_CALLS.run(self._store_label, label)
         except LedgerError as error:
             log.warning("the label of an audit was not stored: %s", error)
 

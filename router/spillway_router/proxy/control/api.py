@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from starlette.routing import Match, Route
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.routing.policy import Policy, decide
+from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQuery
 from spillway_router.proxy.client.error_shapes import endpoint_of, error_body
@@ -63,6 +63,7 @@ def build_control(services: Services, hooks: ControlHooks, version: str) -> Fast
     )
     api.add_exception_handler(RefusedError, _on_refused)
     api.add_exception_handler(HTTPException, _on_http)
+    api.add_exception_handler(LedgerError, _on_ledger)
     _add_probes(api, services, hooks)
     add_docs(api, services)
     _add_models(api, services)
@@ -71,6 +72,11 @@ def build_control(services: Services, hooks: ControlHooks, version: str) -> Fast
     add_response_routes(api, services)
     api.openapi = described(api)  # type: ignore[method-assign] # FastAPI's documented way to extend its description
     return api
+
+
+async def _on_ledger(request: Request, error: Exception) -> Response:
+    refusal = Refusal(503, "ledger_unavailable", f"This needs the ledger, which is away: {error}", retry_after_s=5)
+    return await _on_refused(request, RefusedError(refusal))
 
 
 async def _on_refused(request: Request, error: Exception) -> Response:
@@ -201,7 +207,7 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         record = services.records.get(request_id)
         if record is not None and _may_see(caller, record.facts.caller.key_id):
             return describe(record, details=caller.role in ADMIN_ROLES or caller.key_id == record.facts.caller.key_id)
-        rows = await asyncio.to_thread(hooks.stored, request_id) if record is None else []
+        rows = await LEDGER_CALLS.run(hooks.stored, request_id, limit_s=CLIENT_LIMIT_S) if record is None else []
         if rows and all(_may_see(caller, str(row["key_id"])) for row in rows):
             return {"id": request_id, "entries": rows}
         message = f"Unknown request {request_id}. Memory holds the newest requests, the ledger those that were charged."
@@ -240,7 +246,7 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
             raise bad_request(str(error), error.param) from None
         except LedgerError as error:
             raise RefusedError(
-                Refusal(503, "overloaded", f"The report is not available now: {error}", retry_after_s=5)
+                Refusal(503, "ledger_unavailable", f"The report is not available now: {error}", retry_after_s=5)
             ) from None
 
 

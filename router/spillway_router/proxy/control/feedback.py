@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from fastapi import FastAPI, Request
 
 from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.routing.model import Caller, Refusal, RequestRecord
+from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.feedback import MOST_REASON, FeedbackRecord
 from spillway_router.proxy.client.capturing_client import CapturingClient
@@ -64,7 +64,7 @@ def add_feedback_routes(api: FastAPI, services: Services, stored: Stored) -> Non
             reason=_reason(body),
         )
         try:
-            await asyncio.to_thread(services.feedback.put, record)
+            await LEDGER_CALLS.run(services.feedback.put, record, limit_s=CLIENT_LIMIT_S)
         except LedgerError as error:
             raise _not_stored(error) from None
         response: dict[str, Any] = {"request_id": record.request_id, "recorded": True}
@@ -137,7 +137,7 @@ def _from_memory(record: RequestRecord) -> _RatedAnswer:
 async def _from_ledger(stored: Stored, request_id: str) -> _RatedAnswer | None:
     """Find an answer by its charged row: people rate minutes later, when memory has forgotten the request."""
     try:
-        rows = await asyncio.to_thread(stored, request_id)
+        rows = await LEDGER_CALLS.run(stored, request_id, limit_s=CLIENT_LIMIT_S)
     except LedgerError as error:
         raise _not_stored(error) from None
     if not rows:
@@ -150,7 +150,7 @@ async def _from_ledger(stored: Stored, request_id: str) -> _RatedAnswer | None:
 
 
 def _not_stored(error: LedgerError) -> RefusedError:
-    return RefusedError(Refusal(503, "overloaded", f"The rating was not stored: {error}", retry_after_s=5))
+    return RefusedError(Refusal(503, "ledger_unavailable", f"The rating was not stored: {error}", retry_after_s=5))
 
 
 def _rating(body: dict[str, Any]) -> int | None:

@@ -85,7 +85,7 @@ async def _maker(services: Services, key_id: str, response_id: str) -> BackendRo
         stored = await services.responses.get(response_id)
     except LedgerError as error:
         message = f"The ledger can't say now who made the response: {error}"
-        raise RefusedError(Refusal(503, "overloaded", message, "response_id", retry_after_s=5.0)) from None
+        raise RefusedError(Refusal(503, "ledger_unavailable", message, "response_id", retry_after_s=5.0)) from None
     route = None if stored is None else services.config().backend_routes.get(stored.backend)
     if stored is None or route is None or stored.key_id != key_id:
         message = (

@@ -466,7 +466,9 @@ class NotOpened:
         """The error for the client if no other backend answers."""
         if self.code == "budget":
             return Refusal(402, "budget_exceeded", self.message)
-        return Refusal(503, "overloaded", self.message, retry_after_s=1.0 if self.code == "backlog" else 5.0)
+        if self.code == "ledger":
+            return Refusal(503, "ledger_unavailable", self.message, retry_after_s=2.0)
+        return Refusal(503, "overloaded", self.message, retry_after_s=1.0)
 
 
 async def open_attempt(

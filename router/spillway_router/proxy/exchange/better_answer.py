@@ -7,11 +7,11 @@ must have been retained (`retention`).
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from spillway_router.core.routing.model import Decision, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.routing.policy import decide_better
+from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.feedback import FeedbackRecord
 from spillway_router.proxy.exchange.active_config import ActiveConfig
@@ -73,6 +73,6 @@ async def record_better_answer(services: Services, facts: RequestFacts, request_
         better_id=facts.request_id,
     )
     try:
-        await asyncio.to_thread(services.feedback.put, feedback)
+        await LEDGER_CALLS.run(services.feedback.put, feedback, limit_s=CLIENT_LIMIT_S)
     except LedgerError as error:
         log.warning("A request for a better answer could not be recorded: %s", error)

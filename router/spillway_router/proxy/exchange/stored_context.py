@@ -25,7 +25,7 @@ async def with_maker(services: Services, facts: RequestFacts, body: Mapping[str,
         stored = await services.responses.get(previous)
     except LedgerError as error:
         message = f"The ledger can't say now who made {previous!r}: {error}"
-        return Refusal(503, "overloaded", message, "previous_response_id", retry_after_s=5.0)
+        return Refusal(503, "ledger_unavailable", message, "previous_response_id", retry_after_s=5.0)
     if stored is None:
         return facts
     if stored.key_id != facts.caller.key_id:

@@ -13,14 +13,15 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 
+from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.stored_responses import KEPT_MS, ResponseTable, StoredResponse
 
 MOST_CACHED = 20_000
 MOST_PENDING = 5_000
 """Responses that wait for the database; further ones are known to this process only."""
-LONGEST_WAIT_S = 2.0
-"""How long an answer waits for the database at most. The response is stored later then."""
+LONGEST_WAIT_S = 0.04
+"""How long an answer waits for the database at most. The response is stored later then, as soon as the database can."""
 MOST_AT_ONCE = 200
 """Responses that are stored in one write."""
 PRUNE_EVERY = 1_000
@@ -77,7 +78,7 @@ class StoredResponses:
         now_ms = int(self._wall() * 1000)
         stored = self._cached.get(response_id)
         if stored is None:
-            stored = await asyncio.to_thread(self._table.get, response_id, now_ms)
+            stored = await LEDGER_CALLS.run(self._table.get, response_id, now_ms, limit_s=CLIENT_LIMIT_S)
             if stored is not None:
                 self._cache(stored)
         return None if stored is None or now_ms - stored.made_ms >= KEPT_MS else stored
@@ -85,7 +86,7 @@ class StoredResponses:
     async def forget(self, response_id: str) -> None:
         """Forget a response that was deleted. Raises LedgerUnavailableError."""
         self._cached.pop(response_id, None)
-        await asyncio.to_thread(self._table.forget, response_id)
+        await LEDGER_CALLS.run(self._table.forget, response_id, limit_s=CLIENT_LIMIT_S)
 
     def _cache(self, stored: StoredResponse) -> None:
         self._cached[stored.response_id] = stored
@@ -96,7 +97,7 @@ class StoredResponses:
     async def _write(self) -> None:
         records = list(self._pending.values())[:MOST_AT_ONCE]
         try:
-            await asyncio.to_thread(self._store, records)
+            await LEDGER_CALLS.run(self._store, records)
         except LedgerError as error:
             log.warning("%d stored responses are known to this process only: %s", len(records), error)
         finally:

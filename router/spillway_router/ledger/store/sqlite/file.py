@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
@@ -95,6 +96,42 @@ def prepare_file(path: Path) -> None:
 def wal_of(path: Path) -> Path:
     """Return the file beside a database that contains its newest rows while it is open."""
     return path.with_name(f"{path.name}-wal")
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlace:
+    """Which files on the disk a connection has open: device and inode of the database and of its WAL.
+
+    SQLite goes on with files that were deleted, and every row that it stores in them is lost.
+    """
+
+    path: Path
+    files: tuple[tuple[int, int] | None, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> FilePlace:
+        """Return the place of a database that is open. Raises OSError."""
+        return cls(path, (_identity(path), _identity(wal_of(path))))
+
+    def check(self) -> None:
+        """Raise LedgerUnavailableError if the files are no longer there, or are others."""
+        try:
+            now = (_identity(self.path), _identity(wal_of(self.path)))
+        except OSError as error:
+            raise LedgerUnavailableError(f"the ledger {self.path} can't be reached: {error.strerror}") from error
+        if any(before is not None and after != before for before, after in zip(self.files, now, strict=True)):
+            raise LedgerUnavailableError(
+                f"the ledger {self.path} was deleted or replaced while this router had it open; put the files back, or "
+                "restart the router, which opens what is there or begins a new ledger"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return (status.st_dev, status.st_ino)
 
 
 def has_mark(connection: apsw.Connection) -> bool:

@@ -31,6 +31,7 @@ from spillway_router.ledger.store.sqlite import migrations as schema
 from spillway_router.ledger.store.sqlite import statements
 from spillway_router.ledger.store.sqlite.entries import EntryStore
 from spillway_router.ledger.store.sqlite.file import (
+    FilePlace,
     check_schema,
     connect,
     connect_to_read,
@@ -73,6 +74,7 @@ class SqliteLedger(SqlLedger):
         self._writer = writer
         self._entries = EntryStore(writer)
         self._write_lock = Lock()
+        self._place = FilePlace.of(path)
         self._reader = (readers.rows, Lock())
         self._key_reader = (readers.keys, Lock())
         self._sums_reader = (readers.sums, Lock())
@@ -126,16 +128,25 @@ class SqliteLedger(SqlLedger):
         )
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
-        with self._write_lock, translated(self.path):
+        with self._writing():
             return self._entries.commit(writes)
+
+    def check_place(self) -> None:
+        self._place.check()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._write_lock, translated(self.path):
+            self._place.check()
+            yield
 
     def probe(self) -> None:
         now_ms = time.time_ns() // 1_000_000
-        with self._write_lock, translated(self.path):
+        with self._writing():
             self._writer.execute("UPDATE marks SET probed = ?", (now_ms,))
 
     def alive(self, router_id: str, now_ms: int) -> None:
-        with self._write_lock, translated(self.path):
+        with self._writing():
             self._writer.execute(statements.ALIVE, (router_id, now_ms))
             self._writer.execute("UPDATE marks SET in_use = 1 WHERE in_use = 0")
             if self._writer.changes():
@@ -169,7 +180,7 @@ class SqliteLedger(SqlLedger):
                 raise unavailable(self.path, error) from error
 
     def sum_up(self, most_rows: int) -> int:
-        with self._write_lock, translated(self.path):
+        with self._writing():
             return sum_up(self._writer, most_rows)
 
     def close(self) -> None:
@@ -201,9 +212,9 @@ class SqliteLedger(SqlLedger):
     def _execute(self, sql: str, values: Sequence[Any], write: bool) -> Rows:
         if not write:
             return self._read(sql, values)
-        with self._write_lock, translated(self.path), transaction(self._writer):
+        with self._writing(), transaction(self._writer):
             return list(self._writer.execute(sql, values))
 
     def _in_acts(self, work: Callable[[RunSql], Rows]) -> Rows:
-        with self._write_lock, translated(self.path), transaction(self._writer):
+        with self._writing(), transaction(self._writer):
             return work(lambda sql, values: list(self._writer.execute(sql, values)))
