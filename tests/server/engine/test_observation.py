@@ -93,8 +93,8 @@ def test_a_disk_that_hangs_or_is_full_delays_no_line(tmp_path: Path, monkeypatch
             self.file.close()
 
     path = tmp_path / "e.log"
-    with EngineLog(path, most_lines=3) as log:
-        monkeypatch.setattr(Path, "open", lambda path, *_, **__: Disk(path))
+    with monkeypatch.context() as patch, EngineLog(path, most_lines=3) as log:
+        patch.setattr(Path, "open", lambda path, *_, **__: Disk(path))
         for number in range(50):
             log.write(b"line %d" % number)  # none of them waits
         assert log.tail[-1] == "line 49"
