@@ -91,7 +91,9 @@ def test_an_unreadable_document_waits_for_a_person(place: tuple[str, Path]) -> N
     truth = [f"{key}={json.dumps(value)}" for key, value in document.truth.items()]
     fixed = CliRunner().invoke(app, ["reviews", "correct", one["review_id"], *truth, "-c", str(config), "--json"])
     assert fixed.exit_code == 0, fixed.output
-    shown = httpx.get(f"{url}/v1/reviews/{one['review_id']}", timeout=30, trust_env=False).json()
+    created = CliRunner().invoke(app, ["keys", "create", "admin", "--role", "admin", "-c", str(config), "--json"])
+    admin = {"authorization": f"Bearer {json.loads(created.stdout)['key']}"}
+    shown = httpx.get(f"{url}/v1/reviews/{one['review_id']}", headers=admin, timeout=30, trust_env=False).json()
     assert (shown["state"], shown["values"]) == ("corrected", document.truth)
     assert "".join(segment["text"] for segment in shown["highlighted"]) == document.text
 
