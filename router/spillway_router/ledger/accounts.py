@@ -149,13 +149,17 @@ class Accounts:
         """True if any cap is configured."""
         return bool(self._state.lines or self._each_key or self._each_user)
 
+    def limits(self, facts: RequestFacts) -> bool:
+        """Return whether any cap may concern this caller."""
+        return self.has_budgets or bool(_rule_lines(facts))
+
     def headroom(self, facts: RequestFacts, backend: Backend) -> int | None:
         """Return the nano-dollars that this caller may still spend at this backend, as far as this process knows.
 
         None means that no budget covers them. What a key or a user may spend for itself counts as free here: the
         database alone knows how much of that is taken.
         """
-        lines = (*self._cover(_spender(facts, backend), self._wall_s()).lines, *self._each_user)
+        lines = (*self._cover(_spender(facts, backend), self._wall_s()).lines, *self._each_user, *_rule_lines(facts))
         if not lines:
             return None
         balances = self._state.balances
@@ -206,6 +210,8 @@ class Accounts:
         if self._each_user:
             lines = budget.lines_for(f"user:{self._entries.user_id(facts)}", self._each_user)
             caps = (*caps, *_caps(lines, wall_s))
+        if facts.caller.rules is not None:
+            caps = _lowest((*caps, *_caps(_rule_lines(facts), wall_s)))
         try:
             reached = await self._writer.submit((self._entries.reserved(hold),), caps, urgent=True)
         except LedgerError as error:
@@ -362,6 +368,22 @@ def _caps(lines: Iterable[BudgetLine], wall_s: float) -> tuple[Cap, ...]:
     return tuple(
         Cap(line.scope, line.period, budget.period_start(line.period, wall_s) * 1000, line.limit_nano) for line in lines
     )
+
+
+def _rule_lines(facts: RequestFacts) -> tuple[BudgetLine, ...]:
+    """Return the cap that the caller's key has by its own rules."""
+    rules = facts.caller.rules
+    return () if rules is None or rules.budget is None else (rules.budget,)
+
+
+def _lowest(caps: tuple[Cap, ...]) -> tuple[Cap, ...]:
+    """Return the lowest of the caps of each scope and period: a key may have one by configuration, too."""
+    lowest: dict[LineKey, Cap] = {}
+    for cap in caps:
+        other = lowest.get((cap.scope, cap.period))
+        if other is None or cap.limit_nano < other.limit_nano:
+            lowest[cap.scope, cap.period] = cap
+    return tuple(lowest.values())
 
 
 def _by_scope(lines: Iterable[BudgetLine]) -> Mapping[str, tuple[BudgetLine, ...]]:

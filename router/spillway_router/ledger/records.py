@@ -18,8 +18,11 @@ KeyPrivacy = Literal["any", "local-only"]
 class KeyRecord:
     """One API key as stored, without its secret; `secret_sha256` is the 32-byte digest of the secret.
 
-    `privacy` is the default for requests with this key, and `may_route` permits the `x-spillway-route` hint. `created`
-    and `revoked` are in epoch milliseconds.
+    `privacy` is the default for requests with this key, and `may_route` permits requests to choose between the GPU and
+    the clouds. `models` and `backends` are the names that it may use, separated by commas; all if empty. `per_minute`
+    is the most requests per minute, 0 for any number, and `budget_nano` the most nano-dollars in each `budget_period`,
+    None for no cap of its own. `old_sha256` is the digest of the secret before the last rotation, which is accepted
+    before `old_until`. Times are in epoch milliseconds.
     """
 
     id: str
@@ -31,6 +34,14 @@ class KeyRecord:
     created: int
     revoked: int | None
     secret_sha256: bytes
+    models: str = ""
+    backends: str = ""
+    expires: int | None = None
+    per_minute: int = 0
+    budget_nano: int | None = None
+    budget_period: Period | Literal[""] = ""
+    old_sha256: bytes | None = None
+    old_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

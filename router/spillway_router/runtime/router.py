@@ -71,6 +71,7 @@ from spillway_router.proxy.memory.retained import RetainedRequests
 from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.body_memory import BodyMemory
+from spillway_router.proxy.request.key_rates import KeyRates
 from spillway_router.runtime.alerts import AlertHooks, Alerts
 from spillway_router.runtime.background import Background, Service
 from spillway_router.runtime.day_change import DayChange, utc_day
@@ -132,6 +133,7 @@ class Runtime:
         self.engine_watch = EngineWatch(self.board, clock, self.alerts.engine_outage)
         self.watchdog = Watchdog(self.alerts.task_stopped)
         self._keys = KeyStore(ledger.keys)
+        self._key_rates = KeyRates()
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._apply(config)
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
@@ -296,7 +298,14 @@ class Runtime:
             policy=assembly.policy,
             backend_routes=routes,
             privacy=config.privacy,
-            auth=Auth(self._keys.verify, config.keys_required, config.cors_origins, config.scrape_token),
+            auth=Auth(
+                self._keys.verify,
+                config.keys_required,
+                config.cors_origins,
+                config.scrape_token,
+                self._keys.rules,
+                self._key_rates,
+            ),
             limits=config.limits,
             created=int(time.time()),
             policy_header=b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode(),

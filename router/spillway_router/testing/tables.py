@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
+from typing import Any
 
 from spillway_router.core.money.budget import AlertKey
 from spillway_router.ledger.entries import GENESIS
@@ -19,10 +20,11 @@ from spillway_router.ledger.tables.acts import (
     cost_fields,
     key_fields,
     rental_fields,
+    without_secrets,
 )
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion
-from spillway_router.ledger.tables.key_table import KeyTable, key_exists
+from spillway_router.ledger.tables.key_table import KeyActKind, KeyTable, key_exists
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
 from spillway_router.ledger.tables.other_costs import OtherCostTable
 from spillway_router.ledger.tables.rentals import RentalTable, rental_exists
@@ -87,6 +89,16 @@ class MemoryKeys(KeyTable):
             self._records[key_id] = replace(record, revoked=now_ms)
             self._revision += 1
             self._acts.append(Change("key.revoke", key_id, {"revoked": now_ms}))
+            return True
+
+    def change(self, kind: KeyActKind, key_id: str, fields: Mapping[str, Any]) -> bool:
+        with self._lock:
+            record = self._records.get(key_id)
+            if record is None or record.revoked is not None:
+                return False
+            self._records[key_id] = replace(record, **fields)
+            self._revision += 1
+            self._acts.append(Change(kind, key_id, without_secrets(fields)))
             return True
 
     def revision(self) -> int:

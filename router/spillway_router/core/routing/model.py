@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.bounds import ItemRules, RequestItem
-from spillway_router.core.money.budget import LineKey
+from spillway_router.core.money.budget import BudgetLine, LineKey
 from spillway_router.core.money.degrade import DegradeSteps
 from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
 from spillway_router.core.routing.backlog import BacklogView, EngineRates
@@ -59,6 +59,17 @@ class ExpectedGain:
 
 
 @fast_frozen(frozen=True, slots=True)
+class KeyRules:
+    """What a key may use. `models` and `backends` are names, all if empty; `budget` is its own cap, if it has one."""
+
+    models: frozenset[str] = frozenset()
+    backends: frozenset[str] = frozenset()
+    per_minute: int = 0
+    """The most requests per minute; 0 for any number."""
+    budget: BudgetLine | None = None
+
+
+@fast_frozen(frozen=True, slots=True)
 class Caller:
     """The authenticated caller. `key_id` is empty where no key was required."""
 
@@ -67,6 +78,8 @@ class Caller:
     tier: str = ""
     may_route: bool = True
     local_only: bool = False
+    rules: KeyRules | None = None
+    """None for a key that may use everything, as often as it likes."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -4,7 +4,7 @@ The tables of these hold the present and are changed in place. Each change is wr
 transaction, so that whoever reads the acts from the beginning gets the content of the tables; a key or a rental that
 was added or changed by hand differs from that, and `verify` says so.
 
-    key.create, key.revoke, rental.start, rental.stop, rental.correct, cost.start, cost.stop
+    key.create, key.set, key.rotate, key.revoke, rental.start, rental.stop, rental.correct, cost.start, cost.stop
                                          a change; `details` are the fields that it set
     key.found, rental.found, cost.found  what was there when the ledger began to keep acts
 
@@ -29,6 +29,8 @@ from spillway_router.ledger.records import KeyRecord, OtherCost, RentalRecord, R
 
 ActKind = Literal[
     "key.create",
+    "key.set",
+    "key.rotate",
     "key.revoke",
     "key.found",
     "rental.start",
@@ -40,6 +42,7 @@ ActKind = Literal[
     "cost.found",
 ]
 _SECRET_DIGITS = 16
+_DIGESTS = {"secret_sha256": "secret", "old_sha256": "old_secret"}
 
 
 class Act(NamedTuple):
@@ -94,9 +97,15 @@ def fields_text(fields: Mapping[str, Any]) -> str:
 
 def key_fields(record: KeyRecord) -> dict[str, Any]:
     """Return the fields of a key for its acts."""
-    fields = asdict(record)
-    secret = fields.pop("secret_sha256")
-    return {name: value for name, value in fields.items() if name != "id"} | {"secret": secret.hex()[:_SECRET_DIGITS]}
+    return without_secrets({name: value for name, value in asdict(record).items() if name != "id"})
+
+
+def without_secrets(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a key with the beginnings of its digests in place of these."""
+    return {
+        _DIGESTS.get(name, name): value.hex()[:_SECRET_DIGITS] if isinstance(value, bytes) else value
+        for name, value in fields.items()
+    }
 
 
 def rental_fields(record: RentalRecord) -> dict[str, Any]:

@@ -7,14 +7,16 @@ classes such as `SqlKeys` cannot inherit from a compiled one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 from spillway_router.ledger.errors import EntryConflictError
 from spillway_router.ledger.records import KeyRecord, Rows
-from spillway_router.ledger.tables.acts import Change, key_fields
+from spillway_router.ledger.tables.acts import Change, key_fields, without_secrets
+
+KeyActKind = Literal["key.set", "key.rotate"]
 
 
 class KeyTable(ABC):
@@ -34,6 +36,10 @@ class KeyTable(ABC):
     @abstractmethod
     def revoke(self, key_id: str, now_ms: int) -> bool:
         """Mark a key as revoked; return False if no valid key has this id."""
+
+    @abstractmethod
+    def change(self, kind: KeyActKind, key_id: str, fields: Mapping[str, Any]) -> bool:
+        """Set some fields of a valid key; return False if no valid key has this id."""
 
     @abstractmethod
     def revision(self) -> int:
@@ -75,6 +81,12 @@ class SqlKeys(KeyTable):
 
     def revoke(self, key_id: str, now_ms: int) -> bool:
         return self._change(_REVOKE, (now_ms, key_id), Change("key.revoke", key_id, {"revoked": now_ms}))
+
+    def change(self, kind: KeyActKind, key_id: str, fields: Mapping[str, Any]) -> bool:
+        changed = Change(kind, key_id, without_secrets(fields))
+        settings = ", ".join(f"{name} = ?" for name in fields if name in _NAMES)
+        statement = f"UPDATE api_keys SET {settings} WHERE id = ? AND revoked IS NULL RETURNING id"  # noqa: S608
+        return self._change(statement, (*fields.values(), key_id), changed)
 
     def revision(self) -> int:
         return self._revision()

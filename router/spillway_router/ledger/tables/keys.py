@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 from spillway_router.core.frozen import fast_frozen
+from spillway_router.core.money.budget import BudgetLine, Period
+from spillway_router.core.routing.model import KeyRules
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.records import (
     KeyPrivacy,
@@ -37,13 +40,20 @@ class KeySpecError(LedgerError):
 
 @fast_frozen(frozen=True, slots=True)
 class KeySpec:
-    """What a new key may do. `name` and `tier` are free text of at most 100 characters."""
+    """What a new key may do. `name` and `tier` are free text of at most 100 characters; KeyRecord says what the others
+    mean."""
 
     name: str
     role: Role = "inference"
     tier: str = ""
     privacy: KeyPrivacy = "any"
     may_route: bool = False
+    models: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    expires: int | None = None
+    per_minute: int = 0
+    budget_nano: int | None = None
+    budget_period: str = ""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -57,30 +67,44 @@ class NewKey:
 class KeyRing:
     """An immutable snapshot of all valid keys; `verify` is on the hot path."""
 
-    __slots__ = ("_by_id",)
+    __slots__ = ("_by_id", "_rules")
 
     def __init__(self, records: Iterable[KeyRecord]) -> None:
         self._by_id: Mapping[str, KeyRecord] = {r.id: r for r in records if r.revoked is None}
+        rules = {key_id: rules_of(record) for key_id, record in self._by_id.items()}
+        self._rules: Mapping[str, KeyRules] = {key_id: each for key_id, each in rules.items() if each is not None}
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def verify(self, token: str) -> KeyRecord | None:
-        """Return the key of this token, or None if the token is malformed, unknown, revoked or wrong. Never raises."""
+    def rules(self, key_id: str) -> KeyRules | None:
+        """Return what a key may use; None if it may use everything."""
+        return self._rules.get(key_id)
+
+    def verify(self, token: str, wall: Callable[[], float] = time.time) -> KeyRecord | None:
+        """Return the key of this token, or None if the token is malformed, unknown, expired, revoked or wrong. Never
+        raises. `wall` returns epoch seconds."""
         if len(token) > _MAX_TOKEN or not token.startswith(PREFIX):
             return None
         key_id, _, secret = token[len(PREFIX) :].partition("-")
         record = self._by_id.get(key_id)
         digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
         matches = hmac.compare_digest(digest, record.secret_sha256 if record else _NO_KEY)
-        return record if matches else None
+        if record is None:
+            return None
+        if not matches:
+            old, until = record.old_sha256, record.old_until
+            if old is None or until is None or wall() * 1000 >= until or not hmac.compare_digest(digest, old):
+                return None
+        return None if record.expires is not None and wall() * 1000 >= record.expires else record
 
 
 class KeyStore:
     """The keys of one database, with a snapshot that follows it. `verify` and `ring` belong to one thread."""
 
-    def __init__(self, table: KeyTable, every_s: float = RECHECK_S) -> None:
+    def __init__(self, table: KeyTable, every_s: float = RECHECK_S, wall: Callable[[], float] = time.time) -> None:
         self._table = table
+        self._wall = wall
         self._every_s = every_s
         self._revision = -1
         self._checked_s = float("-inf")
@@ -103,7 +127,11 @@ class KeyStore:
 
     def verify(self, token: str, monotonic_s: float) -> KeyRecord | None:
         """Return the valid key of this token, or None."""
-        return self.ring(monotonic_s).verify(token)
+        return self.ring(monotonic_s).verify(token, self._wall)
+
+    def rules(self, key_id: str) -> KeyRules | None:
+        """Return what a key that was just verified may use; None if it may use everything."""
+        return self._ring.rules(key_id)
 
     def create(self, spec: KeySpec, key_id: bytes, secret: bytes, now_ms: int) -> NewKey:
         """Store a new key durably, made from 6 (`key_id`) and 32 (`secret`) bytes of `secrets.token_bytes`.
@@ -115,6 +143,34 @@ class KeyStore:
         self._checked_s = float("-inf")
         return new
 
+    def set(self, key_id: str, spec: KeySpec) -> bool:
+        """Give a key other rules durably: everything of `spec` but its name. Return False if no valid key has this id.
+
+        Raises KeySpecError.
+        """
+        _check(spec)
+        before = self._valid(key_id)
+        if before is None:
+            return False
+        fields = {name: value for name, value in _settings(spec).items() if getattr(before, name) != value}
+        changed = not fields or self._table.change("key.set", key_id, fields)
+        self._checked_s = float("-inf")
+        return changed
+
+    def rotate(self, key_id: str, secret: bytes, until_ms: int) -> str | None:
+        """Give a key another secret, made from 32 random bytes, and accept the one before until `until_ms`.
+
+        Return the new token, or None if no valid key has this id.
+        """
+        before = self._valid(key_id)
+        if before is None:
+            return None
+        digest = hashlib.sha256(secret.hex().encode()).digest()
+        fields = {"secret_sha256": digest, "old_sha256": before.secret_sha256, "old_until": until_ms}
+        changed = self._table.change("key.rotate", key_id, fields)
+        self._checked_s = float("-inf")
+        return f"{PREFIX}{key_id}-{secret.hex()}" if changed else None
+
     def revoke(self, key_id: str, now_ms: int) -> bool:
         """Revoke a key durably; return False if no valid key has this id."""
         revoked = self._table.revoke(key_id, now_ms)
@@ -124,6 +180,9 @@ class KeyStore:
     def list(self) -> tuple[KeyRecord, ...]:
         """Return all keys, including revoked ones, oldest first."""
         return self._table.all()
+
+    def _valid(self, key_id: str) -> KeyRecord | None:
+        return next((record for record in self._table.all() if record.id == key_id and record.revoked is None), None)
 
     def _reload(self) -> None:
         # The revision is read before the keys, so that the next check sees a change in between.
@@ -135,6 +194,70 @@ class KeyStore:
 
 def mint(spec: KeySpec, key_id: bytes, secret: bytes, now_ms: int) -> NewKey:
     """Create a key from random bytes. Raises KeySpecError."""
+    _check(spec)
+    if len(key_id) != ID_BYTES or len(secret) != SECRET_BYTES:
+        raise KeySpecError(f"a key needs {ID_BYTES} and {SECRET_BYTES} random bytes")
+    public, private = key_id.hex(), secret.hex()
+    record = KeyRecord(
+        id=public,
+        name=spec.name,
+        created=now_ms,
+        revoked=None,
+        secret_sha256=hashlib.sha256(private.encode()).digest(),
+        **_settings(spec),
+    )
+    return NewKey(f"{PREFIX}{public}-{private}", record)
+
+
+def rules_of(record: KeyRecord) -> KeyRules | None:
+    """Return what a key may use; None if it may use everything, as often as it likes."""
+    budget = None
+    if record.budget_nano is not None and record.budget_period:
+        budget = BudgetLine(f"key:{record.id}", record.budget_period, record.budget_nano)
+    rules = KeyRules(names_in(record.models), names_in(record.backends), record.per_minute, budget)
+    return None if rules == KeyRules() else rules
+
+
+def spec_of(record: KeyRecord) -> KeySpec:
+    """Return the specification that would make a key like this."""
+    return KeySpec(
+        name=record.name,
+        role=record.role,
+        tier=record.tier,
+        privacy=record.privacy,
+        may_route=record.may_route,
+        models=tuple(name for name in record.models.split(",") if name),
+        backends=tuple(name for name in record.backends.split(",") if name),
+        expires=record.expires,
+        per_minute=record.per_minute,
+        budget_nano=record.budget_nano,
+        budget_period=record.budget_period,
+    )
+
+
+def names_in(text: str) -> frozenset[str]:
+    """Return the names in a list as KeyRecord has it."""
+    return frozenset(name for name in text.split(",") if name)
+
+
+def _settings(spec: KeySpec) -> dict[str, Any]:
+    """Return the fields of a KeyRecord that can be set again."""
+    return {
+        "role": spec.role,
+        "tier": spec.tier,
+        "privacy": spec.privacy,
+        "may_route": spec.may_route,
+        "models": ",".join(spec.models),
+        "backends": ",".join(spec.backends),
+        "expires": spec.expires,
+        "per_minute": spec.per_minute,
+        "budget_nano": spec.budget_nano,
+        "budget_period": spec.budget_period,
+    }
+
+
+def _check(spec: KeySpec) -> None:
+    """Raise KeySpecError if a key can't be like this."""
     if spec.role not in get_args(Role):
         raise KeySpecError(f"role is {spec.role!r}; use inference, viewer or admin")
     if spec.privacy not in get_args(KeyPrivacy):
@@ -144,21 +267,15 @@ def mint(spec: KeySpec, key_id: bytes, secret: bytes, now_ms: int) -> NewKey:
             raise KeySpecError(f"{field} must be printable text of at most 100 characters")
     if not spec.name:
         raise KeySpecError("a key needs a name, so that you can tell later whose it is")
-    if len(key_id) != ID_BYTES or len(secret) != SECRET_BYTES:
-        raise KeySpecError(f"a key needs {ID_BYTES} and {SECRET_BYTES} random bytes")
-    public, private = key_id.hex(), secret.hex()
-    record = KeyRecord(
-        id=public,
-        name=spec.name,
-        role=spec.role,
-        tier=spec.tier,
-        privacy=spec.privacy,
-        may_route=spec.may_route,
-        created=now_ms,
-        revoked=None,
-        secret_sha256=hashlib.sha256(private.encode()).digest(),
-    )
-    return NewKey(f"{PREFIX}{public}-{private}", record)
+    for kind, names in (("model", spec.models), ("backend", spec.backends)):
+        if any(not name or not name.isprintable() or "," in name or len(name) > 256 for name in names):
+            raise KeySpecError(f"the name of a {kind} must be printable text without a comma")
+    if spec.per_minute < 0:
+        raise KeySpecError("the number of requests per minute must be 0 (any number) or more")
+    if (spec.budget_nano is None) != (not spec.budget_period):
+        raise KeySpecError("a budget needs an amount and a period")
+    if spec.budget_nano is not None and (spec.budget_nano < 0 or spec.budget_period not in get_args(Period)):
+        raise KeySpecError("a budget is 0 USD or more per hour, day or month")
 
 
 def accepted(spec: KeySpec, key_id: str, secret_sha256: str, now_ms: int) -> KeyRecord:

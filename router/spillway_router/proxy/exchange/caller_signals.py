@@ -19,7 +19,7 @@ def caller_signals(services: Services, config: ActiveConfig, facts: RequestFacts
     accounts = services.accounts
     if not services.memory.refused_additions.is_empty:
         signals = _with_refused_bounds(services, config, facts, signals)
-    if not accounts.has_budgets:
+    if not accounts.limits(facts):
         return signals
     used: Mapping[LineKey, float] | None = None
     with_budget: dict[str, BackendSignals] = {}

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.routing.model import Caller, Refusal
+from spillway_router.core.routing.model import Caller, KeyRules, Refusal
 from spillway_router.ledger.records import KeyRecord
+from spillway_router.proxy.request.key_rates import KeyRates
 from spillway_router.proxy.request.keyless import foreign_trace
 
 KEYLESS = "keyless"
@@ -30,6 +31,10 @@ REVIEW_ROLES = frozenset({"viewer", "admin"})
 ADMIN_ROLES = frozenset({"admin"})
 
 
+def _no_rules(_key_id: str) -> KeyRules | None:
+    return None
+
+
 @fast_frozen(frozen=True, slots=True)
 class Auth:
     """`verify(token, monotonic_s)` looks a key up; `required` rejects requests without one. Pages of `origins` need no
@@ -40,6 +45,9 @@ class Auth:
     origins: frozenset[str] = frozenset()
     scrape_token: str = field(default="", repr=False)
     """What Prometheus may send instead of a key to read metrics; "" if nothing is configured."""
+    rules: Callable[[str], KeyRules | None] = _no_rules
+    """Return what a key that was just verified may use."""
+    rates: KeyRates = field(default_factory=KeyRates)
 
     def caller(self, headers: Mapping[str, str], monotonic_s: float) -> Caller | Refusal:
         """Return the caller, or a 401.
@@ -51,12 +59,18 @@ class Auth:
         if token:
             record = self.verify(token, monotonic_s)
             if record is not None:
+                rules = self.rules(record.id)
+                if rules is not None and rules.per_minute:
+                    wait_s = self.rates.wait_s(record.id, rules.per_minute, monotonic_s)
+                    if wait_s > 0:
+                        return _too_often(rules.per_minute, wait_s)
                 return Caller(
                     key_id=record.id,
                     role=record.role,
                     tier=record.tier,
                     may_route=record.may_route,
                     local_only=record.privacy == "local-only",
+                    rules=rules,
                 )
             if self.required or token.startswith("sk-spill-"):
                 return _unauthorized("The API key is not valid or was revoked.")
@@ -98,6 +112,11 @@ def _token(headers: Mapping[str, str]) -> str:
             return api_key
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _too_often(per_minute: int, wait_s: float) -> Refusal:
+    message = f"This key may send {per_minute} requests per minute. Wait {wait_s:.1f} s."
+    return Refusal(429, "rate_limited", message, retry_after_s=max(1.0, wait_s))
 
 
 def _unauthorized(message: str, options: str = "") -> Refusal:

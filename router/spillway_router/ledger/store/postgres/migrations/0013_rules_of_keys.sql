@@ -1,0 +1,10 @@
+-- What a key may use (names separated by commas; empty: everything), until when, how often and for how much, and the
+-- secret that it had before its last rotation.
+ALTER TABLE api_keys ADD COLUMN models text COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE api_keys ADD COLUMN backends text COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE api_keys ADD COLUMN expires bigint;
+ALTER TABLE api_keys ADD COLUMN per_minute bigint NOT NULL DEFAULT 0 CHECK (per_minute >= 0);
+ALTER TABLE api_keys ADD COLUMN budget_nano bigint CHECK (budget_nano >= 0);
+ALTER TABLE api_keys ADD COLUMN budget_period text COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE api_keys ADD COLUMN old_sha256 bytea CHECK (length(old_sha256) = 32);
+ALTER TABLE api_keys ADD COLUMN old_until bigint;
