@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +18,8 @@ import orjson
 import pytest
 from tests.ledger.helpers import D0, DAY, H0, HOUR, M0, T0, entry, requests_in
 
-from spillway_router.core.money.budget import AlertKey, BudgetError
+from spillway_router.core.money.budget import AlertKey, BudgetError, BudgetLine
+from spillway_router.core.routing.model import KeyRules
 from spillway_router.ledger.calendar import days_of, start_of, utc_days
 from spillway_router.ledger.entries import GENESIS, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
@@ -37,7 +39,7 @@ from spillway_router.ledger.store.sums import SLOT_MS
 from spillway_router.ledger.tables.acts import broken_link
 from spillway_router.ledger.tables.alerts import KEPT_MS
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
-from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+from spillway_router.ledger.tables.keys import KeySpec, KeySpecError, KeyStore, rules_of, spec_of
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.ledger.tables.reviews import OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
 from spillway_router.ledger.tables.stored_responses import KEPT_MS as RESPONSES_KEPT_MS
@@ -825,6 +827,37 @@ class LedgerContract:
         assert not other.keys.revoke(new.record.id, T0 + 9)
         assert not other.keys.revoke("nobody", T0)
         assert ledger.keys.all() == (replace(new.record, revoked=T0 + 5),)
+
+    def test_a_key_gets_other_rules_and_another_secret(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        store = KeyStore(ledger.keys, wall=lambda: T0 / 1000)
+        new = store.create(KeySpec("ann", models=("auto", "m"), expires=T0 + 60_000), b"ann123", bytes(range(32)), T0)
+        assert store.verify(new.token, 0.0) == new.record
+        assert store.rules(new.record.id) == KeyRules(models=frozenset({"auto", "m"}))
+        other = KeyStore(reopen().keys)
+        spec = replace(spec_of(new.record), models=(), backends=("local",), per_minute=9, may_route=True)
+        assert other.set(new.record.id, replace(spec, budget_nano=5, budget_period="day"))
+        assert not other.set("nobody", spec)
+        with pytest.raises(KeySpecError):
+            other.set(new.record.id, replace(spec, per_minute=-1))
+        line = BudgetLine(f"key:{new.record.id}", "day", 5)
+        rules = KeyRules(backends=frozenset({"local"}), per_minute=9, budget=line)
+        assert rules_of(ledger.keys.all()[0]) == rules
+        token = other.rotate(new.record.id, bytes(32), T0 + 10_000)
+        assert token is not None
+        for seconds, works in ((0, {new.token, token}), (10, {token}), (60, set())):
+            later = KeyStore(ledger.keys, wall=lambda seconds=seconds: T0 / 1000 + seconds)  # type: ignore[misc]
+            assert {each for each in (new.token, token) if later.verify(each, 0.0) is not None} == works
+        assert other.revoke(new.record.id, T0)
+        assert not other.set(new.record.id, replace(spec, per_minute=1))
+        assert other.rotate(new.record.id, bytes(32), T0) is None
+        acts = ledger.acts.all()
+        assert [each.act.kind for each in acts] == ["key.create", "key.set", "key.rotate", "key.revoke"]
+        assert {"backends", "budget_nano", "budget_period", "may_route", "models", "per_minute"} == set(
+            orjson.loads(acts[1].act.details)
+        )
+        for digest in (new.record.secret_sha256, hashlib.sha256(bytes(32).hex().encode()).digest()):
+            assert digest.hex() not in str(acts)
+        assert verify(ledger).faults == ()
 
     def test_what_is_done_to_keys_and_rentals_is_an_act(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         store, other = KeyStore(ledger.keys), reopen()

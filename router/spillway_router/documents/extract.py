@@ -234,10 +234,12 @@ class _Cascade:
 
     def _threshold(self, step: Literal["local", "parser", "external"]) -> float:
         required = self._request.min_confidence
-        if required is not None:
+        if required is not None and self._exchange.may_route:
             return required
         configured: float = getattr(self._rules.thresholds, step)
-        return self._exchange.threshold(configured) if step == "local" else configured
+        if step == "local":
+            configured = self._exchange.threshold(configured)
+        return configured if required is None else min(required, configured)
 
     def _body(self, *, local: bool) -> dict[str, Any]:
         request = self._request

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from spillway_router.core.money import bounds, degrade, pacing, tariff
 from spillway_router.core.routing import pictures
+from spillway_router.core.routing.key_access import own_names
 from spillway_router.core.routing.model import (
     NO_PREFERENCES,
     Backend,
@@ -83,8 +84,10 @@ def expected_prompt_tokens(facts: RequestFacts, signals: BackendSignals) -> int:
 
 
 def access(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
-    """1. Keep the side (local or cloud) that the route hint asks for."""
-    route = facts.hints.route
+    """1. Require that the key may use the backend, and keep the side (local or cloud) that the route hint asks for."""
+    route, rules = facts.hints.route, facts.caller.rules
+    if rules is not None and rules.backends and backend.name not in rules.backends:
+        return Removed(backend.name, "key", "this key may not use it")
     if route == "auto":
         return None
     if route == "local" and not backend.local:
@@ -92,6 +95,14 @@ def access(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) 
     if route == "cloud" and backend.local:
         return Removed(backend.name, "route", "the request asks for cloud only (x-spillway-route)")
     return None
+
+
+def own_key(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
+    """For callers who bring a provider's key: require that our key lists the model, if it lists any."""
+    rules = facts.caller.rules
+    if rules is None or not rules.models or not rules.models.isdisjoint(own_names(backend)):
+        return None
+    return Removed(backend.name, "key", "this key may not use its model")
 
 
 def privacy(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
@@ -247,6 +258,6 @@ def applicable_filters(facts: RequestFacts) -> tuple[Filter, ...]:
 
     The first three only look at what the request itself restricts, and nearly every request restricts nothing.
     """
-    plain = facts.hints.route == "auto" and facts.preferences is NO_PREFERENCES
+    plain = facts.hints.route == "auto" and facts.preferences is NO_PREFERENCES and facts.caller.rules is None
     public = facts.privacy.may_leave and not facts.caller.local_only
     return _WITHOUT_RESTRICTIONS if plain and public else FILTERS

@@ -30,12 +30,13 @@ from dataclasses import field, replace
 from types import MappingProxyType
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.routing import filters
+from spillway_router.core.routing import filters, key_access
 from spillway_router.core.routing.backlog import Slo, overflow_reasons, predict
 from spillway_router.core.routing.model import (
     NO_PREFERENCES,
     Backend,
     BackendSignals,
+    Caller,
     Candidate,
     Decision,
     DecisionKind,
@@ -137,7 +138,7 @@ def decide_byok(facts: RequestFacts, backend: Backend, signals: Signals, version
     The call costs us nothing, so budgets, health and load don't matter. Access, privacy, preferences and capabilities
     count as for any other request.
     """
-    for rule in (filters.access, filters.privacy, filters.preferences, filters.capability):
+    for rule in (filters.access, filters.own_key, filters.privacy, filters.preferences, filters.capability):
         removed = rule(facts, backend, BackendSignals(), signals.monotonic_s)
         if removed is not None:
             return Decision(
@@ -176,7 +177,7 @@ def decide_escalation(
     Where a paced budget covers a cloud, it is a candidate only if `gain` is worth its cost. Without a candidate the
     local answer stands.
     """
-    passing, removed = _filter(facts, signals, policy.named(policy.confidence.escalate_to))
+    passing, removed = _filter(facts, signals, _permitted_tiers(facts, policy))
     passing = [backend for backend in passing if not backend.local]
     if gain is not None:
         checked = [
@@ -229,7 +230,7 @@ def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: 
         return Decision(
             kind="escalated", candidates=(), reasons=(), removed=(), policy=policy.version, refusal=resolved
         )
-    tiers = policy.named(policy.confidence.escalate_to)
+    tiers = _permitted_tiers(facts, policy)
     order = tiers or resolved.chain
     place = next((i for i, backend in enumerate(order) if backend.name == above), None)
     if place is not None or not tiers:
@@ -255,6 +256,14 @@ def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: 
     )
 
 
+def _permitted_tiers(facts: RequestFacts, policy: Policy) -> tuple[Backend, ...]:
+    """Return the backends of `confidence.escalate_to` that the caller's key may have instead of what it asked for."""
+    tiers = policy.named(policy.confidence.escalate_to)
+    if facts.caller.rules is None:
+        return tiers
+    return tuple([tier for tier in tiers if key_access.may_have_instead(facts, tier, policy.aliases)])
+
+
 def unconstrained_locals(decision: Decision) -> list[str]:
     """Return the names of the local candidates without an overflow reason."""
     return [c.backend.name for c in decision.candidates if c.backend.local and not c.reasons]
@@ -276,7 +285,7 @@ def prefer_backend(decision: Decision, backend: str) -> Decision:
 
 def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
     alias_chain = policy.aliases.get(facts.model)
-    if alias_chain is not None and facts.preferences is NO_PREFERENCES:
+    if alias_chain is not None and facts.preferences is NO_PREFERENCES and facts.caller.rules is None:
         return _ResolvedModel(policy.named(alias_chain))  # nearly every request
     # The name of a configured model may itself end like a suffix (Hugging Face's `org/model:fastest`).
     named = _backends_named(facts.model, policy)
@@ -287,8 +296,19 @@ def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
         named = _backends_named(model, policy)
         if isinstance(named, str):
             barred = barred or named
-        else:
-            chain.extend(b for b in named if b not in chain)
+            continue
+        if facts.caller.rules is not None or not facts.caller.may_route:
+            is_alias, has_local = model in policy.aliases, _has_local(policy)
+            permitted = key_access.permitted(facts.caller, model, named, is_alias=is_alias, local=has_local)
+            if isinstance(permitted, str):
+                return Refusal(403, "permission_denied", permitted, "model")
+            named = tuple(permitted)
+        chain.extend(b for b in named if b not in chain)
+    if not facts.caller.may_route and any(b.local for b in chain):
+        field_name = key_access.chooses_place(facts.preferences)
+        if field_name:
+            message = f"This key may not choose backends by '{field_name}'. Leave it out."
+            return Refusal(403, "permission_denied", message, field_name)
     if not chain:
         aliases = ", ".join(sorted(policy.aliases))
         message = f"The model '{facts.model}' is not known here. Use one of: {aliases}, or backend-name/model."
@@ -301,6 +321,23 @@ def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
         chain.sort(key=lambda b: min(rank.get(b.name.lower(), last), rank.get(b.provider, last)))
     pinned = name not in policy.aliases and len(chain) == 1
     return _ResolvedModel(tuple(chain), sort or facts.preferences.sort, pinned, ordered_by)
+
+
+def _has_local(policy: Policy) -> bool:
+    return any(backend.local for backend in policy.backends.values())
+
+
+def is_offered(name: str, caller: Caller, policy: Policy) -> bool:
+    """Return whether the caller may ask for a name of the policy."""
+    named = _backends_named(name, policy)
+    if isinstance(named, str):
+        return False
+    if caller.rules is None and caller.may_route:
+        return True
+    is_alias, has_local = name in policy.aliases, _has_local(policy)
+    permitted = key_access.permitted(caller, name, named, is_alias=is_alias, local=has_local)
+    backends = frozenset() if caller.rules is None else caller.rules.backends
+    return not isinstance(permitted, str) and any(not backends or b.name in backends for b in permitted)
 
 
 def priced_backend(name: str, facts: RequestFacts, policy: Policy) -> Backend | None:
@@ -359,7 +396,9 @@ def _filter(
 
 def _slo(facts: RequestFacts, policy: Policy) -> Slo:
     requested_ttft_s = facts.hints.slo_ttft_s
-    return policy.slo if requested_ttft_s is None else replace(policy.slo, ttft_s=requested_ttft_s)
+    if requested_ttft_s is None or (not facts.caller.may_route and requested_ttft_s < policy.slo.ttft_s):
+        return policy.slo
+    return replace(policy.slo, ttft_s=requested_ttft_s)
 
 
 def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo) -> Candidate:
@@ -397,7 +436,8 @@ def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo
 def _order(candidates: list[Candidate], resolved: _ResolvedModel, facts: RequestFacts) -> list[Candidate]:
     if resolved.sort:
         scorer = SCORERS[resolved.sort]
-        return sorted(candidates, key=lambda c: (-scorer(c), c.bound_nano))
+        by_score = sorted(candidates, key=lambda c: (-scorer(c), c.bound_nano))
+        return by_score if facts.caller.may_route else sorted(by_score, key=lambda c: not c.backend.local)
     locals_ = [c for c in candidates if c.backend.local]
     if len(locals_) < 2 or facts.preferences.order:
         return candidates
@@ -491,7 +531,7 @@ def _routed_by(resolved: _ResolvedModel, passed_over: _PassedOver) -> tuple[str,
     return (*asked, *_reason_tokens([r for r in passed_over.clouds if r.reason != "budget"]))
 
 
-_UNWANTED: Mapping[str, str] = MappingProxyType({"route": "hint", "preference": "preference"})
+_UNWANTED: Mapping[str, str] = MappingProxyType({"route": "hint", "preference": "preference", "key": "key"})
 """Reasons for which the request itself excludes a backend, each with the token that says who asked for another one."""
 _UNABLE = frozenset({"rate_limit", "context", "capability", "endpoint"})
 """Reasons for which a local backend is left out although it is in order."""
@@ -521,6 +561,9 @@ def _reason_tokens(removed: Sequence[Removed]) -> tuple[str, ...]:
 
 def _refusal(removed: Sequence[Removed], signals: Signals) -> Refusal:
     reasons = set(_reason_tokens(removed))
+    if reasons == {"key"}:
+        names = ", ".join(r.backend for r in removed)
+        return Refusal(403, "permission_denied", f"This key may not use what could answer ({names}).")
     details = "; ".join(f"{r.backend}: {r.detail}" for r in removed)
     if "privacy" in reasons:
         message = f"No local backend can answer this private request now. {details}."

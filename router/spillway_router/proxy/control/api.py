@@ -13,7 +13,7 @@ from starlette.routing import Match, Route
 
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
-from spillway_router.core.routing.policy import Policy, decide
+from spillway_router.core.routing.policy import Policy, decide, is_offered
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQuery
@@ -172,18 +172,18 @@ def _ready(services: Services) -> dict[str, Any]:
 
 def _add_models(api: FastAPI, services: Services) -> None:
     def models(request: Request) -> list[dict[str, Any]]:
+        caller = caller_of(services, request, READER_ROLES)
         config, anthropic = services.config(), speaks_anthropic(request.headers)
-        names = [*config.policy.aliases, *_served_models(config.policy)]
-        return [model_entry(name, config.created, anthropic) for name in dict.fromkeys(names)]
+        names = dict.fromkeys([*config.policy.aliases, *_served_models(config.policy)])
+        offered = [name for name in names if is_offered(name, caller, config.policy)]
+        return [model_entry(name, config.created, anthropic) for name in offered]
 
     @api.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:
-        caller_of(services, request, READER_ROLES)
         return model_list(models(request), speaks_anthropic(request.headers))
 
     @api.get("/v1/models/{model_id:path}")
     async def get_model(model_id: str, request: Request) -> dict[str, Any]:
-        caller_of(services, request, READER_ROLES)
         for model in models(request):
             if model["id"] == model_id:
                 return model

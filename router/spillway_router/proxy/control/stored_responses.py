@@ -11,8 +11,9 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from spillway_router.core.routing.model import Outcome, Refusal
+from spillway_router.core.routing.model import Caller, Outcome, Refusal
 from spillway_router.ledger.errors import LedgerError
+from spillway_router.ledger.tables.stored_responses import StoredResponse
 from spillway_router.proxy.control.requests import caller_of
 from spillway_router.proxy.control.unpaid_calls import UnpaidCall, call_unpaid, refusal_of
 from spillway_router.proxy.exchange.active_config import BackendRoute
@@ -67,7 +68,7 @@ def add_response_routes(api: FastAPI, services: Services) -> None:
 
 async def _passed_on(services: Services, request: Request, method: str, response_id: str, more: str = "") -> Response:
     caller = caller_of(services, request, INFERENCE_ROLES)
-    route = await _maker(services, caller.key_id, response_id)
+    route = await _maker(services, caller, response_id)
     if request.query_params.get("stream", "").lower() == "true":
         raise bad_request("A stored response can't be streamed. Omit 'stream', and get it whole.", "stream")
     query = urlencode([(k, v) for k, v in request.query_params.multi_items() if k in _PASSED_QUERY])
@@ -79,7 +80,7 @@ async def _passed_on(services: Services, request: Request, method: str, response
     return Response(reply.body, media_type="application/json", headers={"x-spillway-backend": route.backend.name})
 
 
-async def _maker(services: Services, key_id: str, response_id: str) -> BackendRoute:
+async def _maker(services: Services, caller: Caller, response_id: str) -> BackendRoute:
     """Return how to reach the backend that made the response for this key. Raises RefusedError."""
     try:
         stored = await services.responses.get(response_id)
@@ -87,10 +88,16 @@ async def _maker(services: Services, key_id: str, response_id: str) -> BackendRo
         message = f"The ledger can't say now who made the response: {error}"
         raise RefusedError(Refusal(503, "ledger_unavailable", message, "response_id", retry_after_s=5.0)) from None
     route = None if stored is None else services.config().backend_routes.get(stored.backend)
-    if stored is None or route is None or stored.key_id != key_id:
+    if stored is None or route is None or not _may_ask(caller, stored):
         message = (
             f"Unknown response {response_id[:LONGEST_ID]!r}. The router knows those of the last 30 days that it passed "
             "on for this key."
         )
         raise RefusedError(Refusal(404, "response_not_found", message, "response_id"))
     return route
+
+
+def _may_ask(caller: Caller, stored: StoredResponse) -> bool:
+    """Return whether the response was made for this key, by a backend that the key may still use."""
+    rules = caller.rules
+    return stored.key_id == caller.key_id and (rules is None or not rules.backends or stored.backend in rules.backends)

@@ -11,12 +11,13 @@ from spillway_router.proxy.scoring.scoring import ConfidenceCriteria, is_documen
 
 def threshold(state: ExchangeState) -> float:
     """The least confidence of an answer that is not escalated: the header's, else the configured one as audits moved
-    it."""
-    min_confidence = state.facts.hints.min_confidence
-    if min_confidence is not None:
+    it. A key that may not choose between local and cloud can only lower it."""
+    min_confidence, may_raise = state.facts.hints.min_confidence, state.facts.caller.may_route
+    if min_confidence is not None and may_raise:
         return min_confidence
     config = state.config
-    return state.services.audits.threshold("chat", config, config.policy.confidence.threshold)
+    configured = state.services.audits.threshold("chat", config, config.policy.confidence.threshold)
+    return configured if min_confidence is None else min(min_confidence, configured)
 
 
 def may_escalate(state: ExchangeState) -> bool:

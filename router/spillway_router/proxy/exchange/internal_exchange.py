@@ -17,6 +17,7 @@ from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import (
     Attempt,
     Backend,
+    Caller,
     Decision,
     ExpectedGain,
     Outcome,
@@ -141,6 +142,11 @@ class InternalExchange:
         if verdict.may_leave and self._facts.caller.local_only:
             return PrivacyVerdict(False, ("key",))
         return verdict
+
+    @property
+    def may_route(self) -> bool:
+        """Whether the caller may choose between local and cloud, as by a confidence above the configured one."""
+        return self._facts.caller.may_route
 
     @property
     def min_confidence(self) -> float | None:
@@ -285,7 +291,8 @@ class InternalExchange:
     def _step_facts(self, step: StepRequest, body: Mapping[str, Any]) -> RequestFacts:
         """Return the facts of a step's body; they are private if the document is."""
         admitted, document = self._admitted, self._facts
-        facts = read_facts(self.request_id, "chat", self._headers, body, admitted.caller, admitted.config.privacy)
+        caller = _for_steps(admitted.caller, document.model)
+        facts = read_facts(self.request_id, "chat", self._headers, body, caller, admitted.config.privacy)
         requested = document.hints.route
         hints = replace(facts.hints, route=step.side if requested == "auto" else requested, min_confidence=None)
         privacy = facts.privacy if self.privacy.may_leave else self.privacy
@@ -325,6 +332,14 @@ class InternalExchange:
             attempts=(*total.attempts, *step.attempts),
             cost_nano=total.cost_nano + step.cost_nano,
         )
+
+
+def _for_steps(caller: Caller, model: str) -> Caller:
+    """Return the caller of a step. Whoever may use the document's model may use the chains that stand for it."""
+    rules = caller.rules
+    if rules is None or model not in rules.models:
+        return caller
+    return replace(caller, rules=replace(rules, models=rules.models | {_CHAIN}))
 
 
 def _reply(record: RequestRecord, client: CapturingClient) -> StepReply:
