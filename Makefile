@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-engine test-others check format bench loadtest evidence conformance lock clean install install-dev install-engine install-loadtest install-conformance install-convert
+.PHONY: help up demo test test-engine test-others check format bench loadtest evidence fuzz conformance lock clean install install-dev install-engine install-loadtest install-conformance install-convert
 
 # The first Python from 3.11 to 3.13 that can create environments. 3.11 is preferred, because torch's CPU hash is recorded
 # for it.
@@ -21,6 +21,7 @@ export TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ONLY ?=
 SCENARIO ?=
 COMPARE ?=
+FOR ?= 60
 
 help:  ## list the targets
 	@echo "Spillway: your rented GPU first, the cloud when it spills over."; echo
@@ -60,6 +61,9 @@ loadtest: install-dev install-loadtest  ## run locust on the product with a fake
 
 evidence: install  ## measure the promises and write docs/evidence.md; ONLY=prefix,... limits it
 	.venv/bin/python -m evidence --only "$(ONLY)"
+
+fuzz: install-dev  ## send made-up requests to a router for FOR seconds (60; hours are fine), keep what is found in .cache/fuzz
+	.venv/bin/python -m evidence.fuzz --seconds $(FOR)
 
 conformance: install install-conformance  ## run other projects' test suites directly and through the router, write docs/conformance.md; ONLY=prefix
 	.venv/bin/python -m conformance --only "$(ONLY)"

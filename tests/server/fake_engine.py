@@ -3,7 +3,9 @@
 Usage: fake_engine.py PORT|--uds PATH FOLDER. What it does is told by files in FOLDER, read at each request:
 `status` (exit with this status at once, before listening), `in_flight` (running requests that /metrics tells),
 `deaf` (ignore SIGTERM), `stuck` (/metrics tells running requests and no progress), `child` (start a child that
-ignores SIGTERM in a session of its own, its pid written to `child.pid`). `starts` gets one line per start with the pid.
+ignores SIGTERM in a session of its own, its pid written to `child.pid`), `mute` (/metrics never answers), `waiting`
+(waiting requests that /metrics tells), `page` (what /metrics tells instead), `hung` (no token comes). `starts` gets one
+line per start with the pid.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import signal
 import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 FOLDER = Path(sys.argv[-1])
@@ -22,7 +25,7 @@ CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); tim
 METRICS = """# TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{{engine="0",model_name="demo"}} {running}
 # TYPE vllm:num_requests_waiting gauge
-vllm:num_requests_waiting{{engine="0",model_name="demo"}} 0.0
+vllm:num_requests_waiting{{engine="0",model_name="demo"}} {waiting}
 # TYPE vllm:generation_tokens counter
 vllm:generation_tokens_total{{engine="0",model_name="demo"}} 5.0
 # TYPE vllm:prompt_tokens counter
@@ -43,12 +46,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return "client"
 
     def do_GET(self) -> None:
+        if said("mute") is not None:
+            threading.Event().wait(60)
+        if (page := said("page")) is not None:
+            self._answer(page.encode(), "text/plain")
+            return
         running = "1" if said("stuck") is not None else (said("in_flight") or "0")
-        self._answer(METRICS.format(running=running).encode(), "text/plain")
+        self._answer(METRICS.format(running=running, waiting=said("waiting") or "0").encode(), "text/plain")
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         (FOLDER / "asked").write_text(json.dumps({"body": body, "key": self.headers.get("authorization")}))
+        if said("hung") is not None:
+            threading.Event().wait(60)
         if self.path == "/v1/embeddings":
             vector = {"index": 0, "object": "embedding", "embedding": [0.6, 0.8]}
             self._answer(json.dumps({"data": [vector]}).encode(), "application/json")

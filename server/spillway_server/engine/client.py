@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from spillway_server.engine.liveness import EngineActivity, read_activity
 # The first token after a start can wait for kernels to be compiled.
 _FIRST_TOKEN_S = 120.0
 _METRICS_S = 5.0
+_MOST_BYTES = 4 * 1024 * 1024
+"""No engine's metrics page is larger."""
 _ANY_JSON = {"type": "json_schema", "json_schema": {"name": "any", "schema": {"type": "object"}}}
 
 
@@ -86,10 +89,15 @@ class EngineClient:
             return False
 
     async def activity(self) -> EngineActivity | None:
-        """Return the engine's current activity, or None where its metrics are unavailable."""
+        """Return the engine's current activity, or None where its metrics are unavailable or make no sense."""
         try:
-            answer = await self._http.get("/metrics", timeout=_METRICS_S)
-            answer.raise_for_status()
-            return read_activity(answer.text)
-        except (httpx.HTTPError, ValueError):
+            async with asyncio.timeout(_METRICS_S), self._http.stream("GET", "/metrics", timeout=None) as answer:
+                answer.raise_for_status()
+                page = bytearray()
+                async for chunk in answer.aiter_bytes():
+                    page += chunk
+                    if len(page) > _MOST_BYTES:
+                        return None
+            return read_activity(page.decode("utf-8", "replace"))
+        except (httpx.HTTPError, TimeoutError, ValueError, ArithmeticError, LookupError):
             return None

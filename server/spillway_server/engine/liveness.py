@@ -1,7 +1,8 @@
 """Detect an engine that hangs: its health page may still answer, but its counters stand still. Pure.
 
-An engine is stalled when it has running requests and has counted neither a generated token nor a prompt token for
-`stall_after_s` seconds.
+An engine is stalled when it has requests and has counted neither a generated token nor a prompt token for
+`stall_after_s` seconds, and when its metrics have been silent for that long. An engine that hangs idle shows neither,
+so the supervisor requests a token of one that has counted none for a while.
 """
 
 from __future__ import annotations
@@ -53,6 +54,6 @@ def observe(
     watch: ProgressWatch, activity: EngineActivity, now_s: float, stall_after_s: float
 ) -> tuple[ProgressWatch, bool]:
     """Take one reading into account; return the new watch and whether the engine is stalled."""
-    if activity.running == 0 or activity.tokens != watch.tokens:
+    if activity.running + activity.waiting == 0 or activity.tokens != watch.tokens:
         return ProgressWatch(activity.tokens, now_s), False
     return watch, now_s - watch.since_s >= stall_after_s

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from spillway_server.engine import diagnosis, events, guard, lifecycle
@@ -24,6 +26,8 @@ from spillway_server.engine.lifecycle import Action, Event, Lifecycle, Rules, St
 from spillway_server.engine.liveness import ProgressWatch, observe
 from spillway_server.engine.log import EngineLog, phase_of
 from spillway_server.obstacle import Obstacle
+
+log = logging.getLogger("spillway.engine")
 
 _LOG_LINE_LIMIT = 1_000_000
 
@@ -46,6 +50,10 @@ class Intervals:
     drain_s: float = 0.1
     watch_s: float = 5.0
     stall_after_s: float = 120.0
+    prove_after_s: float = 60.0
+    """An engine that has counted no token for so long is asked for one."""
+    prove_within_s: float = 90.0
+    """How long that token may take."""
 
 
 class Supervisor:
@@ -65,7 +73,7 @@ class Supervisor:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._launch = launch
-        self._on_event = on_event
+        self._hear = on_event
         self._rules = rules
         self._intervals = intervals
         self._clock = clock
@@ -89,6 +97,13 @@ class Supervisor:
                     return await self._loop(stop)
                 finally:
                     await asyncio.shield(self._clear())
+
+    def _on_event(self, event: events.EngineEvent) -> None:
+        """Tell what happened. Whoever hears it may fail, as a terminal that was closed does; the engine goes on."""
+        try:
+            self._hear(event)
+        except Exception:
+            log.exception("an event of the engine could not be reported: %s", type(event).__name__)
 
     async def _loop(self, stop: asyncio.Event) -> Obstacle | None:
         stopper = asyncio.create_task(self._await_stop(stop))
@@ -142,7 +157,7 @@ class Supervisor:
                 case Action.GIVE_UP:
                     self._on_event(events.EngineFailed(self._last_diagnosis or diagnosis.TOO_SLOW, self._log.tail))
         if life.state is State.DRAINING and before.state is not State.DRAINING:
-            self._spawn(self._drain())
+            self._spawn(self._drain)
         if life.state is State.BACKOFF and before.state is not State.BACKOFF:
             wait = (life.deadline_s or life.since_s) - life.since_s
             self._on_event(events.EngineRestarting(wait, life.failures))
@@ -161,8 +176,8 @@ class Supervisor:
             limit=_LOG_LINE_LIMIT,
             start_new_session=True,
         )
-        self._spawn(self._follow(self._process, self._launches))
-        self._spawn(self._await_ready(self._launches))
+        self._spawn(partial(self._follow, self._process, self._launches))
+        self._spawn(partial(self._await_ready, self._launches))
 
     def _announce(self) -> None:
         address, elapsed = self._launch.address, self._clock() - self._launched_at
@@ -171,12 +186,22 @@ class Supervisor:
                 base_url=address.base_url, served_model=address.served_model, elapsed_s=elapsed, uds=address.uds
             )
         )
-        self._spawn(self._watch(self._launches))
+        self._spawn(partial(self._watch, self._launches))
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
+    def _spawn(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        task = asyncio.create_task(self._carry_out(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _carry_out(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Do the work, and again after a moment if it fails: without it nobody would notice how the engine ends."""
+        while True:
+            try:
+                await work()
+                return
+            except Exception:
+                log.exception("the supervision of the engine failed and is repeated")
+            await asyncio.sleep(self._intervals.watch_s)
 
     async def _await_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -211,15 +236,33 @@ class Supervisor:
             await asyncio.sleep(self._intervals.probe_s)
 
     async def _watch(self, number: int) -> None:
-        watch = ProgressWatch(since_s=self._clock())
+        """Report a stall: of the counters while there is work, of the metrics, or of a token that was requested."""
+        watch, heard_s, limits = ProgressWatch(since_s=self._clock()), self._clock(), self._intervals
+        tokens, proved_s = -1.0, self._clock()
         while number == self._launches and self._life.state is State.READY:
             activity = await self._client.activity()
+            now_s = self._clock()
+            stalled = activity is None and now_s - heard_s >= limits.stall_after_s
             if activity is not None:
-                watch, stalled = observe(watch, activity, self._clock(), self._intervals.stall_after_s)
-                if stalled:
-                    await self._queue.put((number, lifecycle.Stalled()))
-                    return
-            await asyncio.sleep(self._intervals.watch_s)
+                heard_s = now_s
+                watch, stalled = observe(watch, activity, now_s, limits.stall_after_s)
+                if activity.tokens != tokens:
+                    tokens, proved_s = activity.tokens, now_s
+            if not stalled and now_s - proved_s >= limits.prove_after_s:
+                stalled, proved_s = not await self._proves_itself(), self._clock()
+            if stalled:
+                await self._queue.put((number, lifecycle.Stalled()))
+                return
+            await asyncio.sleep(limits.watch_s)
+
+    async def _proves_itself(self) -> bool:
+        """Return whether the engine answers a request for a token in time. What has ended is reported by `_follow`."""
+        try:
+            async with asyncio.timeout(self._intervals.prove_within_s):
+                await self._client.generates()
+        except TimeoutError:
+            return False
+        return True
 
     async def _drain(self) -> None:
         reported: int | None = -1  # only changes are reported

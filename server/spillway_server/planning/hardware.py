@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import queue
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CPU_INFO = Path("/proc/cpuinfo")
+NVML_S = 15.0
+"""How long NVML may take: it answers within a second, or within ten where no process keeps the driver loaded."""
+_MOST_GPUS = 64
 DRIVER_FLOOR = 580
 """The lowest major version of NVIDIA's driver that runs the CUDA 13 build of vLLM."""
 
@@ -65,6 +71,27 @@ def detect() -> Hardware:
 
 
 def _gpus() -> tuple[tuple[Gpu, ...], str]:
+    """Ask NVML, for at most NVML_S.
+
+    A wedged driver never returns and nothing can end its call, so the call runs in a daemon thread, which does not keep
+    the process from ending.
+    """
+    answers: queue.SimpleQueue[tuple[tuple[Gpu, ...], str]] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(_ask_nvml())
+        except Exception as error:  # a binding and a driver that don't fit together
+            answers.put(((), f"NVML is not usable here: {type(error).__name__}: {error}"))
+
+    threading.Thread(target=ask, name="nvml", daemon=True).start()
+    try:
+        return answers.get(timeout=NVML_S)
+    except queue.Empty:
+        return (), f"NVML did not answer within {NVML_S:g} s, so the driver hangs"
+
+
+def _ask_nvml() -> tuple[tuple[Gpu, ...], str]:
     try:
         import pynvml
     except ImportError:
@@ -76,7 +103,7 @@ def _gpus() -> tuple[tuple[Gpu, ...], str]:
     try:
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
         gpus = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
+        for index in range(min(pynvml.nvmlDeviceGetCount(), _MOST_GPUS)):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             gpus.append(
                 Gpu(
@@ -90,7 +117,8 @@ def _gpus() -> tuple[tuple[Gpu, ...], str]:
     except pynvml.NVMLError as error:
         return (), f"NVML stopped answering: {error}"
     finally:
-        pynvml.nvmlShutdown()
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def _text(value: str | bytes) -> str:

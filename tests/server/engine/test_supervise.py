@@ -26,14 +26,24 @@ FAKE = Path(__file__).parents[1] / "fake_engine.py"
 QUICK = Rules(
     start_timeout_s=20.0, backoff_base_s=0.02, max_backoff_s=0.05, max_failures=3, drain_timeout_s=10.0, grace_s=5.0
 )
-LOOKS = Intervals(probe_s=0.02, drain_s=0.02, watch_s=0.05, stall_after_s=0.3)
+LOOKS = Intervals(probe_s=0.02, drain_s=0.02, watch_s=0.05, stall_after_s=0.3, prove_after_s=0.5, prove_within_s=0.5)
 
 
 class Run:
     """One supervised fake engine: everything it told, and a way to wait for the next event of a kind."""
 
-    def __init__(self, folder: Path, rules: Rules = QUICK, uds: str | None = None, key: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rules: Rules = QUICK,
+        uds: str | None = None,
+        key: str | None = None,
+        *,
+        log_path: Path | None = None,
+        broken: bool = False,
+    ) -> None:
         self.folder = folder
+        self.broken = broken
         self.seen: list[events.EngineEvent] = []
         self.stop = asyncio.Event()
         port = _free_port()
@@ -47,12 +57,14 @@ class Run:
                 uds=uds,
                 api_key=key,
             ),
-            log_path=folder / "engine.log",
+            log_path=log_path or folder / "engine.log",
         )
         self.supervisor = Supervisor(launch, self._tell, rules=rules, intervals=LOOKS, chance=lambda: 0.0)
 
     def _tell(self, event: events.EngineEvent) -> None:
         self.seen.append(event)
+        if self.broken:
+            raise BrokenPipeError
 
     def kinds(self) -> list[str]:
         return [type(event).__name__ for event in self.seen]
@@ -186,16 +198,56 @@ async def test_drain_has_a_bound_and_a_deaf_engine_is_killed(tmp_path: Path) -> 
     await run.until(lambda: all(_gone(pid) for pid in run.pids()))
 
 
-async def test_hung_engine_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["stuck", "waiting", "mute", "hung"])
+async def test_hung_engine_is_replaced(tmp_path: Path, how: str) -> None:
+    """Its counters stand still under work, its metrics are silent, or it is idle and generates no token."""
     run = Run(tmp_path)
     task = asyncio.create_task(run.supervisor.run(run.stop))
     await run.until_told(events.EngineReady)
-    _say(tmp_path, "stuck")
+    _say(tmp_path, how, "2")
     await run.until_told(events.EngineRestarting)
-    (tmp_path / "stuck").unlink()
+    (tmp_path / how).unlink()
     await run.until_told(events.EngineReady, 2)
     run.stop.set()
     assert await task is None
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "1e308", "-1", "x", "9" * 400])
+async def test_absurd_metrics_do_not_end_the_watch(tmp_path: Path, value: str) -> None:
+    run = Run(tmp_path)
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineReady)
+    _say(tmp_path, "page", f"vllm:num_requests_running {value}\nvllm:num_requests_waiting {value}\n")
+    await asyncio.wait_for(run.supervisor._client.activity(), 10)
+    (tmp_path / "page").unlink()
+    _say(tmp_path, "stuck")
+    await run.until_told(events.EngineRestarting)
+    run.stop.set()
+    assert await task is None
+
+
+async def test_an_engine_whose_log_can_not_be_written_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody would read its pipe otherwise, and it would stop at the next line."""
+    run = Run(tmp_path, log_path=Path("/dev/full"))
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineReady)
+    run.stop.set()
+    assert await task is None
+    assert run.kinds()[-1] == "EngineStopped"
+    (record,) = caplog.records
+    assert record.getMessage() == "the engine's log /dev/full can't be written: No space left on device"
+
+
+async def test_a_listener_that_fails_does_not_end_the_engine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a terminal that was closed: printing to it raises."""
+    run = Run(tmp_path, broken=True)
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineReady)
+    os.kill(run.pids()[0], signal.SIGKILL)
+    await run.until_told(events.EngineReady, 2)
+    run.stop.set()
+    assert await task is None
+    assert "an event of the engine could not be reported: EngineReady" in caplog.text
 
 
 async def test_stop_while_starting(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def read_facts(
     """Return the facts of one request. Raise RefusedError for anything that is malformed."""
     model = _model(body)
     content, has_parts = _content(endpoint, body)
-    stream = _stream(body)
+    # No API streams embeddings: backends ignore the field, and a whole answer would look like a broken stream.
+    stream = _stream(body) and endpoint != "embeddings"
     if endpoint == "responses" and body.get("background"):
         raise bad_request(_NO_BACKGROUND, "background")
     prompt_bytes, keyword = _text(body, rule)
