@@ -226,7 +226,7 @@ async def test_absurd_metrics_do_not_end_the_watch(tmp_path: Path, value: str) -
     assert await task is None
 
 
-async def test_an_engine_whose_log_can_not_be_written_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_engine_whose_log_can_not_be_written_goes_on(tmp_path: Path) -> None:
     """Nobody would read its pipe otherwise, and it would stop at the next line."""
     run = Run(tmp_path, log_path=Path("/dev/full"))
     task = asyncio.create_task(run.supervisor.run(run.stop))
@@ -234,8 +234,6 @@ async def test_an_engine_whose_log_can_not_be_written_goes_on(tmp_path: Path, ca
     run.stop.set()
     assert await task is None
     assert run.kinds()[-1] == "EngineStopped"
-    (record,) = caplog.records
-    assert record.getMessage() == "the engine's log /dev/full can't be written: No space left on device"
 
 
 async def test_a_listener_that_fails_does_not_end_the_engine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
