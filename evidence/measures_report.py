@@ -1,4 +1,5 @@
-"""How long `spillway report` takes over a million ledger rows, and how long and how much memory over five million.
+"""How long `spillway report` takes over a million ledger rows, and how long it and the other readers of the ledger take
+over five million.
 
 A router keeps running sums beside the rows (ledger/store/sums.py), a few seconds behind the last row. So each ledger is
 summed up after it was filled, in the chunks in which a router does it; the details say what that takes.
@@ -6,6 +7,7 @@ summed up after it was filled, in the chunks in which a router does it; the deta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -20,7 +22,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import httpx
+from loadtests.bench.processes import BenchError, Command, free_port, running
+
 from evidence.results import Measurement, not_measured
+from evidence.served import SPILLWAY
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.maintenance import ROWS_TO_SUM
@@ -29,6 +35,7 @@ from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 MILLION_ROWS = "report.million_rows"
 FIVE_MILLION = ("money.report_5m_rows", "money.report_5m_rss")
+READERS = ("money.verify_rate", "money.export_rate", "money.start_5m_rows")
 ROWS = 1_000_000
 RUNS = 5
 _PER_COMMIT = 1000
@@ -107,8 +114,9 @@ def million_rows(say: Callable[[str], None], rows: int = ROWS) -> dict[str, Meas
 
 def five_million_rows(say: Callable[[str], None], rows: int = 5 * ROWS) -> dict[str, Measurement]:
     """Measure the report of a month with 10,000 API keys: the median of five runs in seconds, the most memory in MiB.
+    Then `ledger verify` and `ledger export` in rows per second, and the seconds in which a router starts.
 
-    The details have the same report grouped by key, which has 10,000 groups.
+    The details have the same report grouped by key, which has 10,000 groups, and the export of one row per day.
     """
     details: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -117,13 +125,50 @@ def five_million_rows(say: Callable[[str], None], rows: int = 5 * ROWS) -> dict[
             for case in LONG_CASES:
                 details[case.name] = _summary(_runs(Path(folder), case, rows))
                 say(f"  {case.name}: {details[case.name]}")
-        except (subprocess.SubprocessError, ValueError) as error:
-            return dict.fromkeys(FIVE_MILLION, not_measured(f"a report failed: {error}"))
+            readers = _readers(Path(folder), rows, say)
+        except (subprocess.SubprocessError, BenchError, ValueError) as error:
+            return dict.fromkeys((*FIVE_MILLION, *READERS), not_measured(f"a command failed: {error}"))
     month = details[LONG_CASES[0].name]
-    return {
+    return readers | {
         FIVE_MILLION[0]: Measurement(month["median_s"], rows, details),
         FIVE_MILLION[1]: Measurement(month["most_mib"], rows, details),
     }
+
+
+def _readers(folder: Path, rows: int, say: Callable[[str], None]) -> dict[str, Measurement]:
+    """Measure what else reads the whole ledger, or opens it: each once, as each takes a minute, and the start five
+    times."""
+    last = _FIRST + timedelta(days=LONG_CASES[0].days - 1)
+    month = ("ledger", "export", "--from", _FIRST.isoformat(), "--to", last.isoformat())
+    cost = {
+        "verify": _weighed(folder, ("ledger", "verify"))[1],
+        "export": _weighed(folder, month)[1],
+        "export --daily": _weighed(folder, (*month, "--daily"))[1],
+    }
+    starts = [_start_s(folder) for _ in range(RUNS)]
+    details = {name: one._asdict() | {"rows_per_s": round(rows / one.wall_s)} for name, one in cost.items()}
+    say(f"  {details}, starts in {starts} s")
+    exports = {name: details[name] for name in ("export", "export --daily")}
+    return {
+        READERS[0]: Measurement(details["verify"]["rows_per_s"], rows, details["verify"]),
+        READERS[1]: Measurement(min(one["rows_per_s"] for one in exports.values()), rows, exports),
+        READERS[2]: Measurement(statistics.median(starts), rows, {"runs_s": starts}),
+    }
+
+
+def _start_s(folder: Path) -> float:
+    """Return the seconds from the start of a router to its first answer, Python's own start included."""
+    port = free_port()
+    config = folder / "router.yaml"
+    config.write_text(f"listen: 127.0.0.1:{port}\n{_CONFIG.format(file=folder / 'spillway.db')}", encoding="utf-8")
+    began_s = time.monotonic()
+    with running(Command((str(SPILLWAY), "route", "-c", str(config))), None, folder / "router.log") as process:
+        while time.monotonic() - began_s < _LIMIT_S and process.poll() is None:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
+                    return round(time.monotonic() - began_s, 3)
+            time.sleep(0.01)
+    raise BenchError(f"the router did not start: {(folder / 'router.log').read_text()[-400:]}")
 
 
 def _runs(folder: Path, case: Case, rows: int) -> list[Cost]:
@@ -147,20 +192,26 @@ def _run(config: Path, case: Case, rows: int) -> Cost:
     Raises:
         ValueError: it doesn't include all rows.
     """
-    command = [str(Path(sys.executable).with_name("spillway")), "report", "-c", str(config), *case.options, "--json"]
+    output, cost = _weighed(config.parent, ("report", *case.options, "--json"), subprocess.PIPE)
+    report = json.loads(output)
+    answers = sum(group["served"]["answers"] for group in report["groups"])
+    if (report["requests"], report["served"]["answers"], answers) != (rows, rows, rows):
+        raise ValueError(f"it reports {report['requests']} requests and {answers} answers, not of {rows}")
+    return cost
+
+
+def _weighed(folder: Path, words: tuple[str, ...], output: int = subprocess.DEVNULL) -> tuple[str, Cost]:
+    """Run a command of spillway; return what it wrote, if that is piped, and what it took."""
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _WEIGHED, *command],
-        capture_output=True,
+        [sys.executable, "-I", "-S", "-c", _WEIGHED, str(SPILLWAY), *words, "-c", str(folder / "spillway.yaml")],
+        stdout=output,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=_LIMIT_S,
         check=True,
     )
     wall_s, cpu_s, rss_kib = map(float, done.stderr.splitlines()[-1].split())
-    report = json.loads(done.stdout)
-    answers = sum(group["served"]["answers"] for group in report["groups"])
-    if (report["requests"], report["served"]["answers"], answers) != (rows, rows, rows):
-        raise ValueError(f"it reports {report['requests']} requests and {answers} answers, not of {rows}")
-    return Cost(round(wall_s, 3), round(cpu_s, 3), round(rss_kib / 1024, 1))
+    return done.stdout or "", Cost(round(wall_s, 3), round(cpu_s, 3), round(rss_kib / 1024, 1))
 
 
 def _fill(file: Path, rows: int, case: Case) -> float:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.reports.model import Report
@@ -12,24 +16,42 @@ from spillway_router.ledger.reports.model import Report
 
 def report_json(report: Report) -> str:
     """Return the report as JSON text, in which every `*_nano` (integer) has a `*_usd` (decimal text) next to it."""
-    return json.dumps(report_values(report), indent=2)
+    values = report_values(report)
+    try:  # a report by key may have 10,000 groups, which the standard library writes ten times as slowly
+        return orjson.dumps(values, option=orjson.OPT_INDENT_2).decode()
+    except TypeError:  # an integer above 64 bits, or a lone surrogate
+        return json.dumps(values, indent=2)
 
 
 def report_values(report: Report) -> dict[str, Any]:
     """Return the report as JSON values."""
-    values: dict[str, Any] = with_usd(asdict(report))
+    values: dict[str, Any] = with_usd(report)
     return values
 
 
 def with_usd(value: Any) -> Any:
-    """Return JSON values in which every `*_nano` has its `*_usd` next to it."""
-    if isinstance(value, dict):
-        values: dict[str, Any] = {}
-        for key, each in value.items():
-            values[key] = with_usd(each)
-            if key.endswith("_nano"):
-                values[key.removesuffix("_nano") + "_usd"] = None if each is None else usd(each)
-        return values
+    """Return the JSON values of a dataclass, or of what holds some, in which every `*_nano` has its `*_usd` next to
+    it."""
     if isinstance(value, (list, tuple)):
         return [with_usd(each) for each in value]
-    return value
+    members: Iterable[tuple[str, Any]]
+    if isinstance(value, dict):
+        members = value.items()
+    elif is_dataclass(value) and not isinstance(value, type):
+        members = [(name, getattr(value, name)) for name in _names(type(value))]
+    else:
+        return value
+    values: dict[str, Any] = {}
+    for key, each in members:
+        values[key] = each if each is None or type(each) in _SCALARS else with_usd(each)
+        if key.endswith("_nano"):
+            values[key.removesuffix("_nano") + "_usd"] = None if each is None else usd(each)
+    return values
+
+
+_SCALARS = (int, str, float, bool)
+
+
+@lru_cache(maxsize=128)
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple([field.name for field in fields(kind)])
