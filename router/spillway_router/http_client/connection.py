@@ -28,6 +28,10 @@ class ConnectError(TransportError):
     """No connection could be opened, so nothing was sent."""
 
 
+class OwnLimitError(ConnectError):
+    """This machine or process had no descriptor, memory or port left for a connection."""
+
+
 class ConnectionBrokenError(TransportError):
     """The connection or its HTTP broke before the answer was complete."""
 

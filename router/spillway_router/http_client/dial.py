@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
+from spillway_router.http_client.own_limits import is_own
+
 NEXT_ADDRESS_S = 0.25
 """How long one address is tried before the next one is tried as well."""
 KNOWN_S = 30.0
@@ -130,7 +132,9 @@ async def _fastest(loop: asyncio.AbstractEventLoop, addresses: Sequence[Address]
                 if failure is None:
                     running |= done - {task}
                     return task.result()
-                error = failure
+                # An address of a family that this machine lacks says nothing, if another one tells more.
+                if not is_own(failure) or not isinstance(error, OSError) or error.errno is None:
+                    error = failure
         raise error
     finally:
         for task in running:

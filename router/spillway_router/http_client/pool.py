@@ -28,11 +28,13 @@ from spillway_router.http_client.connection import (
     ConnectError,
     Connection,
     ConnectionBrokenError,
+    OwnLimitError,
     PendingCall,
     PoolFullError,
     StaleConnectionError,
 )
 from spillway_router.http_client.dial import Dialer
+from spillway_router.http_client.own_limits import is_own
 from spillway_router.http_client.types import Pieces, Reply, Target
 
 
@@ -293,7 +295,8 @@ class Pool:
             raise ConnectError(f"can't connect: no connection within {within_s:g} s") from late
         except OSError as error:
             self._drop(connection)
-            raise ConnectError(f"can't connect: {str(error) or type(error).__name__}") from error
+            kind = OwnLimitError if is_own(error) else ConnectError
+            raise kind(f"can't connect: {str(error) or type(error).__name__}") from error
         except BaseException:
             self._drop(connection)
             raise

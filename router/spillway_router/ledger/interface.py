@@ -209,6 +209,13 @@ class Ledger(ABC):
     def probe(self) -> None:
         """Write something small durably, to find out whether writing works again. Raises LedgerUnavailableError."""
 
+    def server_s(self) -> float | None:
+        """Return the time of the server that the ledger is on, in epoch seconds; None if it is on this machine.
+
+        Raises LedgerUnavailableError.
+        """
+        return None
+
     def check_place(self) -> None:
         """Raise LedgerUnavailableError if the ledger is no longer where it was opened; a cheap look without a write."""
         return

@@ -91,6 +91,11 @@ class JournalPlace:
         """Return the journal of one router."""
         return self.folder / f"{self.prefix}{router_id}"
 
+    @property
+    def clock_file(self) -> Path:
+        """The file in which the routers of a machine note their clock."""
+        return self.folder / f"{self.prefix.replace('.waiting-', '.clock-').rstrip('-')}"
+
     def files(self) -> list[Path]:
         """Return the journals that exist, oldest first."""
         try:

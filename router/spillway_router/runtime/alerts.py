@@ -197,6 +197,11 @@ class Alerts:
         text = f"the ledger has {head.rows} rows, and the head of its chain is {head.head}."
         self._post(_message("ledger_anchored", text, asdict(head), f"anchor|{head.ledger}|{head.rows}|{head.head}"))
 
+    def clock_jumped(self, ahead_s: float) -> None:
+        """Report that the wall clock jumped; the log has it already."""
+        text = f"the wall clock jumped by {ahead_s:+.0f} s; budgets stay with the time before. Set the clock right."
+        self._post(_message("clock_jumped", text, {"ahead_s": round(ahead_s)}, f"clock|{self._wall()}"))
+
     def ledger_changed(self, health: WriterHealth) -> None:
         """Report that the ledger is away, and that it is back."""
         if health.degraded:

@@ -11,29 +11,41 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
 
 AT_ONCE = 32
+IDLE_S = 1.0
+"""How long a kept connection must have been idle to be closed for others."""
 PAUSE_S = 0.05
 """How long it waits for a place, and after the system had none."""
 
 
-class ScarceListener:
-    """Listens on a socket. `connections` are those that are open, of which there may be `most`.
+@dataclass(frozen=True, slots=True)
+class ClientPlaces:
+    """The open connections of a server, of which there may be `most`."""
 
-    It has the methods of `asyncio.Server` that uvicorn needs.
-    """
+    connections: Collection[Any]
+    most: int
+
+    def leave_idle(self, now_s: float) -> None:
+        """Close the connections that have been idle for a while, so that others find a place. `now_s` is loop time."""
+        for connection in tuple(self.connections):
+            idle_since_s = getattr(connection, "idle_since_s", None)
+            is_kept = getattr(connection, "cycle", None) is not None  # it had a request
+            if is_kept and idle_since_s is not None and now_s - idle_since_s > IDLE_S:
+                connection.transport.close()
+
+
+class ScarceListener:
+    """Listens on a socket. It has the methods of `asyncio.Server` that uvicorn needs."""
 
     def __init__(
-        self,
-        listening: socket.socket,
-        protocol: Callable[[], asyncio.Protocol],
-        connections: Collection[object],
-        most: int,
+        self, listening: socket.socket, protocol: Callable[[], asyncio.Protocol], places: ClientPlaces
     ) -> None:
         self._listening = listening
         self._protocol = protocol
-        self._connections = connections
-        self._most = most
+        self._places = places
         self._loop = asyncio.get_running_loop()
         self._beginning: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -58,7 +70,8 @@ class ScarceListener:
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
-            if len(self._connections) + len(self._beginning) >= self._most:
+            if len(self._places.connections) + len(self._beginning) >= self._places.most:
+                self._places.leave_idle(self._loop.time())
                 self._pause()
                 return
             try:

@@ -12,6 +12,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -75,8 +76,10 @@ from spillway_router.proxy.request.key_rates import KeyRates
 from spillway_router.runtime.alerts import AlertHooks, Alerts
 from spillway_router.runtime.background import Background, Service
 from spillway_router.runtime.day_change import DayChange, utc_day
+from spillway_router.runtime.descriptors import of_process
 from spillway_router.runtime.engine_watch import EngineWatch
 from spillway_router.runtime.gpu_billing import GpuBilling
+from spillway_router.runtime.steady_clock import SteadyClock, system_sources
 from spillway_router.signals.board import Board
 
 log = logging.getLogger("spillway")
@@ -94,7 +97,7 @@ class Runtime:
 
     `clock` is monotonic seconds: breakers, rate limits and the backlog go by it. `catalogue` lists the providers that
     callers may reach with keys of their own (None: the shipped one). `journals` is where rows wait while the ledger is
-    away (None: in memory only). `config` is the configuration in force.
+    away (None: in memory only), `steady` the time of day (None: the wall clock). `config` is the one in force.
     """
 
     def __init__(
@@ -105,8 +108,11 @@ class Runtime:
         clock: Callable[[], float] = time.monotonic,
         catalogue: Mapping[str, CatalogueEntry] | None = None,
         journals: JournalPlace | None = None,
+        steady: SteadyClock | None = None,
     ) -> None:
-        config = DerivedConfig.of(loaded, utc_day(time.time()))
+        self._steady = steady
+        self._wall: Callable[[], float] = time.time if steady is None else steady.now
+        config = DerivedConfig.of(loaded, utc_day(self._wall()))
         router_id = f"router-{secrets.token_hex(8)}"
         self.ledger = ledger
         ledger.actor = router_id
@@ -123,18 +129,19 @@ class Runtime:
             writer=self.writer,
             lines=(),
             coefficients=config.report.coefficients,
-            wall=time.time,
+            wall=self._wall,
             on_alert=self.alerts.budget_reached,
             router_id=router_id,
             on_excess=self.alerts.charge_above_hold,
         )
-        self.pacer = Pacer(ledger, config.pacing)
-        self.gpu_billing = GpuBilling(ledger, config.fixed)
+        self.pacer = Pacer(ledger, config.pacing, self._wall)
+        self.gpu_billing = GpuBilling(ledger, config.fixed, self._wall)
         self.engine_watch = EngineWatch(self.board, clock, self.alerts.engine_outage)
         self.watchdog = Watchdog(self.alerts.task_stopped)
         self._keys = KeyStore(ledger.keys)
         self._key_rates = KeyRates()
         self._pools: dict[str, tuple[Target, Pool]] = {}
+        self._descriptors = of_process()
         self._apply(config)
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
         self.drains = Drains(lambda: self._active_config.limits.drains, self.metrics.on_drained)
@@ -142,8 +149,8 @@ class Runtime:
         self.reviews = ReviewQueue(
             ledger.reviews,
             lambda: self.config.review_queue,
-            time.time,
-            request_ids(time.time, "rev_").__next__,
+            self._wall,
+            request_ids(self._wall, "rev_").__next__,
         )
         extractions = IdempotentExtractions(clock)
         self._add_metrics(clock)
@@ -164,7 +171,8 @@ class Runtime:
         journals = JournalPlace.of(ledger.name, part.path, part.journal)
         try:
             _recover(ledger, journals)
-            return cls(loaded, ledger, version, journals=journals)
+            steady = SteadyClock(system_sources(), journals.clock_file, ledger.server_s())
+            return cls(loaded, ledger, version, journals=journals, steady=steady)
         except BaseException:
             ledger.close()
             raise
@@ -181,7 +189,7 @@ class Runtime:
     async def reload(self) -> list[str]:
         """Read the configuration again. A bad one changes nothing, and its problems are returned."""
         try:
-            await self._replace(DerivedConfig.of(self.config.loaded.again(), utc_day(time.time())))
+            await self._replace(DerivedConfig.of(self.config.loaded.again(), utc_day(self._wall())))
         except ConfigError as error:
             for problem in error.problems:
                 log.warning("configuration not reloaded: %s", problem)
@@ -206,14 +214,14 @@ class Runtime:
             records=Records(),
             hooks=(self.metrics.on_request, log_request),
             clock=clock,
-            wall=time.time,
-            new_id=request_ids(time.time).__next__,
+            wall=self._wall,
+            new_id=request_ids(self._wall).__next__,
             loop=asyncio.get_running_loop(),
             pacer=self.pacer,
             own_keys=OwnKeys(catalogue),
             feedback=self.ledger.feedback,
             memory=Memory(retained=RetainedRequests(lambda: self.config.retention_minutes)),
-            responses=StoredResponses(self.ledger.responses, time.time),
+            responses=StoredResponses(self.ledger.responses, self._wall),
             audits=self.audits,
             bodies=BodyMemory(),
             drains=self.drains,
@@ -236,12 +244,14 @@ class Runtime:
 
     def _background_services(self, router_id: str, extractions: IdempotentExtractions) -> tuple[Service, ...]:
         """Return the background services in the order of their start."""
-        upkeep = Upkeep(self.ledger, self.accounts, router_id, time.time)
-        days = DayChange(self.reprice, time.time)
+        upkeep = Upkeep(self.ledger, self.accounts, router_id, self._wall)
+        days = DayChange(self.reprice, self._wall)
         part = self.config.loaded.settings.ledger.anchor
         places = AnchorPlaces(part.file, self.alerts.ledger_anchored if part.webhook else None)
-        anchor = LedgerAnchor(self.ledger, places, part.every_s, time.time)
+        anchor = LedgerAnchor(self.ledger, places, part.every_s, self._wall)
+        clock = () if self._steady is None else (self._clock_service(self._steady),)
         return (
+            *clock,
             Service("ledger", lambda: LEDGER_CALLS.run(self.ledger.close, limit_s=CLOSE_S)),
             # The writer's last flush may raise an alert, so alerts stop after it.
             Service("alerts", lambda: self.alerts.close(ALERTS_FLUSH_S), self.alerts.start),
@@ -260,6 +270,11 @@ class Runtime:
             Service("keyed extractions", extractions.stop),
             Service("watchdog", self.watchdog.close, self.watchdog.start),
         )
+
+    def _clock_service(self, steady: SteadyClock) -> Service:
+        steady.on_jump = self.alerts.clock_jumped
+        periodic = steady.periodic()
+        return Service("clock", periodic.stop, periodic.start)
 
     async def _replace(self, config: DerivedConfig) -> None:
         """Put another configuration in force while the router runs."""
@@ -306,8 +321,8 @@ class Runtime:
                 rules=self._keys.rules,
                 rates=self._key_rates,
             ),
-            limits=config.limits,
-            created=int(time.time()),
+            limits=replace(config.limits, in_flight=min(config.limits.in_flight, self._descriptors.requests)),
+            created=int(self._wall()),
             policy_header=b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode(),
             scoring=assembly.scoring,
             redactor=Redactor(secret for target in assembly.targets.values() for secret in target.secrets),
@@ -337,7 +352,7 @@ class Runtime:
         One report is built at a time, and with a bounded number of groups, because this process also serves requests.
         """
         async with self._reporting:
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = int(self._wall() * 1000)
             build = partial(report_for, self.ledger, query, self.config.report, now_ms, most_groups=MOST_GROUPS)
             return await LEDGER_CALLS.run(lambda: report_values(build()), limit_s=REPORT_S)
 

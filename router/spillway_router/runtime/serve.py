@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from types import FrameType
 from typing import cast
 
 import uvicorn
@@ -17,7 +20,11 @@ from spillway_router.aio.enduring import enduring
 from spillway_router.aio.line_output import LineOutput
 from spillway_router.config.load import Loaded
 from spillway_router.metrics.log import LogMetrics
+from spillway_router.runtime.descriptors import AMPLE, Descriptors, raised
+from spillway_router.runtime.listener import ClientPlaces, ScarceListener
 from spillway_router.runtime.router import Runtime
+
+log = logging.getLogger("spillway")
 
 DRAIN_S = 30
 BACKLOG = 4096
@@ -33,10 +40,30 @@ class _Server(uvicorn.Server):
     """uvicorn without its signal handling: it raises the signal again when it has finished, which would end the process
     before the ledger is flushed and the engine has stopped."""
 
+    def __init__(self, config: uvicorn.Config, descriptors: Descriptors) -> None:
+        super().__init__(config)
+        self._descriptors = descriptors
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to `route`."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; where descriptors are few, accept no more connections than they suffice for."""
+        if self._descriptors.clients >= AMPLE or not sockets:
+            await super().startup(sockets)
+            return
+        front: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        protocol = partial(front, self.config, self.server_state, {})
+        places = ClientPlaces(self.server_state.connections, self._descriptors.clients)
+        self.servers = [ScarceListener(each, protocol, places) for each in sockets]  # type: ignore[misc]
+        self.started = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Drain at the first signal, and end without waiting at the second one."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 async def route(
@@ -52,6 +79,7 @@ async def route(
     Raises ConfigError, LedgerError, or OSError if the address is in use.
     """
     _tune_allocator()
+    descriptors = raised()
     runtime = Runtime.open(loaded, version)
     if log_output is not None:
         runtime.metrics.add(LogMetrics(log_output))
@@ -70,13 +98,15 @@ async def route(
             ws="none",
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
-        )
+        ),
+        descriptors,
     )
     listener = _listen(settings.host, settings.port)
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(enduring("companion", companion)) for companion in companions]
     _handle_signals(loop, runtime, server)
     runtime.start()
+    _log_places(descriptors, settings.limits.in_flight)
     _relieve_garbage_collector()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     on_listening(f"http://{host}:{listener.getsockname()[1]}")
@@ -103,6 +133,20 @@ def _handle_signals(loop: asyncio.AbstractEventLoop, runtime: Runtime, server: _
     loop.add_signal_handler(signal.SIGHUP, reload)
     for ending in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ending, server.handle_exit, ending, None)
+
+
+def _log_places(descriptors: Descriptors, in_flight: int) -> None:
+    """Say how many descriptors there are, and what follows if they are fewer than the configuration needs."""
+    if descriptors.requests >= in_flight:
+        log.info("%d file descriptors may be open", descriptors.limit)
+        return
+    log.warning(
+        "only %d file descriptors may be open, so at most %d requests are in progress at a time, not limits.in_flight "
+        "(%d); raise the hard limit (ulimit -Hn, LimitNOFILE)",
+        descriptors.limit,
+        descriptors.requests,
+        in_flight,
+    )
 
 
 def _relieve_garbage_collector() -> None:

@@ -16,6 +16,7 @@ import httpx
 from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.aio.tasks import end
 from spillway_router.aio.unexpected import UNEXPECTED
+from spillway_router.http_client.own_limits import is_own
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.liveness import Answer, LivenessRules, LivenessState, LivenessVerdict, Observation, observe
@@ -112,6 +113,8 @@ class Prober:
         """Probe once: request the health path, judge, report the verdict, and perhaps request a token."""
         answer, detail = await self._request_health()
         monotonic_s = self._clock()
+        if answer is None:  # nothing was learned
+            return LivenessVerdict(self._state.condition, self._state.reasons, self._state.since)
         observation = Observation(
             monotonic_s=monotonic_s,
             answer=answer,
@@ -141,8 +144,8 @@ class Prober:
             doubted_at=state.doubted_at,
         )
 
-    async def _request_health(self) -> tuple[Answer, str]:
-        """Return the answer of the health path, and details for people."""
+    async def _request_health(self) -> tuple[Answer | None, str]:
+        """Return the answer of the health path, and details for people; None if this machine could not ask."""
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 # The head is enough: what the body says about models or versions does not matter here.
@@ -152,9 +155,11 @@ class Prober:
                         await response.aread()
         except TimeoutError:
             return "silent", f"no answer within {self._settings.timeout_s:g} s"
-        except httpx.ConnectError as error:
-            return "refused", str(error) or type(error).__name__
         except httpx.HTTPError as error:
+            if is_own(error):
+                return None, str(error)
+            if isinstance(error, httpx.ConnectError):
+                return "refused", str(error) or type(error).__name__
             # A reused connection that the engine has closed fails once; a dead engine refuses the next probe.
             return "silent", str(error) or type(error).__name__
         except Exception as error:  # a reply that breaks the client says no more of the engine than none

@@ -94,7 +94,7 @@ def on_outcome(
         if failures < allowed and state.opened_for_s == 0 and not at_once:
             return replace(state, failures=failures)
         return _opened(state, failures, monotonic_s, rule)
-    if kind == "cancelled":
+    if kind in ("cancelled", "unsent"):
         return replace(state, trial_until=0.0) if state.trial_until else state
     if state is CLOSED or state == CLOSED:
         return state

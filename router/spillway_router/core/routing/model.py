@@ -47,6 +47,7 @@ OutcomeKind = Literal[
     "failed",  # 5xx, broken connection, malformed answer
     "timeout",  # no event within the limit
     "cancelled",  # the client left
+    "unsent",  # the router had no descriptor, memory or port left for the call, which says nothing of the backend
 ]
 
 

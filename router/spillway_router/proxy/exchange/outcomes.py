@@ -6,6 +6,7 @@ from spillway_router.core.routing.model import Candidate, Decision, Outcome, Ref
 from spillway_router.http_client.connection import (
     AbandonedError,
     ConnectError,
+    OwnLimitError,
     PoolFullError,
     StaleConnectionError,
     StallError,
@@ -20,6 +21,8 @@ OWN_STATUSES = frozenset({400, 404, 409, 413, 422})
 
 def transport_outcome(error: TransportError) -> Outcome:
     """The outcome of a call that broke. A call that never got a connection can't be billed."""
+    if isinstance(error, OwnLimitError):
+        return Outcome("unsent", detail=str(error))
     if isinstance(error, PoolFullError):
         return Outcome("overloaded", detail=str(error))
     if isinstance(error, StallError):
@@ -49,6 +52,9 @@ def failure_refusal(candidate: Candidate, outcome: Outcome, *, final: bool = Tru
         retry_after_s = outcome.retry_after_s if outcome.retry_after_s is not None else 1.0
         message = f"Every backend is at its limit. {detail}. Retry after the given time."
         return Refusal(503, "overloaded", message, retry_after_s=retry_after_s)
+    if outcome.kind == "unsent":
+        message = f"The router itself has no descriptor, memory or port left for a call. {detail}"
+        return Refusal(503, "overloaded", message, retry_after_s=1.0)
     if outcome.left_rotation:
         message = f"The backend left the rotation while the request waited. {detail}"
         return Refusal(503, "no_backend", message, retry_after_s=5.0)

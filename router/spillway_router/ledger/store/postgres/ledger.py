@@ -103,6 +103,9 @@ class PostgresLedger(SqlLedger):
         # entries again is harmless.
         return self._writer.run(lambda connection: postgres_entries.commit(connection, writes))
 
+    def server_s(self) -> float | None:
+        return float(self._read("SELECT extract(epoch FROM clock_timestamp())", ())[0][0])
+
     def probe(self) -> None:
         self._writer.run(lambda connection: connection.execute(statements.PROBE, (time.time_ns() // 1_000_000,)))
 
