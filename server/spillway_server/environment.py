@@ -5,14 +5,101 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# The first opens debug endpoints that control the engine; the others are the router's configuration, perhaps with keys.
-_FORBIDDEN = ("VLLM_SERVER_DEV_MODE", "SPILLWAY_YAML", "SPILLWAY_YAML_BASE64")
+PASSED_VARIABLE = "SPILLWAY_ENGINE_VARIABLES"
+"""Names of further variables for the engine, separated by commas."""
+_FORBIDDEN = frozenset({"VLLM_SERVER_DEV_MODE"})
+"""It opens debug endpoints that control the engine."""
+_PASSED = frozenset(
+    [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "HOSTNAME",
+        "TERM",
+        "CC",
+        "CXX",
+        "CPATH",
+        "LIBRARY_PATH",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "all_proxy",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "MAX_JOBS",
+        "TOKENIZERS_PARALLELISM",
+        "DO_NOT_TRACK",
+        "VIRTUAL_ENV",
+    ]
+)
+_PASSED_BEGINNINGS = (
+    "LC_",
+    "XDG_",
+    "PYTHON",
+    "VLLM_",
+    "HF_",
+    "HUGGING_FACE_",
+    "HUGGINGFACE_",
+    "TRANSFORMERS_",
+    "SAFETENSORS_",
+    "TORCH",
+    "PYTORCH_",
+    "TRITON_",
+    "CUDA_",
+    "CUDNN_",
+    "CUBLAS_",
+    "NVIDIA_",
+    "NCCL_",
+    "FLASHINFER_",
+    "FLASH_ATTENTION_",
+    "OMP_",
+    "KMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "GOMP_",
+    "NUMEXPR_",
+    "MALLOC_",
+    "GLOO_",
+    "RAY_",
+    "UCX_",
+    "ROCM_",
+    "HIP_",
+    "HSA_",
+    "ONEDNN_",
+    "DNNL_",
+    "CCL_",
+    "MASTER_",
+    "NUMBA_",
+)
+"""What vLLM and its libraries read. Everything else stays with the router: keys of providers, passwords of databases,
+the configuration."""
 
 
 def engine_environment(extra: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """Return the environment for vLLM: the user's own without dangerous variables, which wins over `extra`."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _FORBIDDEN}
+    """Return the environment for vLLM: of the user's own what an engine reads, which wins over `extra`."""
+    named = {name.strip() for name in os.environ.get(PASSED_VARIABLE, "").split(",")}
+    inherited = {name: value for name, value in os.environ.items() if name in named or _is_passed(name)}
     return {**dict(extra), **inherited}
+
+
+def _is_passed(name: str) -> bool:
+    return name not in _FORBIDDEN and (name in _PASSED or name.startswith(_PASSED_BEGINNINGS))
 
 
 def engine_api_key() -> str | None:

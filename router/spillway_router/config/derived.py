@@ -92,7 +92,10 @@ class DerivedConfig:
 
 
 def _privacy_rule(settings: Settings) -> PrivacyRule:
-    return PrivacyRule(settings.privacy.default == "local-only", keyword_pattern(settings.privacy.keywords))
+    media_hosts = frozenset(host.lower() for host in settings.media.allowed_hosts)
+    return PrivacyRule(
+        settings.privacy.default == "local-only", keyword_pattern(settings.privacy.keywords), media_hosts
+    )
 
 
 def _scrape_token(loaded: Loaded) -> str:

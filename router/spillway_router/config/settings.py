@@ -515,6 +515,13 @@ class KeysPart(_Part):
     required: bool = False
 
 
+class MediaPart(_Part):
+    """Hosts inside the own network from which engines may fetch the pictures and other media that requests name. All
+    other private, loopback and link-local addresses are refused."""
+
+    allowed_hosts: tuple[str, ...] = ()
+
+
 SHORTEST_TOKEN = 16
 """Characters of the shortest token that may read metrics."""
 SCRAPE_VARIABLE = "SPILLWAY_METRICS_TOKEN"
@@ -618,6 +625,7 @@ class Settings(_Part):
     documents: DocumentsPart = DocumentsPart()
     privacy: PrivacyPart = PrivacyPart()
     keys: KeysPart = KeysPart()
+    media: MediaPart = MediaPart()
     metrics: MetricsPart = MetricsPart()
     cors: CorsPart = CorsPart()
     ledger: LedgerPart = LedgerPart()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
@@ -216,6 +216,7 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         collects_data=_flag(name, "collects_data", row["collects_data"]),
         extra_headers=tuple((str(n).lower(), str(v)) for n, v in row.get("headers", {}).items()),
         drops_fields=_dropped_fields(name, row, lists),
+        withheld_fields=_listed(row.get("withholds", ()), lists),
         health_path=str(row.get("health", "")),
         metrics=str(row.get("metrics", "")),
         adapter=adapter,
@@ -233,7 +234,18 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
 
 
 _KEYS = frozenset(
-    {"base_url", "key_variable", "auth", "adapter", "local", "endpoints", "capabilities", "headers", "drops"}
+    {
+        "base_url",
+        "key_variable",
+        "auth",
+        "adapter",
+        "local",
+        "endpoints",
+        "capabilities",
+        "headers",
+        "drops",
+        "withholds",
+    }
     | {"keeps_routing_fields", "output_bound_field", "request_fault", "on_disconnect", "collects_data"}
     | {"on_disconnect_whole", "on_disconnect_source", "tells_usage"}
     | {
@@ -266,6 +278,10 @@ def _usage_dialect(name: str, row: Mapping[str, Any]) -> UsageDialect:
 def _dropped_fields(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) -> frozenset[str]:
     keeps_routing_fields = _flag(name, "keeps_routing_fields", row.get("keeps_routing_fields", False))
     items = [*row.get("drops", ()), *(() if keeps_routing_fields else (_ROUTING,))]
+    return _listed(items, lists)
+
+
+def _listed(items: Iterable[str], lists: Mapping[str, list[str]]) -> frozenset[str]:
     return frozenset(field for item in items for field in lists.get(item, (item,)))
 
 

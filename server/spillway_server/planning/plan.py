@@ -323,7 +323,8 @@ def _flags(profile: Profile, model: ModelSpec, options: PlanOptions, limits: _Li
 
 
 def _env(profile: Profile, model: ModelSpec, kv_bytes: int | None) -> tuple[tuple[str, str], ...]:
-    env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    # A redirect would lead the engine where the router does not let an address of a picture lead.
+    env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0"}
     if model.is_local:
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if profile.is_cpu and kv_bytes is not None:

@@ -132,7 +132,8 @@ def _routes(services: Services, request: Request, facts: RequestFacts) -> list[B
 
 def _for_backend(raw: bytes, body: dict[str, Any], route: BackendRoute) -> bytes:
     changes = {} if body.get("model") == route.backend.model else {"model": route.backend.model}
-    dropped = route.provider.entry.drops_fields.intersection(body)
+    entry = route.provider.entry
+    dropped = (entry.drops_fields | entry.withheld_fields).intersection(body)
     return edit(raw, body.keys(), changes, dropped, spans_of(body))
 
 

@@ -88,7 +88,10 @@ def prepare(
             changes |= {"logprobs": True, "top_logprobs": top_logprobs}
         else:
             changes["logprobs"] = top_logprobs
-    drop = route.provider.entry.drops_fields.intersection(body)
+    entry = route.provider.entry
+    drop = entry.drops_fields.intersection(body)
+    if entry.withheld_fields:
+        drop |= entry.withheld_fields.intersection(body)
     bounds_added: tuple[tuple[str, Addition], ...] = ()
     if backend.tariff is not None and not backend.tariff.free:
         bounds = bound_fields(facts, body, backend, left_out)

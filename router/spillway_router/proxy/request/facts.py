@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ from spillway_router.proxy.request.attachments import PICTURE_KINDS, attachments
 from spillway_router.proxy.request.errors import bad_request
 from spillway_router.proxy.request.items import PLAIN_MESSAGE, hides_input, request_items, requested_mode
 from spillway_router.proxy.request.large_body import LargeBody, cut_strings
+from spillway_router.proxy.request.media_urls import addresses_in, refuse_internal
 
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_CHOICES = 128
@@ -77,6 +79,8 @@ class PrivacyRule:
 
     local_only: bool = False
     keywords: re.Pattern[bytes] | None = None
+    media_hosts: frozenset[str] = frozenset()
+    """Hosts of the own network from which media may be fetched."""
 
 
 def keyword_pattern(keywords: Sequence[str]) -> re.Pattern[bytes] | None:
@@ -124,6 +128,11 @@ def read_facts(
             billed_choices=1,
             user_id=user,
         )
+    for name in _REFUSED_FIELDS.keys() & body.keys():
+        if body[name] is not None:
+            raise bad_request(f"'{name}' is not taken: {_REFUSED_FIELDS[name]}.", name)
+    if has_parts:
+        refuse_internal(addresses_in(content), rule.media_hosts)
     choices, needs = _choices(endpoint, body), _needs(body, content)
     items = request_items(endpoint, body)
     attached = attachments(content, cut_strings(body))
@@ -148,6 +157,17 @@ def read_facts(
         items=items,
         user_id=user,
     )
+
+
+_REFUSED_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "prompt_embeds": "what it says can't be judged; send text",
+        "chat_template": "it runs in the engine; the operator sets it with server.vllm_args",
+        "allowed_local_media_path": "the operator sets it with server.vllm_args",
+        "allowed_media_domains": "the operator sets it with server.vllm_args",
+    }
+)
+"""Fields that would take an engine out of the operator's hands, each with the reason."""
 
 
 def _model(body: Mapping[str, Any]) -> str:
