@@ -57,6 +57,9 @@ MODULES = (
     "ledger.writer",
     "metrics.registry",
     "metrics.requests",
+    "privacy.detectors",
+    "privacy.keywords",
+    "privacy.pieces",
     "providers.interface",
     "providers.logprobs",
     "providers.openai_compatible",
@@ -99,6 +102,7 @@ MODULES = (
     "proxy.request.body",
     "proxy.request.errors",
     "proxy.request.facts",
+    "proxy.request.hint_names",
     "proxy.scoring.scoring",
     "signals.board",
 )

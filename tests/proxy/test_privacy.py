@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,10 @@ KEYWORDS = "privacy: {keywords: [Password, Straße, 'a\"b']}\n"
 
 def saying(text: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}]}
+
+
+def saying_parts(*texts: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "text", "text": text} for text in texts]}]}
 
 
 MARKS: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
@@ -42,6 +47,20 @@ MARKS: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
         {},
     ),
     "folded letters": (saying("STRASSE"), {}),
+    "keyword in a tool result of Python": (saying(json.dumps({"note": "die Straße"})), {}),
+    "keyword split over parts": (saying_parts("my pass", "word is x"), {}),
+    "keyword split over messages": ({"messages": [*saying("my pass")["messages"], *saying("word")["messages"]]}, {}),
+    "card": (saying("4111-1111-1111-1111"), {}),
+    "card as a number": (saying("x") | {"metadata": {"n": 4111111111111111}}, {}),
+    "key": (saying("sk-proj-" + "aB3d" * 10), {}),
+    "e-mail address against an open header": (saying("jane@example.org"), {"x_spillway_privacy": "any"}),
+    "metadata in capitals": ({"metadata": {"Privacy": "local-only"}}, {}),
+    "misspelt metadata": ({"metadata": {"privcy": "local-only"}}, {}),
+    "private metadata": ({"metadata": {"private": True}}, {}),
+    "metadata that are no object": ({"metadata": ["privacy"]}, {}),
+    "mark at the top of the body": ({"privacy": "local-only"}, {}),
+    "mark in a body that was meant for an SDK": ({"extra_body": {"metadata": {"privacy": "local-only"}}}, {}),
+    "header in a body that was meant for an SDK": ({"extra_headers": {"x-spillway-privacy": "local-only"}}, {}),
     "keyword with a quote": (saying('x a"b y'), {}),
 }
 
@@ -184,3 +203,133 @@ async def test_many_private_requests_at_once_all_stay() -> None:
         gate.set()
         assert {r.headers["x-spillway-backend"] for r in await asyncio.gather(*tasks)} == {"local"}
         assert len(other.seen) == 1
+
+
+MISSPELT = {
+    "x-spillway-privcy": "x-spillway-privacy",
+    "x-spillway-private": "x-spillway-privacy",
+    "x-spillway-privacy-mode": "x-spillway-privacy",
+    "x_spillway_privacy": "x-spillway-privacy",
+    "x-spilway-privacy": "x-spillway-privacy",
+    "x-spillwayprivacy": "x-spillway-privacy",
+    "spillway-privacy": "x-spillway-privacy",
+    "x-spillway-min-confidense": "x-spillway-min-confidence",
+    "x-spillway-max-cost": "x-spillway-max-cost-usd",
+    "x-spillway-routes": "x-spillway-route",
+    "x-spillway-foo": "",
+}
+
+
+@pytest.mark.parametrize("name", MISSPELT)
+async def test_a_misspelt_hint_is_refused_and_the_right_one_named(name: str) -> None:
+    async with pair(DOWN["overflow"], WHOLE) as (engine, other, router):
+        body = {"model": "auto", "messages": MESSAGES}
+        for path in ("/v1/chat/completions", "/v1/route/explain", "/v1/documents/extract"):
+            content = body if "documents" not in path else {"text": "x"}
+            reply = await router.client.post(path, json=content, headers={name: "local-only"})
+            error = error_of(reply)
+            assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_request", name)
+            assert MISSPELT[name] in error["message"]
+        assert not engine.seen
+        assert not other.seen
+
+
+@pytest.mark.parametrize("name", ["x-session-id", "x-request-id", "x-stainless-lang", "x-spring-way", "x-slipway"])
+async def test_headers_of_others_are_no_hints(name: str) -> None:
+    async with pair(WHOLE, WHOLE) as (_, _, router):
+        body = {"model": "auto", "messages": MESSAGES}
+        assert (await router.client.post("/v1/chat/completions", json=body, headers={name: "x"})).status_code == 200
+
+
+async def test_white_space_around_a_session_id_makes_no_other_session() -> None:
+    async with pair(DOWN["overflow"], WHOLE) as (_, other, router):
+        assert (await router.chat(x_session_id="s1", x_spillway_privacy="local-only")).status_code == 503
+        address = router.client.base_url
+        body = json.dumps({"model": "auto", "messages": MESSAGES}).encode()
+        for same in (b"s1 ", b"  s1", b"s1\t"):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                b"connection: close\r\ncontent-length: %d\r\nx-session-id: %b\r\n\r\n%b" % (len(body), same, body)
+            )
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+            writer.close()
+        assert not other.seen
+
+
+async def test_explain_and_the_record_name_the_kind_and_never_the_text() -> None:
+    more = "privacy: {keywords: [geheimwort], word_lists: [en]}\n"
+    async with pair(WHOLE, WHOLE, more=more) as (_, _, router):
+        body = {"model": "auto", **saying("GEHEIMWORT, date of birth, 4111 1111 1111 1111")}
+        explained = (await router.client.post("/v1/route/explain", json=body)).text
+        reply = await router.chat(body)
+        record = (await router.client.get(f"/v1/requests/{reply.headers['x-request-id']}")).text
+        for text in (explained, record):
+            assert json.loads(text)["facts"]["privacy_reasons"] == ["card", "keyword", "words:en"]
+            assert "geheimwort" not in text.lower()
+            assert "4111" not in text
+        assert "privacy" in reply.headers["x-spillway-reason"].split(",")
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+UNREADABLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "picture": ("chat/completions", {"messages": [{"role": "user", "content": [PICTURE]}]}),
+    "recording": (
+        "chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AA"}}]}]},
+    ),
+    "file": (
+        "chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "f1"}}]}]},
+    ),
+    "unknown part": ("chat/completions", {"messages": [{"role": "user", "content": [{"type": "hologram"}]}]}),
+    "picture in a tool result": (
+        "messages",
+        {
+            "max_tokens": 9,
+            "messages": [{"role": "user", "content": [{"type": "tool_result", "content": [{"type": "image"}]}]}],
+        },
+    ),
+    "token ids": ("completions", {"prompt": [1, 2, 3]}),
+    "several prompts of token ids": ("completions", {"prompt": [[1, 2], [3]]}),
+    "embedding of token ids": ("embeddings", {"input": [[1, 2]]}),
+    "stored response": ("responses", {"input": "x", "previous_response_id": "r1"}),
+    "item by its id": ("responses", {"input": [{"type": "item_reference", "id": "i"}]}),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+async def test_content_that_cannot_be_read_stays_if_so_configured(kind: str) -> None:
+    path, fields = UNREADABLE[kind]
+    for setting, stays in (("local-only", True), ("any", False)):
+        async with pair(WHOLE, WHOLE, more=f"privacy: {{unreadable: {setting}}}\n") as (_, _, router):
+            reply = await router.client.post("/v1/route/explain", json={"model": "auto", **fields})
+            assert ("unreadable" in reply.json()["facts"]["privacy_reasons"]) == stays, (path, reply.text)
+
+
+TEXTS: list[dict[str, Any]] = [
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
+    {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {}}]}]},
+    {"prompt": ["a", "b"]},
+    {"input": "x"},
+    {"input": [{"type": "function_call_output", "output": "x"}, {"role": "user", "content": "x"}]},
+]
+
+
+@pytest.mark.parametrize("fields", TEXTS)
+async def test_text_is_readable(fields: dict[str, Any]) -> None:
+    async with pair(WHOLE, WHOLE, more="privacy: {unreadable: local-only}\n") as (_, _, router):
+        reply = await router.client.post("/v1/route/explain", json={"model": "auto", **fields})
+        assert reply.json()["facts"]["privacy_reasons"] == []
+
+
+@pytest.mark.parametrize("size", [20_000, 100_000, 300_000, 3_000_000])
+@pytest.mark.parametrize("private", ["Password", "4111 1111 1111 1111", "jane@example.org"])
+async def test_private_content_in_a_long_body_stays(private: str, size: int) -> None:
+    text = "It is an ordinary line, größer als üblich.\n" * (size // 44)
+    async with pair(DOWN["overflow"], WHOLE, more=KEYWORDS) as (_, other, router):
+        for at in (0, size // 2, size):
+            reply = await router.chat(saying(f"{text[:at]} {private} {text[at:]}"))
+            assert (reply.status_code, error_of(reply)["code"]) == (503, "local_only_unavailable")
+        assert not other.seen
+        assert (await router.chat(saying(text))).status_code == 200

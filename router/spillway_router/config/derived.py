@@ -15,15 +15,18 @@ from spillway_router.config.assemble import Assembly, assembly_of, request_limit
 from spillway_router.config.costs import budget_lines, fixed_terms, pacing_rules, report_terms
 from spillway_router.config.documents import document_rules, queue_rules
 from spillway_router.config.load import ConfigError, ConfigProblem, Loaded
-from spillway_router.config.settings import SCRAPE_VARIABLE, SHORTEST_TOKEN, AlertsPart, Settings
+from spillway_router.config.settings import SCRAPE_VARIABLE, SHORTEST_TOKEN, AlertsPart, PresidioPart, Settings
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.services import DocumentRules
 from spillway_router.ledger.pacer import PacingRules
 from spillway_router.ledger.rentals.keeper import FixedTerms
 from spillway_router.ledger.reports.build import ReportTerms
+from spillway_router.privacy.detectors import PATTERN_NAMES, Detectors
+from spillway_router.privacy.presidio import PresidioRecognizer, RecognizerMissingError
+from spillway_router.privacy.recognizer import Recognizer
 from spillway_router.proxy.exchange.active_config import Limits
-from spillway_router.proxy.request.facts import PrivacyRule, keyword_pattern
+from spillway_router.proxy.request.facts import PrivacyRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +95,29 @@ class DerivedConfig:
 
 
 def _privacy_rule(settings: Settings) -> PrivacyRule:
-    media_hosts = frozenset(host.lower() for host in settings.media.allowed_hosts)
-    return PrivacyRule(
-        settings.privacy.default == "local-only", keyword_pattern(settings.privacy.keywords), media_hosts
+    part = settings.privacy
+    detectors = Detectors(
+        part.keywords,
+        match=part.match,
+        word_lists=part.word_lists,
+        patterns=[name for name in PATTERN_NAMES if part.patterns.get(name, True)],
     )
+    return PrivacyRule(
+        local_only=part.default == "local-only",
+        detectors=detectors if detectors.active else None,
+        unreadable=part.unreadable == "local-only",
+        recognizer=_recognizer(part.presidio),
+        media_hosts=frozenset(host.lower() for host in settings.media.allowed_hosts),
+    )
+
+
+def _recognizer(part: PresidioPart | None) -> Recognizer | None:
+    if part is None:
+        return None
+    try:
+        return PresidioRecognizer(part.language, part.model, part.entities, part.min_score)
+    except RecognizerMissingError as error:
+        raise ConfigError([ConfigProblem("privacy.presidio", 0, str(error))]) from None
 
 
 def _scrape_token(loaded: Loaded) -> str:

@@ -31,6 +31,9 @@ from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, che
 from spillway_router.core.money.currency import Currency
 from spillway_router.core.money.tariff import MEDIA, NANO, Rates, Tariff, TariffStep, service_of
 from spillway_router.core.routing.model import ANY_MODEL
+from spillway_router.privacy.detectors import PATTERN_NAMES
+from spillway_router.privacy.keywords import keyword_forms
+from spillway_router.privacy.word_lists import WORD_LISTS
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -502,11 +505,59 @@ class DocumentsPart(_Part):
     most_open: int = Field(10_000, ge=1)
 
 
+class PresidioPart(_Part):
+    """Microsoft Presidio finds names and other personal data too, by a language model. It is slow.
+
+    `model` is the spaCy model; empty: the large one of the language. `entities` are the kinds to find, such as PERSON
+    or LOCATION; empty: all of them. `min_score` is the least certainty.
+    """
+
+    language: str = Field("en", pattern=r"^[a-z]{2}$")
+    model: str = Field("", pattern=r"^[a-z0-9_]{0,64}$")
+    entities: tuple[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")], ...] = ()
+    min_score: float = Field(0.6, ge=0, le=1)
+
+
+def _pattern_name(value: object) -> object:
+    if value not in PATTERN_NAMES:
+        raise ValueError(f"there is no pattern {value!r}; the patterns are {', '.join(PATTERN_NAMES)}")
+    return value
+
+
+PatternName = Annotated[str, BeforeValidator(_pattern_name), Field(json_schema_extra={"enum": list(PATTERN_NAMES)})]
+
+
+def _language(value: object) -> object:
+    if value not in WORD_LISTS:
+        raise ValueError(f"there is no list of words for {value!r}; there are {', '.join(WORD_LISTS)}")
+    return value
+
+
+Language = Annotated[str, BeforeValidator(_language), Field(json_schema_extra={"enum": list(WORD_LISTS)})]
+
+
 class PrivacyPart(_Part):
-    """The default privacy of a request, and the words that make a request private."""
+    """What makes a request private: a default, words, patterns, and content that cannot be read.
+
+    `match` says whether keywords are whole words or may be parts of longer ones. `word_lists` are built-in lists by
+    language. `patterns` switches single patterns on or off; all are on. `unreadable` is about pictures, recordings,
+    files, token ids and stored input, in which nothing can be searched.
+    """
 
     default: Literal["any", "local-only"] = "any"
-    keywords: tuple[str, ...] = ()
+    keywords: tuple[Annotated[str, Field(max_length=500)], ...] = ()
+    match: Literal["words", "anywhere"] = "words"
+    word_lists: tuple[Language, ...] = ()
+    patterns: Mapping[PatternName, bool] = {}
+    unreadable: Literal["any", "local-only"] = "any"
+    presidio: PresidioPart | None = None
+
+    @field_validator("keywords")
+    @classmethod
+    def _keywords(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for keyword in value:
+            keyword_forms(keyword)
+        return value
 
 
 class KeysPart(_Part):

@@ -50,7 +50,7 @@ def _add_extract(api: FastAPI, documents: DocumentServices) -> None:
         review = True if body.get("review") is None else body["review"]
         if not isinstance(review, bool):
             raise bad_request("'review' must be true or false.", "review")
-        exchange = _open_exchange(documents, request, caller, body, extraction)
+        exchange = await _open_exchange(documents, request, caller, body, extraction)
         if extraction.min_confidence is None:
             extraction = replace(extraction, min_confidence=exchange.min_confidence)
 
@@ -65,7 +65,7 @@ def _add_extract(api: FastAPI, documents: DocumentServices) -> None:
         return Response(status_code=204) if response is None else response  # the client left, so nobody reads the 204
 
 
-def _open_exchange(
+async def _open_exchange(
     documents: DocumentServices,
     request: Request,
     caller: Caller,
@@ -80,7 +80,10 @@ def _open_exchange(
     }
     services = documents.proxy
     admitted = Admitted(services.config(), caller, services.clock())
-    return InternalExchange.open(services, admitted, dict(request.headers), content, extraction.schema.name)
+    also = {name: value for name, value in body.items() if name != "messages"}
+    return await InternalExchange.open(
+        services, admitted, dict(request.headers), content, task=extraction.schema.name, also=also
+    )
 
 
 async def _answer_once(

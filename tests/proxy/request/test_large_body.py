@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.proxy.request.json_texts import NAMES, TEXT, WRITERS
 
+from spillway_router.privacy.detectors import Detectors
 from spillway_router.proxy.request import large_body
 from spillway_router.proxy.request.body import Spans, edit, load, spans
 from spillway_router.proxy.request.errors import RefusedError
@@ -37,9 +38,9 @@ VALUES = st.recursive(
 OBJECTS = st.dictionaries(st.sampled_from(NAMES) | TEXT, VALUES, max_size=6)
 
 
-def reading(raw: bytes, slice_bytes: int = SLICE, keywords: re.Pattern[bytes] | None = None) -> LargeBody:
+def reading(raw: bytes, slice_bytes: int = SLICE, detectors: Detectors | None = None) -> LargeBody:
     """Return what `raw` is read to in steps."""
-    work = Reading(raw, keywords, slice_bytes)
+    work = Reading(raw, detectors, slice_bytes)
     for _ in work.steps():
         pass
     return work.result
@@ -147,12 +148,13 @@ def test_a_large_body_that_is_not_one_is_refused(raw: bytes, message: str) -> No
 @pytest.mark.parametrize("at", [0, SLICE - 3, 2 * SLICE - 9, 150_000])
 @pytest.mark.parametrize("word", ["Diagnose", "Größe"])
 def test_a_keyword_is_found_where_slices_meet(at: int, word: str) -> None:
-    keywords = re.compile(re.escape(word.casefold().encode()))
+    detectors = Detectors([word])
     for text in ("a " * SLICE * 3, "ä " * SLICE * 2):
-        raw = orjson.dumps({"messages": [text[:at] + word.upper() + text[at:]]})
-        assert reading(raw, keywords=keywords).keyword_found
-        assert reading(json.dumps({"x": "y" * SLICE, "m": text[:at] + word + text[at:]}).encode(), keywords=keywords)
-        assert not reading(orjson.dumps({"messages": [text]}), keywords=keywords).keyword_found
+        raw = orjson.dumps({"messages": [f"{text[:at]} {word.upper()} {text[at:]}"]})
+        assert reading(raw, detectors=detectors).kinds == {"keyword"}
+        escaped = json.dumps({"x": "y" * SLICE, "m": f"{text[:at]} {word} {text[at:]}"}).encode()
+        assert reading(escaped, detectors=detectors).kinds == {"keyword"}
+        assert not reading(orjson.dumps({"messages": [text]}), detectors=detectors).kinds
 
 
 BODIES = {

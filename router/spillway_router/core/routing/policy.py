@@ -127,6 +127,8 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     kind, reasons = _kind_and_reasons(ordered[0], resolved, overflow, passed_over, signals)  # 7
     if removed:
         reasons = (*reasons, *_budget_reason(ordered[0], resolved, removed))
+        if "privacy" not in reasons and any(r.reason == "privacy" for r in removed):
+            reasons = (*reasons, "privacy")
     if resolved.pinned or not facts.preferences.allow_fallbacks:
         ordered = ordered[:1]
     return Decision(kind=kind, candidates=tuple(ordered), reasons=reasons, removed=removed, policy=policy.version)

@@ -217,7 +217,9 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
     async def explain(request: Request) -> Any:
         caller = caller_of(services, request, READER_ROLES)
         config = services.config()
-        body = await read_body(await bounded_body(services, request, caller), config.privacy.keywords)
+        body = await read_body(
+            await bounded_body(services, request, caller), config.privacy.detectors, config.privacy.recognizer
+        )
         endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if body.get(field) is not None), "chat")
         facts = read_facts("dry-run", endpoint, request.headers, body, caller, config.privacy)
         decision = decide(facts, caller_signals(services, config, facts), config.policy)

@@ -79,7 +79,7 @@ async def _counted(services: Services, request: Request, counting: CountingRoute
     caller = caller_of(services, request, INFERENCE_ROLES)
     config = services.config()
     raw = await bounded_body(services, request, caller)
-    body = await read_body(raw, config.privacy.keywords)
+    body = await read_body(raw, config.privacy.detectors, config.privacy.recognizer)
     facts = await _facts(services, request, body, caller, counting.endpoint)
     routes = _routes(services, request, facts)
     passed = passed_to_backend(counting.endpoint, request.headers)

@@ -62,7 +62,7 @@ from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.auth import INFERENCE_ROLES
 from spillway_router.proxy.request.errors import RefusedError
 from spillway_router.proxy.request.facts import read_facts
-from spillway_router.proxy.request.large_body import LARGE, read_body
+from spillway_router.proxy.request.large_body import SEARCHED_AT_ONCE, read_body
 from spillway_router.proxy.scoring.scoring import is_scored
 
 CLIENT_LEFT = Outcome("cancelled", billed=True, detail="the client left")
@@ -106,10 +106,10 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
     """Steps 2 to 7, for a request that was not answered before."""
     config = admitted.config
     try:
-        if len(client.body) <= LARGE:  # 2
+        if len(client.body) <= SEARCHED_AT_ONCE and config.privacy.recognizer is None:  # 2
             body = wire.load(client.body)
         else:
-            body = await read_body(client.body, config.privacy.keywords)
+            body = await read_body(client.body, config.privacy.detectors, config.privacy.recognizer)
         facts = read_facts(client.request_id, client.endpoint, client.headers, body, admitted.caller, config.privacy)
     except RefusedError as error:
         client.refuse(error.refusal)

@@ -41,6 +41,7 @@ from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.request.errors import bad_request
 from spillway_router.proxy.request.facts import read_facts
+from spillway_router.proxy.request.large_body import examined
 
 _CHAIN = "documents"
 """The alias under which a step's own chain enters the policy."""
@@ -114,19 +115,26 @@ class InternalExchange:
         """What the steps have done so far."""
 
     @classmethod
-    def open(
-        cls, services: Services, admitted: Admitted, headers: Mapping[str, str], body: Mapping[str, Any], task: str
+    async def open(
+        cls,
+        services: Services,
+        admitted: Admitted,
+        headers: Mapping[str, str],
+        body: dict[str, Any],
+        task: str,
+        also: Mapping[str, Any],
     ) -> InternalExchange:
         """Start the exchange of a document.
 
-        `body` is all of the document's content as a chat body, by which privacy is judged. Raise RefusedError for
-        invalid headers or content.
+        `body` is the document's content as a chat body; privacy is judged by it and by `also`, which holds what else
+        the client sent. Raise RefusedError for invalid headers or content.
         """
         if "x-spillway-provider" in headers or "x-spillway-provider-key" in headers:
             # Ignoring the headers would read the document on our account, and where the caller did not want it.
             raise bad_request("Documents can't be read with a provider key of your own. Omit x-spillway-provider.")
-        privacy_rule = admitted.config.privacy
-        facts = read_facts(services.new_id(), "chat", headers, body, admitted.caller, privacy_rule)
+        rule = admitted.config.privacy
+        searched = await examined(body, rule.detectors, rule.recognizer, also)
+        facts = read_facts(services.new_id(), "chat", headers, searched, admitted.caller, rule)
         facts = services.memory.sessions.with_privacy(facts, admitted.started_s)
         return cls(services, admitted, headers, replace(facts, task=task, document=True))
 
@@ -292,7 +300,9 @@ class InternalExchange:
         """Return the facts of a step's body; they are private if the document is."""
         admitted, document = self._admitted, self._facts
         caller = _for_steps(admitted.caller, document.model)
-        facts = read_facts(self.request_id, "chat", self._headers, body, caller, admitted.config.privacy)
+        # The document's content, of which every step's body consists, was searched when the exchange was opened.
+        rule = replace(admitted.config.privacy, detectors=None, recognizer=None)
+        facts = read_facts(self.request_id, "chat", self._headers, body, caller, rule)
         requested = document.hints.route
         hints = replace(facts.hints, route=step.side if requested == "auto" else requested, min_confidence=None)
         privacy = facts.privacy if self.privacy.may_leave else self.privacy

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -23,10 +22,14 @@ from spillway_router.core.routing.model import (
     RequestFacts,
     Sort,
 )
+from spillway_router.privacy.detectors import Detectors
+from spillway_router.privacy.recognizer import Recognizer
+from spillway_router.privacy.unreadable import holds_unreadable
 from spillway_router.proxy.request.attachments import PICTURE_KINDS, attachments
 from spillway_router.proxy.request.errors import bad_request
+from spillway_router.proxy.request.hint_names import OPEN_MARKS, check_hint_names, privacy_mark
 from spillway_router.proxy.request.items import PLAIN_MESSAGE, hides_input, request_items, requested_mode
-from spillway_router.proxy.request.large_body import LargeBody, cut_strings
+from spillway_router.proxy.request.large_body import ExaminedBody, cut_strings
 from spillway_router.proxy.request.media_urls import addresses_in, refuse_internal
 
 MAX_OUTPUT_TOKENS = 1_000_000
@@ -70,27 +73,20 @@ _NO_BACKGROUND = (
 )
 _NUMERIC_BOOLS = (0, 1)
 """Numbers that engines accept for false and true."""
-_OPEN_MARKS = frozenset({"any", "public", "false"})
 
 
 @fast_frozen(frozen=True, slots=True)
 class PrivacyRule:
-    """What makes a request private: a default and a pattern of keywords (None: there are no keywords)."""
+    """What makes a request private, besides marks (no detectors: nothing is searched for)."""
 
     local_only: bool = False
-    keywords: re.Pattern[bytes] | None = None
+    detectors: Detectors | None = None
+    unreadable: bool = False
+    """Whether content that no detector can read makes a request private."""
+    recognizer: Recognizer | None = None
+    """Reads the text after the detectors, in a thread."""
     media_hosts: frozenset[str] = frozenset()
     """Hosts of the own network from which media may be fetched."""
-
-
-def keyword_pattern(keywords: Sequence[str]) -> re.Pattern[bytes] | None:
-    """Return one pattern over the case-folded UTF-8 of a JSON text that finds any keyword, inside longer words too."""
-    words = [w for w in keywords if w]
-    if not words:
-        return None
-    # Keywords are matched as JSON writes them: the text escapes a quote in a keyword.
-    escaped = [orjson.dumps(w.casefold())[1:-1] for w in sorted(words, key=len, reverse=True)]
-    return re.compile(b"|".join(re.escape(w) for w in escaped))
 
 
 def read_facts(
@@ -108,9 +104,9 @@ def read_facts(
     stream = _stream(body) and endpoint != "embeddings"
     if endpoint == "responses" and body.get("background"):
         raise bad_request(_NO_BACKGROUND, "background")
-    prompt_bytes, keyword = _text(body, rule)
+    prompt_bytes, kinds = _text(body, rule)
     max_tokens, hints = _max_tokens(endpoint, body), _hints(headers, caller)
-    privacy = _privacy(headers, body, caller, rule, keyword=keyword)
+    privacy = _privacy(headers, body, caller, rule, kinds)
     user = _user_id(endpoint, body, caller)
     if body.keys() <= _PLAIN and not has_parts:
         return RequestFacts(
@@ -207,13 +203,15 @@ def _stream(body: Mapping[str, Any]) -> bool:
     return stream
 
 
-def _text(body: Mapping[str, Any], rule: PrivacyRule) -> tuple[int, bool]:
-    """Return the UTF-8 bytes of the body, and whether a keyword stands in it."""
-    if isinstance(body, LargeBody):
-        return body.text_bytes, body.keyword_found
+def _text(body: Mapping[str, Any], rule: PrivacyRule) -> tuple[int, frozenset[str]]:
+    """Return the UTF-8 bytes of the body, and the kinds of private content in it."""
+    if isinstance(body, ExaminedBody):
+        return body.text_bytes, body.kinds
     text = orjson.dumps(body)
-    keywords = rule.keywords
-    return len(text), keywords is not None and keywords.search(text.decode().casefold().encode()) is not None
+    return len(text), _NO_KINDS if rule.detectors is None else rule.detectors.kinds_in_body(body, text)
+
+
+_NO_KINDS: frozenset[str] = frozenset()
 
 
 def _check_messages(content: object) -> bool:
@@ -322,24 +320,23 @@ def _shows_images(content: object) -> bool:
 
 
 def _privacy(
-    headers: Mapping[str, str], body: Mapping[str, Any], caller: Caller, rule: PrivacyRule, *, keyword: bool
+    headers: Mapping[str, str], body: Mapping[str, Any], caller: Caller, rule: PrivacyRule, kinds: frozenset[str]
 ) -> PrivacyVerdict:
     """Judge privacy. Marks and detectors can only add restriction; a malformed mark means private."""
     reasons: list[str] = []
     header = headers.get("x-spillway-privacy")
-    if header is not None and header.strip().lower() not in _OPEN_MARKS:
+    if header is not None and header.strip().lower() not in OPEN_MARKS:
         reasons.append("header")
-    metadata = body.get("metadata")
-    if isinstance(metadata, dict) and "privacy" in metadata:
-        mark = metadata["privacy"]
-        if not isinstance(mark, str) or mark.strip().lower() not in _OPEN_MARKS:
-            reasons.append("metadata")
+    if privacy_mark(body):
+        reasons.append("metadata")
     if caller.local_only:
         reasons.append("key")
     if rule.local_only:
         reasons.append("default")
-    if keyword:
-        reasons.append("keyword")
+    if kinds:
+        reasons += sorted(kinds)
+    if rule.unreadable and holds_unreadable(body):
+        reasons.append("unreadable")
     return PrivacyVerdict(False, tuple(reasons)) if reasons else _MAY_LEAVE
 
 
@@ -359,10 +356,12 @@ _NO_HINTS = Hints()
 
 
 def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
-    # One search in the joined names is faster than one in each name.
-    if "x-spillway-" not in "\n".join(headers) and "x-session-id" not in headers:
+    # One search in the joined names is faster than one in each name. A misspelt prefix is looked for as well.
+    if "spil" in "\n".join(headers):
+        check_hint_names(headers)
+    elif "x-session-id" not in headers:
         return _NO_HINTS
-    session = headers.get("x-session-id", "")
+    session = headers.get("x-session-id", "").strip(" \t")
     if ("x-spillway-provider" in headers) != ("x-spillway-provider-key" in headers):
         # Ignoring one header would answer on our account, or send the content where the caller did not want it.
         raise bad_request("Send x-spillway-provider and x-spillway-provider-key together.", "x-spillway-provider")
@@ -373,7 +372,7 @@ def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
         raise bad_request("x-spillway-route must be local, cloud or auto.", "x-spillway-route")
     if route != "auto" and not caller.may_route:
         raise bad_request("This key may not use x-spillway-route. Omit the header.", "x-spillway-route")
-    if headers.get("x-spillway-usage-cost", "true").lower() not in ("true", "false"):
+    if headers.get("x-spillway-usage-cost", "true").strip().lower() not in ("true", "false"):
         raise bad_request("x-spillway-usage-cost must be true or false.", "x-spillway-usage-cost")
     slo_ms = _number(headers, "x-spillway-slo-ttft-ms", 1.0, 3_600_000.0)
     cost = headers.get("x-spillway-max-cost-usd")

@@ -28,6 +28,10 @@ import orjson
 
 from spillway_router.aio.loop_lock import LoopLock
 from spillway_router.core.routing.model import Refusal
+from spillway_router.privacy.detectors import Detectors
+from spillway_router.privacy.pieces import text_pieces
+from spillway_router.privacy.recognizer import Recognizer
+from spillway_router.privacy.stepwise import OVERLAP, search_body, search_json
 from spillway_router.providers.streams import MalformedObject, parse_object
 from spillway_router.proxy.request.body import (
     ANY_STRING,
@@ -60,8 +64,8 @@ SHORT = 1 << 10
 """Bytes of a text that stay behind KEPT_TEXT."""
 MAX_KEYS = 100_000
 """Most keys in a large body. A key takes four times as long to parse as another value."""
-LONGEST_KEYWORD = 4096
-"""Bytes of text that two searched slices have in common, so that no keyword is cut in two."""
+SEARCHED_AT_ONCE = 16 << 10
+"""Bytes up to which a body is searched for private content in one go."""
 
 _TOKENS = re.compile(rb'(?:[^"]++|' + STRING + rb")*+", re.DOTALL)
 _CHARACTERS = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
@@ -79,10 +83,23 @@ _NUMBERS = re.compile(rb"(?<=,)\s*+%b(?:\s*+,\s*+%b){15,}+\s*+(?=,)" % (_NUMBER,
 """The inner part of a long list of numbers, which `1` can stand for wherever slices cut the list."""
 
 
-class LargeBody(dict[str, Any]):
+class ExaminedBody(dict[str, Any]):
+    """The parsed JSON of a body in which private content was searched for already."""
+
+    __slots__ = ("kinds", "text_bytes")
+
+    def __init__(self, parsed: dict[str, Any]) -> None:
+        super().__init__(parsed)
+        self.kinds: frozenset[str] = frozenset()
+        """The kinds of private content in the body; not all of them where there are several."""
+        self.text_bytes = 0
+        """Length of the whole body as orjson would write it."""
+
+
+class LargeBody(ExaminedBody):
     """The parsed JSON of a large body; long strings in it end after HEAD bytes."""
 
-    __slots__ = ("cut_strings", "keyword_found", "spans", "text_bytes")
+    __slots__ = ("cut_strings", "spans")
 
     def __init__(self, parsed: dict[str, Any]) -> None:
         super().__init__(parsed)
@@ -90,25 +107,65 @@ class LargeBody(dict[str, Any]):
         """Where its top-level fields stand in the client's bytes."""
         self.cut_strings: dict[str, int] = {}
         """What stands in this JSON for a string that was cut, with the UTF-8 length of that string."""
-        self.text_bytes = 0
-        """Length of the whole body as orjson would write it."""
-        self.keyword_found = False
-        """Whether a keyword of the privacy rule stands in the body."""
 
 
-async def read_body(body: bytes, keywords: re.Pattern[bytes] | None = None) -> dict[str, Any]:
-    """Parse a body of any size as a JSON object with unique keys. Raise RefusedError, which says what to change."""
+async def read_body(
+    body: bytes, detectors: Detectors | None = None, recognizer: Recognizer | None = None
+) -> dict[str, Any]:
+    """Parse a body of any size as a JSON object with unique keys. Raise RefusedError, which says what to change.
+
+    With detectors, a body of more than SEARCHED_AT_ONCE bytes is returned as an ExaminedBody; with a recognizer every
+    body is.
+    """
     if len(body) <= LARGE:
-        return load(body)
+        parsed = load(body)
+        if recognizer is None and (detectors is None or len(body) <= SEARCHED_AT_ONCE):
+            return parsed
+        return await examined(parsed, detectors, recognizer)
     # The steps of several bodies would add up within one turn of the loop.
     async with _LARGE_BODIES.lock():
-        reading = Reading(body, keywords)
+        reading = Reading(body, detectors)
         for _ in reading.steps():
             await asyncio.sleep(0)
-        return reading.result
+    result = reading.result
+    result.kinds |= await _recognized(result, recognizer)
+    return result
+
+
+async def examined(
+    parsed: dict[str, Any],
+    detectors: Detectors | None,
+    recognizer: Recognizer | None = None,
+    also: Mapping[str, Any] | None = None,
+) -> ExaminedBody:
+    """Search a parsed body for private content, step by step, and with it what else `also` holds."""
+    result, text = ExaminedBody(parsed), orjson.dumps(parsed)
+    result.text_bytes = len(text)
+    if detectors is not None:
+        searched = text if also is None else orjson.dumps([parsed, also])
+        async with _SEARCHED_BODIES.lock():
+            steps = search_body(detectors, parsed, searched)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    result.kinds = end.value
+                    break
+                await asyncio.sleep(0)
+    result.kinds |= await _recognized(result, recognizer)
+    return result
+
+
+async def _recognized(body: ExaminedBody, recognizer: Recognizer | None) -> frozenset[str]:
+    """Return what the recognizer says of a body's texts, unless the body is private already."""
+    if recognizer is None or body.kinds:
+        return frozenset()
+    return frozenset(await asyncio.to_thread(recognizer.kinds, "\n".join(text_pieces(body))))
 
 
 _LARGE_BODIES = LoopLock()
+_SEARCHED_BODIES = LoopLock()
+"""A body that is only searched does not wait for large ones."""
 
 
 async def read_answer(body: bytes) -> dict[str, Any] | MalformedObject:
@@ -144,7 +201,7 @@ class Reading:
     def __init__(
         self,
         body: bytes,
-        keywords: re.Pattern[bytes] | None = None,
+        detectors: Detectors | None = None,
         slice_bytes: int = SLICE,
         *,
         is_answer: bool = False,
@@ -152,9 +209,10 @@ class Reading:
         self.result = LargeBody({})
         self._is_answer = is_answer
         self._body = body
-        self._keywords = keywords
+        self._detectors = detectors
         self._slice_bytes = slice_bytes
-        self._keyword_found = False
+        self._kinds: frozenset[str] = frozenset()
+        self._unsearched: list[bytes] = []
         self._scanner = FieldScanner()
         self._parsed: list[bytes] = []
         self._parsed_bytes = 0
@@ -182,13 +240,14 @@ class Reading:
             raise bad_request("An object in the request body has a duplicate key. Send each key once.")
         text = orjson.dumps(parsed)
         yield
-        yield from self._search_text(text)
+        if self._detectors is not None and not self._kinds:
+            self._kinds = yield from search_body(self._detectors, parsed, text)
         self._finish(parsed, len(text))
 
     def _finish(self, parsed: dict[str, Any], parsed_bytes: int) -> None:
         result = LargeBody(parsed)
         result.spans = self._scanner.trimmed(self._body)
-        result.keyword_found = self._keyword_found
+        result.kinds = self._kinds
         result.text_bytes = parsed_bytes
         result.cut_strings = dict(self._cut)
         result.text_bytes = parsed_bytes + sum(size - len(orjson.dumps(text)) + 2 for text, size in self._cut)
@@ -202,6 +261,7 @@ class Reading:
             after = at if match is None else match.end()
             if after > at:
                 self._take_tokens(at, after)
+                yield from self._search_cut()
                 at = after
             else:
                 at = yield from self._take_long_string(at)
@@ -227,7 +287,7 @@ class Reading:
 
     def _cut_base64(self, match: re.Match[bytes]) -> bytes:
         text = match.group(1)
-        self._search(text)
+        self._unsearched.append(text)
         return self._cut_to_head(text[:HEAD], len(text))
 
     def _cut_text(self, match: re.Match[bytes]) -> bytes:
@@ -235,7 +295,7 @@ class Reading:
         if len(text) <= SHORT or match.group(2) is not None:
             return match.group()
         written = _as_written(text)
-        self._search(written)
+        self._unsearched.append(written)
         return self._cut_to_head(text[: _boundary(text, 0, SHORT)], len(written))
 
     def _cut_to_head(self, head: bytes, size: int) -> bytes:
@@ -263,7 +323,8 @@ class Reading:
             after = self._end_of_piece(at)
             piece = body[at:after]
             written = _as_written(piece)
-            overlap = self._search(written, overlap)
+            yield from self._search(written, overlap)
+            overlap = written[-OVERLAP:]
             size += len(written)
             is_kept = is_kept and self._parsed_bytes + size <= KEPT_TEXT
             if is_kept or not pieces:
@@ -283,20 +344,15 @@ class Reading:
             raise bad_request("The request body is not valid JSON: a string is not closed, or it is not valid UTF-8.")
         return after
 
-    def _search_text(self, text: bytes) -> Iterator[None]:
-        for at in range(0, len(text) if self._keywords is not None else 0, SLICE):
-            self._search(text[max(0, at - LONGEST_KEYWORD) : at + SLICE])
-            yield
+    def _search_cut(self) -> Generator[None, None, None]:
+        for text in self._unsearched:
+            yield from self._search(text)
+        self._unsearched = []
 
-    def _search(self, text: bytes, overlap: bytes = b"") -> bytes:
-        """Search text for keywords. Return its end, which is the `overlap` of the text that follows."""
-        if self._keywords is None:
-            return b""
-        text = overlap + text
-        # A character that a slice cuts in two is whole in the slice before or after.
-        folded = text.decode(errors="ignore").casefold().encode()
-        self._keyword_found = self._keyword_found or self._keywords.search(folded) is not None
-        return text[-LONGEST_KEYWORD:]
+    def _search(self, text: bytes, overlap: bytes = b"") -> Generator[None, None, None]:
+        """Search text for private content, until there is some. `overlap` is the end of the text before it."""
+        if self._detectors is not None and not self._kinds:
+            self._kinds = yield from search_json(self._detectors, text, overlap)
 
 
 def _as_written(piece: bytes) -> bytes:

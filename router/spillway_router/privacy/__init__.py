@@ -1,0 +1,1 @@
+"""What makes content private: keywords, patterns and content that cannot be read."""

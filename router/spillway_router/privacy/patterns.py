@@ -1,0 +1,78 @@
+"""A pattern of private content: where it may be, and how a match is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import re2
+
+BEFORE = r"(?:^|[^0-9A-Za-z_.\-/]|[^0-9][.\-/])"
+"""What may stand before a number: no digit or letter, and no digits with a point as in a fraction or version."""
+AFTER = r"(?:$|[^0-9A-Za-z_\-/.]|[.\-/](?:$|[^0-9]))"
+GAP = r"[\s.\-]{0,3}"
+"""What may separate the groups of a number."""
+_NEAR_BYTES = 80
+"""Distance within which a word before or after a number says what the number is."""
+
+
+def compiled(pattern: str) -> Any:
+    """Compile a pattern for the UTF-8 bytes of a neat text."""
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern.encode(), options)
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One kind of private content. Group 1 of `finder` is what `check` judges.
+
+    `context` is needed near matches that are too common by themselves; matches of `clear` (None: of nothing) do
+    without. Both are compiled patterns.
+    """
+
+    name: str
+    finder: Any
+    check: Callable[[str], bool]
+    context: Any = None
+    clear: Any = None
+
+    def occurs_in(self, text: bytes) -> bool:
+        """Return whether the text, which is neat UTF-8, has a valid match."""
+        at = 0
+        while (match := self.finder.search(text, at)) is not None:
+            start, end = match.span(1)
+            if self._is_expected(text, start, end) and self.check(text[start:end].decode(errors="replace")):
+                return True
+            at = max(end, at + 1)
+        return False
+
+    def _is_expected(self, text: bytes, start: int, end: int) -> bool:
+        if self.context is None:
+            return True
+        if self.clear is not None and self.clear.fullmatch(text[start:end]) is not None:
+            return True
+        near = text[max(0, start - _NEAR_BYTES) : start] + b" " + text[end : end + _NEAR_BYTES]
+        return self.context.search(near) is not None
+
+
+def number(name: str, shape: str, check: Callable[[str], bool], context: str = "", clear: str = "") -> Pattern:
+    """Return the pattern of a number or code that no other letters or digits touch."""
+    return Pattern(
+        name,
+        finder=compiled(f"(?i:{BEFORE}({shape}){AFTER})"),
+        check=check,
+        context=compiled(f"(?i:{context})") if context else None,
+        clear=compiled(f"(?i:{clear})") if clear else None,
+    )
+
+
+def compact(text: str) -> str:
+    """Return the letters and digits of a match, in upper case."""
+    return "".join(c for c in text if c.isalnum()).upper()
+
+
+def digits_of(text: str) -> str:
+    """Return the digits of a match."""
+    return "".join(c for c in text if "0" <= c <= "9")

@@ -1,0 +1,155 @@
+"""Numbers and keys are found by their form and their check digits, in the ways in which people write them."""
+
+from __future__ import annotations
+
+import json
+
+import orjson
+import pytest
+
+from spillway_router.privacy.detectors import PATTERN_NAMES, Detectors
+
+DETECTORS = Detectors(patterns=PATTERN_NAMES)
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "card": (
+        "4111 1111 1111 1111", "4111111111111111", "4111-1111-1111-1111", "5555 5555 5555 4444 123", "378282246310005",
+        "3782 822463 10005", "3530 1113 3330 0000", "6011000990139424", "30569309025904", "2223003122003222",
+        "６０１１ ０００９ ９０１３ ９４２４", "4111\u00a01111\u00a01111\u00a01111", "4111\n1111\n1111\n1111",
+        "4111%201111%201111%201111", "٤١١١١١١١١١١١١١١١", "card4111111111111111,".removeprefix("card"),
+        "4111 1111 1111 1111 12/28", "41\u200b11111111111111",
+    ),
+    "iban": (
+        "DE89 3704 0044 0532 0130 00 please", "de89370400440532013000", "GB82 WEST 1234 5698 7654 32",
+        "FR1420041010050500013M02606", "NL91ABNA0417164300", "IBAN:DE89-3704-0044-0532-0130-00",
+    ),
+    "us_ssn": ("123-45-6789", "078-05-1120", "SSN 123456789", "social security number: 123 45 6789"),
+    "us_itin": ("912-90-3456",),
+    "ca_sin": ("SIN 046 454 286", "046-454-286"),
+    "uk_nino": ("AB123456C", "ab 12 34 56 c"),
+    "uk_nhs": ("NHS 943 476 5919",),
+    "de_tax_id": ("Steuer-ID 36574261809", "36 574 261 809"),
+    "fr_nir": ("2 95 10 99 126 111 93", "295109912611193"),
+    "es_dni": ("54362315K", "54362315-K"),
+    "es_nie": ("X2482300W", "x-2482300W"),
+    "it_codice_fiscale": ("RCCMNL83S18D969H", "rccmnl83s18d969h"),
+    "nl_bsn": ("BSN 111222333", "burgerservicenummer: 1112.22.333"),
+    "be_national_number": ("85.07.30-033.28",),
+    "pl_pesel": ("PESEL: 44051401359",),
+    "se_personnummer": ("880320-0016", "19880320-0016"),
+    "dk_cpr": ("CPR 211062-5629",),
+    "no_fodselsnummer": ("15108695088", "151086 95088"),
+    "fi_hetu": ("131052-308T", "131052A308T"),
+    "ch_ahv": ("756.9217.0769.85", "7569217076985"),
+    "at_svnr": ("Sozialversicherungsnummer 1237 010180",),
+    "pt_nif": ("NIF 501964843",),
+    "ie_pps": ("PPS 6433435F",),
+    "cz_rc": ("710319/2745",),
+    "br_cpf": ("390.533.447-05", "CPF 39053344705"),
+    "mx_curp": ("BOXW310820HNERXN09",),
+    "cn_resident_id": ("11010519491231002X", "身份证11010519491231002x号"),
+    "in_aadhaar": ("Aadhaar 2341 2341 2346",),
+    "in_pan": ("PAN: ACUPA7085R",),
+    "jp_my_number": ("マイナンバー 6214 9832 0257",),
+    "kr_rrn": ("971013-9019902",),
+    "au_tfn": ("TFN 123 456 782",),
+    "za_id": ("ID 7503305044089",),
+    "tr_tckn": ("TC Kimlik 17291716060",),
+    "email": (
+        "joe@example.com", "<Jörg.Müller+x@müller.de>", "mail=jane%40example.com", "mailto:a.b@sub.example.org",
+        "joe&#64;example.com",
+    ),
+    "phone": (
+        "+49 30 12345678", "+1 212-555-0123", "(212) 555-0123", "212-555-0123", "call 212.555.0123", "Tel. 030/1234567",
+        "+44 (0) 20 7946 0958", "+86 138 0013 8000", "手机13800138000",
+    ),
+    "aws_key": ("AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
+    "github_token": ("ghp_" + "a1B2" * 9, "github_pat_" + "A1b2" * 20, "https://gho_" + "a1B2" * 9 + "@github.com"),
+    "gitlab_token": ("glpat-" + "a1B2" * 5,),
+    "slack_token": (
+        "xoxb-123456789012-abcdefABCDEF", "https://hooks.slack.com/services/T12345678/B12345678/" + "a1B2" * 6,
+    ),
+    "ai_key": (
+        "sk-proj-" + "a1B2" * 10, "sk-" + "a1B2" * 12, "sk-ant-api03-" + "a1B2_" * 10, "gsk_" + "a1B2" * 13,
+        "OPENAI_API_KEY=sk-" + "a1B2" * 12, "hf_" + "aBcD" * 9, "sk-or-v1-" + "0a1b" * 16,
+    ),
+    "google_key": ("AIza" + "a1B2_" * 7,),
+    "stripe_key": ("sk_live_" + "a1B2" * 6,),
+    "registry_token": ("npm_" + "a1B2" * 9,),
+    "private_key": (
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIE", "-----BEGIN PRIVATE KEY-----", "-----BEGIN OPENSSH PRIVATE KEY-----",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----",
+    ),
+    "jwt": ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",),
+}  # fmt: skip
+ORDINARY = [
+    "4111 1111 1111 1112",
+    "1111 1111 1111 1111",
+    "0.4111111111111111",
+    "1764412345678",
+    "2026-11-29T12:00:00.123456Z",
+    "123e4567-e89b-12d3-a456-426614174000",
+    "3.14159265358979",
+    "1.2.3.4",
+    "192.168.10.20",
+    "0xdeadbeef12345678",
+    "978-3-16-148410-0",
+    "git@github.com:a/b.git",
+    "noreply@example.com",
+    "$12,345,678.00",
+    "100 000 000",
+    "000-12-3456",
+    "44051401359",
+    "666-12-3456",
+    "@decorator",
+    "a@b",
+    "x + 4912345678",
+    "+0200",
+    "sk-learn-contrib-packages-are",
+    "eyJ.b.c",
+    "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    "DE00 3704 0044 0532 0130 00",
+    "-----BEGIN CERTIFICATE-----",
+    "v2.10.1234-5678",
+]
+
+
+def kinds(text: object, detectors: Detectors = DETECTORS) -> set[str]:
+    body = {"model": "auto", "messages": [{"role": "user", "content": text}]}
+    return set(detectors.kinds_in_body(body, orjson.dumps(body)))
+
+
+def test_every_pattern_has_an_example() -> None:
+    assert EXAMPLES.keys() == set(PATTERN_NAMES)
+
+
+@pytest.mark.parametrize("name", PATTERN_NAMES)
+def test_examples_are_found_in_text_in_nested_json_and_across_parts(name: str) -> None:
+    for example in EXAMPLES[name]:
+        for text in (
+            example,
+            f"It is {example}.",
+            f"({example})",
+            json.dumps({"a": example}),
+            json.dumps([json.dumps(example)]),
+        ):
+            assert name in kinds(text), text
+        for at in range(1, len(example)):
+            parts = [{"type": "text", "text": part} for part in (example[:at], example[at:])]
+            assert name in kinds(parts), parts
+
+
+@pytest.mark.parametrize("name", PATTERN_NAMES)
+def test_each_pattern_is_switched_off_by_its_name(name: str) -> None:
+    others = Detectors(patterns=[other for other in PATTERN_NAMES if other != name])
+    assert all(name not in kinds(example, others) for example in EXAMPLES[name])
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_what_only_looks_like_one_is_not(text: str) -> None:
+    assert kinds(text) == kinds(json.dumps({"a": text})) == set()
+
+
+@pytest.mark.parametrize("value", [4111111111111111, 123456789, 11010519491231002])
+def test_numbers_of_json_are_searched_like_text(value: int) -> None:
+    body = {"ssn": value, "messages": [{"role": "user", "content": "x"}]}
+    assert bool(DETECTORS.kinds_in_body(body, orjson.dumps(body))) == (value != 11010519491231002)
