@@ -143,8 +143,7 @@ def test_keywords_are_found_anywhere_if_so_configured(text: str) -> None:
 @pytest.mark.parametrize("at", range(1, len("my medical record")))
 def test_texts_are_read_across_their_seams(at: int) -> None:
     head, tail = "my medical record"[:at], "my medical record"[at:]
-    found = {"keyword"}
-    assert kinds([{"type": "text", "text": head}, {"type": "text", "text": tail}]) == found
+    assert kinds([{"type": "text", "text": head}, {"type": "text", "text": tail}]) == {"keyword"}
     messages = {"messages": [{"role": "user", "content": head}, {"role": "user", "content": tail}]}
     items = {"input": [{"role": "user", "content": [{"type": "input_text", "text": t}]} for t in (head, tail)]}
     results = {
@@ -156,7 +155,7 @@ def test_texts_are_read_across_their_seams(at: int) -> None:
         ]
     }
     for body in (messages, {"prompt": [head, tail]}, {"input": [head, tail]}, items, results):
-        assert set(DETECTORS.kinds_in_body(body, orjson.dumps(body))) == found, body
+        assert set(DETECTORS.kinds_in_body(body, orjson.dumps(body))) == {"keyword"}, body
 
 
 FIELDS: dict[str, dict[str, object]] = {

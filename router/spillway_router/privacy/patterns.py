@@ -11,7 +11,7 @@ import re2
 BEFORE = r"(?:^|[^0-9A-Za-z_.\-/]|[^0-9][.\-/])"
 """What may stand before a number: no digit or letter, and no digits with a point as in a fraction or version."""
 AFTER = r"(?:$|[^0-9A-Za-z_\-/.]|[.\-/](?:$|[^0-9]))"
-GAP = r"[\s.\-]{0,3}"
+GAP = r"[\s\-]{0,3}"
 """What may separate the groups of a number."""
 _NEAR_BYTES = 80
 """Distance within which a word before or after a number says what the number is."""
