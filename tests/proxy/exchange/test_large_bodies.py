@@ -46,7 +46,7 @@ async def test_a_keyword_deep_in_a_large_body_keeps_it_local(tmp_path: Path) -> 
     more = "privacy: {keywords: [geheim]}\n"
     async with FaultUpstream(WHOLE) as upstream, routing(settings(cloud(upstream), more=more), tmp_path) as router:
         text = "some text " * 60_000
-        for content in (text + "GEHEIM", text + "GEHEIM" + text):
+        for content in (text + "GEHEIM", text + "GEHEIM " + text):
             refused = await router.post({"model": "auto", "messages": [{"role": "user", "content": content}]})
             assert refused.status_code == 503
             assert not upstream.seen
