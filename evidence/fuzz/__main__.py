@@ -1,6 +1,8 @@
-"""The command `python -m evidence.fuzz`, which `make fuzz` runs: it fuzzes a router for a given time.
+"""The command `python -m evidence.fuzz`, which `make fuzz` runs: it fuzzes a router, and what reads files, for a given
+time.
 
-The exit status is 0 if nothing was found and 1 otherwise; then the requests are in the folder that is printed.
+The exit status is 0 if nothing was found and 1 otherwise; then the requests and inputs are in the folder that is
+printed.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from evidence.fuzz.readers import crashes, readers, small_ledger
 from evidence.fuzz.site import site
 from evidence.fuzz.trial import Trial, deadline, fuzz
 
 ROUND = 20_000
 """Requests after which the state is printed."""
+READER_ROUND = 300
+"""Inputs that each reader gets in that time."""
 
 
 async def _run(seconds: float, seed: int, into: Path) -> bool:
@@ -33,11 +38,23 @@ async def _run(seconds: float, seed: int, into: Path) -> bool:
                 shown = f"{trial.requests} requests, {rate:.0f}/s, {traces} tracebacks"
                 print(f"seed {seed}: {shown}, findings {dict(trial.counts)}", flush=True)
                 _keep(trial, seed, into)
-                clean = clean and not trial.counts and not traces
+                clean = _read_files(seed, into) and clean and not trial.counts and not traces
                 seed += 1
             if not clean:
                 (into / "router.log").write_bytes(log.read_bytes())
     return clean
+
+
+def _read_files(seed: int, into: Path) -> bool:
+    """Give damaged inputs to every reader; return whether all of them were read or refused."""
+    with tempfile.TemporaryDirectory(prefix="spillway-fuzz-") as name:
+        folder = Path(name)
+        kept = crashes(readers(small_ledger(folder)), seed, READER_ROUND, folder)
+    for number, crash in enumerate(kept):
+        path = into / f"{seed}-{crash.reader.replace(' ', '-')}-{number}.bin"
+        path.write_bytes(crash.data)
+        print(f"  {crash.reader}: {crash.error}: {path}")
+    return not kept
 
 
 def _keep(trial: Trial, seed: int, into: Path) -> None:

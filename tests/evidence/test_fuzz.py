@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import secrets
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from evidence.fuzz.readers import Reader, attempt, crashes, readers, small_ledger
 from evidence.fuzz.requests import Keys, made_up
 from evidence.fuzz.site import configuration
 from evidence.fuzz.trial import Place, fuzz
@@ -73,6 +75,66 @@ def test_a_seed_gives_the_same_requests() -> None:
 
 def _rng() -> random.Random:
     return random.Random(3)
+
+
+@pytest.fixture(scope="module")
+def file_readers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reader, ...]:
+    return readers(small_ledger(tmp_path_factory.mktemp("seed")))
+
+
+def test_damaged_files_and_pages_are_refused_and_crash_nothing(
+    file_readers: tuple[Reader, ...], tmp_path: Path
+) -> None:
+    for reader in file_readers:
+        for data in reader.seeds:
+            assert attempt(reader, data, tmp_path) is None
+    assert crashes(file_readers, seed=11, most=60, folder=tmp_path) == []
+
+
+def test_a_reader_that_crashes_is_found_out(tmp_path: Path) -> None:
+    careless = Reader(
+        "careless", (b'{"model": "m"}',), lambda data, _: json.loads(data)["model"].lower(), (ValueError,)
+    )
+    kinds = {crash.error.partition(":")[0] for crash in crashes((careless,), 1, 300, tmp_path)}
+    assert "KeyError" in kinds
+
+
+NESTED = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("reader", "data"),
+    [
+        ("configuration", b"gpu: {price_per_hour: " + b"9" * 5000 + b"}"),
+        ("configuration", b"a: 2026-99-99"),
+        ("configuration", NESTED),
+        ("parser", b"name: 2026-99-99"),
+        ("parser", NESTED),
+        ("checkpoint", b'{"num_attention_heads": 0, "num_hidden_layers": 1, "hidden_size": 1}'),
+        ("checkpoint", b'{"num_attention_heads": 1e999, "num_hidden_layers": 1, "hidden_size": 1}'),
+        ("checkpoint", b'{"text_config": [], "architectures": [null]}'),
+        ("checkpoint", b'{"num_attention_heads": 1, "num_hidden_layers": 1, "hidden_size": 1, "architectures": null}'),
+        ("checkpoint", NESTED),
+        ("model source", b"FROM ./" + b"x" * 5000),
+        ("model source", b"FROM ./Modelfile"),
+        ("model source", b"FROM ./a\0b"),
+        ("model source", b"{" + NESTED),
+        ("prices", b'{"openai/gpt-4o": {"input_cost_per_token": 1e99999999999999999999, "output_cost_per_token": 1}}'),
+        ("prices", b'{"openai/gpt-4o": {"input_cost_per_token": 1e999999, "output_cost_per_token": 1}}'),
+        ("activity", b"vllm:num_requests_running +Inf\nvllm:num_requests_waiting 1e308\n"),
+        (
+            "metrics",
+            b"vllm:num_requests_running 1e308\nvllm:num_requests_waiting NaN\nvllm:kv_cache_usage_perc 1e308\n",
+        ),
+        ("ledger", b""),
+        ("ledger", b"SQLite format 3\0" + b"\xff" * 4096),
+    ],
+)
+def test_an_input_that_crashed_a_reader_once_is_refused(
+    file_readers: tuple[Reader, ...], reader: str, data: bytes, tmp_path: Path
+) -> None:
+    (chosen,) = (one for one in file_readers if one.name == reader)
+    assert attempt(chosen, data, tmp_path) is None
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOUND.iterdir()))

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from spillway_router.config.load import YAML_ERRORS
 from spillway_router.prices import book
 from spillway_router.prices.litellm import is_price, price_of
 from spillway_router.prices.rows import RATES, PriceError
@@ -87,7 +88,7 @@ def convert(text: str) -> Imported:
     """Convert the text of a LiteLLM config.yaml. Raises `LiteLLMError`."""
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except YAML_ERRORS as error:
         raise LiteLLMError(f"not valid YAML: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("model_list"), list):
         raise LiteLLMError("no `model_list` found; give the config.yaml that `litellm --config` reads")

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from spillway_router.config import load as config
-from spillway_router.config.load import DEFAULT_FILE
+from spillway_router.config.load import DEFAULT_FILE, YAML_ERRORS
 
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
@@ -68,6 +68,6 @@ def _write(loaded: Loaded, line: str) -> bool:
             return False
         text = loaded.text if not loaded.text or loaded.text.endswith("\n") else f"{loaded.text}\n"
         file.write_text(f"{text}{line}\n", encoding="utf-8")
-    except (OSError, yaml.YAMLError):
+    except (OSError, *YAML_ERRORS):
         return False
     return True

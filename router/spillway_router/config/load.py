@@ -9,7 +9,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
@@ -134,6 +134,10 @@ def _check_moved_ledger(settings: Settings, folder: Path, text: str) -> None:
     raise ConfigError([ConfigProblem("ledger.url", line, problem)])
 
 
+YAML_ERRORS: Final = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: errors of its own, ValueError for a date or a number that can't be, RecursionError for depth."""
+
+
 def _text_of_variable(environment: Mapping[str, str]) -> str:
     """Return the configuration in a variable, or an empty text. Raises ValueError if it is not Base64 or not UTF-8."""
     encoded = environment.get(ENCODED_VARIABLE)
@@ -147,9 +151,9 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except YAML_ERRORS as error:
         line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
-        problem = getattr(error, "problem", None) or str(error)
+        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
         raise ConfigError([ConfigProblem("YAML", line, f"{problem}; check the indentation and quotes")]) from None
     if data is None:
         return Settings()

@@ -166,11 +166,11 @@ def read_parser(text: str, where: str) -> Parser:
         raise ParserError(f"{where}: the file is larger than {MAX_FILE_BYTES // 1024} KiB; it may hold one parser only")
     try:
         part = _ParserPart.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ParserError(f"{where}: the file is not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise ParserError(f"{where}: {problems}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ParserError(f"{where}: the file is not valid YAML: {' '.join(str(error).split())}") from None
     patterns = _PatternCompiler(where, part)
     return Parser(
         name=part.name,

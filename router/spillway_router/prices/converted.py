@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
-from spillway_router.prices.rows import RATES, PriceError, dated_price
+from spillway_router.prices.rows import RATES, PriceError, bounded_decimal, dated_price
 
 Rates = dict[str, Decimal]
 """Prices in USD per million tokens, by the names of rows.py."""
@@ -32,9 +32,9 @@ def amount(name: str, value: object) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         raise PriceError(f"no price per token: {name} is {value!r}")
     try:
-        price = Decimal(value)
-    except InvalidOperation:
-        raise PriceError(f"no price per token: {name} is {value!r}") from None
+        price = bounded_decimal(str(value))
+    except ValueError:
+        raise PriceError(f"no price per token: {name} is {str(value)[:40]!r}") from None
     if not price.is_finite() or price < 0:
         raise PriceError(f"no price per token: {name} is {value!r}")
     return price

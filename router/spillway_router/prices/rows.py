@@ -31,6 +31,8 @@ from spillway_router.core.money.tariff import STANDARD, Rates, Tariff, TariffErr
 RATES = tuple(rate.name for rate in fields(Rates))
 """The names of the prices per million tokens."""
 _REQUIRED = ("input", "output")
+MOST_DIGITS = 30
+"""The largest power of ten in a price, up or down."""
 CAPABILITIES = ("tools", "vision", "json_schema", "reasoning", "audio")
 """What a price list may say of a model, in the order in which it is shown."""
 _PRICE_KEYS = frozenset({*RATES, "from", "until", "per_request", "per_second", "steps", "origin"})
@@ -95,9 +97,20 @@ class ModelRecord:
 def load_json(text: bytes) -> Any:
     """Parse JSON, reading its numbers as int and Decimal, never as float. Raises PriceError."""
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_object)
+        return json.loads(text, parse_float=bounded_decimal, parse_constant=_no_number, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise PriceError(f"not valid JSON: {error}; use the file as it was published") from None
+
+
+def bounded_decimal(text: str) -> Decimal:
+    """Return a number of a price list. Raises ValueError for one that no price is: its digits would fill the memory."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"{text[:40]} is no price") from None
+    if number and abs(number.adjusted()) > MOST_DIGITS:
+        raise ValueError(f"{text[:40]} is no price")
+    return number
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -213,9 +226,9 @@ def decimal(value: object, name: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise PriceError(f'`{name}` is {value!r}; write a price like "0.15"')
     try:
-        return Decimal(value)
-    except InvalidOperation:
-        raise PriceError(f'`{name}` is {value!r}; write a price like "0.15"') from None
+        return bounded_decimal(str(value))
+    except ValueError:
+        raise PriceError(f'`{name}` is {str(value)[:40]!r}; write a price like "0.15"') from None
 
 
 def _amount(row: Mapping[str, Any], name: str) -> Decimal:

@@ -35,11 +35,19 @@ class ModelSource:
 
 def find(named: Path) -> ModelSource | Obstacle:
     """Identify `named` by reading a few bytes, or a small file."""
+    try:
+        return _find(named)
+    except (OSError, ValueError, RecursionError) as error:
+        # A name that no file can have, or a modelfile that is made from itself.
+        return Obstacle(f"{str(named)[:200]} can't be read: {error}.", "Name a GGUF file or an Ollama modelfile.")
+
+
+def _find(named: Path) -> ModelSource | Obstacle:
     if named.is_dir():
         if (named / "config.json").exists() and any(named.glob("*.safetensors")):
             return ModelSource(named.absolute(), named.absolute().name, False)
         if (named / "Modelfile").exists():
-            return find(named / "Modelfile")
+            return _find(named / "Modelfile")
         return Obstacle(
             f"{named} holds neither config.json with *.safetensors nor a Modelfile.",
             "Name a GGUF file, an Ollama modelfile, or a Hugging Face checkpoint directory.",
@@ -79,7 +87,7 @@ def _modelfile(file: Path, text: str) -> ModelSource | Obstacle:
             f"{file} is made FROM {instructions['FROM'][-1]}, which is not a file here.",
             "Let Ollama write out the blob's path: `ollama show --modelfile NAME > Modelfile`.",
         )
-    below = find(base)
+    below = _find(base)
     if isinstance(below, Obstacle):
         return below
     parameters = [p.split(None, 1) for p in instructions.get("PARAMETER", [])]
@@ -98,7 +106,7 @@ def _manifest(file: Path, text: str) -> ModelSource | Obstacle:
     """Read Ollama's manifests/REGISTRY/LIBRARY/NAME/TAG; its blobs are in the `blobs` folder beside `manifests`."""
     try:
         layers = {str(layer["mediaType"]): str(layer["digest"]) for layer in json.loads(text)["layers"]}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return Obstacle(f"{file} is JSON but not an Ollama manifest.", "Name a GGUF file or an Ollama modelfile.")
     blobs = next((p.parent / "blobs" for p in file.absolute().parents if p.name == "manifests"), None)
     if blobs is None or _LAYERS["model"] not in layers:

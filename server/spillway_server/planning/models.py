@@ -169,7 +169,7 @@ def from_directory(path: Path, served_name: str) -> ModelSpec | Obstacle:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Obstacle(f"{path} has no config.json.", "Point --model at a Hugging Face checkpoint directory.")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Obstacle(f"{path / 'config.json'} is not JSON: {error}.", "Download the checkpoint again.")
     weights = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     if weights == 0:
@@ -179,12 +179,14 @@ def from_directory(path: Path, served_name: str) -> ModelSpec | Obstacle:
     text = config.get("text_config", config)
     try:
         shape = _shape(text, weights, _dtype(config))
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         return Obstacle(
             f"{path / 'config.json'} lacks a usable value for {error}.",
             "Use a causal language model's checkpoint (num_hidden_layers, hidden_size, num_attention_heads).",
         )
-    family = " ".join([served_name, *config.get("architectures", []), str(config.get("model_type", ""))])
+    architectures = config.get("architectures")
+    names = map(str, architectures) if isinstance(architectures, list) else ()
+    family = " ".join([served_name, *names, str(config.get("model_type", ""))])
     caution = verification.warning(path)
     return ModelSpec(
         location=str(path),
@@ -210,9 +212,10 @@ def _shape(config: dict[str, Any], weights: int, dtype: str) -> ModelShape:
 
 
 def _dtype(config: dict[str, Any]) -> str:
-    text = config.get("text_config", {})
+    inner = config.get("text_config")
+    text = inner if isinstance(inner, dict) else {}
     name = config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype")
-    return name if name in DTYPE_BYTES else "bfloat16"
+    return name if isinstance(name, str) and name in DTYPE_BYTES else "bfloat16"
 
 
 def _quantisation(config: dict[str, Any]) -> str | None:
@@ -222,8 +225,11 @@ def _quantisation(config: dict[str, Any]) -> str | None:
     method = str(entry.get("quant_method", "unknown"))
     if method != "compressed-tensors":
         return method
-    groups = [group for group in (entry.get("config_groups") or {}).values() if isinstance(group, dict)]
-    weights = (groups[0].get("weights") or {}) if groups else {}
+    by_name = entry.get("config_groups")
+    groups = [group for group in by_name.values() if isinstance(group, dict)] if isinstance(by_name, dict) else []
+    weights = groups[0].get("weights") if groups else None
+    if not isinstance(weights, dict):
+        weights = {}
     if weights.get("type") == "float":
         return "fp8"
     return "w4a16" if weights.get("num_bits") == 4 else "int8"
