@@ -13,6 +13,7 @@ from spillway_router.config.any_model import any_model
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
+from spillway_router.config.places import place_of
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
 from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.bounds import ItemRule, ItemRules
@@ -200,6 +201,12 @@ class _Backends:
             self._findings.disabled.append(ConfigProblem(where, 0, f"is disabled: {missing_key}"))
             return None
         local = _is_local(part, entry)
+        place = place_of(part, entry, self._catalogue, local=local)
+        if place.problem:
+            self._findings.problems.append(ConfigProblem(where, 0, place.problem))
+            return None
+        if place.warning:
+            self._findings.warnings.append(ConfigProblem(where, 0, place.warning))
         try:
             key = part.api_key or self._environment.get(entry.key_variable, "")
             reach = target(entry, part.base_url, key or None, part.headers)

@@ -259,6 +259,10 @@ class FingerprintPart(_Part):
 class BackendPart(_Part):
     """One backend. A value left out comes from the provider's catalogue entry.
 
+    `local: true` says that it runs on your own hardware, so that private content goes there, and requests cost nothing.
+    At the address of a cloud that is an error. At another public address it is one too, unless `own_host` says, in
+    your words, why the machine is yours.
+
     With the model "*" it serves every model that the price lists name for its provider: requests ask for NAME/MODEL,
     which may also stand in `chain`, `escalate_to` and `external`.
 
@@ -274,6 +278,7 @@ class BackendPart(_Part):
     provider: str
     model: str = Field(min_length=1)
     local: bool | None = None
+    own_host: str = Field("", max_length=200)
     base_url: str | None = None
     api_key: str | None = Field(None, repr=False)
     headers: dict[str, str] = Field({}, repr=False)

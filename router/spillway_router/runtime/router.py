@@ -156,9 +156,8 @@ class Runtime:
         self._add_metrics(clock)
         self._reporting = asyncio.Lock()
         self._background = Background(self._background_services(router_id, extractions))
-        self.app: App = build(
-            self._control_api(version, extractions), self.services.bodies, lambda: self._active_config.cors_origins
-        )
+        self.control = self._control_api(version, extractions)
+        self.app: App = build(self.control, self.services.bodies, lambda: self._active_config.cors_origins)
         self.front: Callable[..., asyncio.Protocol] = frontend_factory(self.services)
 
     @classmethod

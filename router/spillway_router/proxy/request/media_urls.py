@@ -39,7 +39,7 @@ def refuse_internal(addresses: Iterable[str], allowed: frozenset[str]) -> None:
 
 def is_internal(host: str) -> bool:
     """Return whether a host, as it stands in a URL, is no public one. An unreadable one counts as internal."""
-    address = _address(host)
+    address = address_of(host)
     if address is not None:
         return not address.is_global or address.is_multicast
     name = host.rstrip(".")
@@ -71,7 +71,7 @@ def _host(address: str) -> str:
         return ""
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the address that a host is, in any spelling that C libraries read (decimal, octal, hex, shortened)."""
     try:
         address = ipaddress.ip_address(host.split("%", 1)[0])
