@@ -53,7 +53,7 @@ def place_of(
 def _cloud_at(host: str, entries: Iterable[CatalogueEntry]) -> str:
     """Return the name of the cloud whose API is at this host, or ""."""
     for entry in entries:
-        known = "" if entry.local else (urlsplit(entry.base_url).hostname or "")
-        if known and (host == known or host.endswith(f".{known}")):
+        cloud_host = "" if entry.local else (urlsplit(entry.base_url).hostname or "")
+        if cloud_host and (host == cloud_host or host.endswith(f".{cloud_host}")):
             return entry.name
     return ""
