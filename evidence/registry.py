@@ -20,6 +20,7 @@ from evidence import (
     measures_fuzz,
     measures_groupings,
     measures_large_bodies,
+    measures_leaks,
     measures_ledger,
     measures_ledger_away,
     measures_loadtest,
@@ -101,6 +102,8 @@ GROUPS: tuple[Group, ...] = (
     Group((measures_engine.KILLED, measures_engine.HUNG), measures_engine.engine_faults, "about 4 minutes; needs vLLM"),
     Group((measures_fuzz.FUZZ,), measures_fuzz.fuzzed_requests, "about 3 minutes"),
     Group((measures_mixed.MIXED,), measures_mixed.mixed_streams, "about 2 minutes"),
+    Group((measures_leaks.LEAKS,), measures_leaks.tasks_and_fds, "about 1 minute"),
+    Group((measures_leaks.SLOPE,), measures_leaks.rss_slope, "15 minutes, or an hour and more for 5 million requests"),
     Group(measures_ledger_away.IDS, measures_ledger_away.ledger_away, "about 4 minutes; needs root"),
     Group((measures_confident_streams.OVERHEAD,), measures_confident_streams.overhead, "about 3 minutes"),
 )

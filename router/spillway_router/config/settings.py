@@ -646,6 +646,8 @@ class LimitsPart(_Part):
 
     The `drain` limits are those of answers that their client left and that are read to their usage in the background:
     how many at a time, the MB and the seconds of each, and the seconds that all of them get when the router stops.
+    When it is asked to stop, it serves on for `stop_unready_s` while /ready says 503, and then gives the answers in
+    progress `stop_s`.
     """
 
     body_mb: float = Field(32, gt=0, le=1024)
@@ -659,6 +661,8 @@ class LimitsPart(_Part):
     drain_mb: float = Field(16, gt=0, le=1024)
     drain_s: float = Field(120, gt=0)
     drain_stop_s: float = Field(5, ge=0, le=10)
+    stop_unready_s: float = Field(0, ge=0, le=300)
+    stop_s: float = Field(30, ge=0, le=3600)
     write_stall_s: float = Field(30, gt=0)
     connections_per_address: int = Field(1024, ge=0)
 

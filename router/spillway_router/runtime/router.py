@@ -142,6 +142,7 @@ class Runtime:
         self._key_rates = KeyRates()
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._descriptors = of_process()
+        self._is_leaving = False
         self._apply(config)
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
         self.drains = Drains(lambda: self._active_config.limits.drains, self.metrics.on_drained)
@@ -180,6 +181,11 @@ class Runtime:
         """Start the background services."""
         self._background.start()
         self._report_findings()
+
+    def leave(self) -> float:
+        """Say by /ready that no more requests should come; return for how many seconds they may come anyway."""
+        self._is_leaving = True
+        return self.config.loaded.settings.limits.stop_unready_s
 
     async def close(self) -> None:
         """Stop the background services in order; the last rows are written."""
@@ -338,7 +344,9 @@ class Runtime:
 
     def _control_api(self, version: str, extractions: IdempotentExtractions) -> FastAPI:
         """Return the control API with the routes of feedback and documents."""
-        hooks = ControlHooks(self.metrics.render, self._usage, self._stored_entries, self.reload)
+        hooks = ControlHooks(
+            self.metrics.render, self._usage, self._stored_entries, self.reload, is_leaving=lambda: self._is_leaving
+        )
         control = build_control(self.services, hooks, version)
         add_feedback_routes(control, self.services, self._stored_entries)
         documents = DocumentServices(self.services, lambda: self.config.documents, self.reviews, extractions)

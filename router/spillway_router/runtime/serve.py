@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import math
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -26,7 +27,6 @@ from spillway_router.runtime.router import Runtime
 
 log = logging.getLogger("spillway")
 
-DRAIN_S = 30
 BACKLOG = 4096
 LARGE_BLOCK = 9 << 20
 """Bytes from which a block of memory is mapped by itself: more than the largest event of a stream. The pages of a fresh
@@ -40,9 +40,12 @@ class _Server(uvicorn.Server):
     """uvicorn without its signal handling: it raises the signal again when it has finished, which would end the process
     before the ledger is flushed and the engine has stopped."""
 
-    def __init__(self, config: uvicorn.Config, descriptors: Descriptors) -> None:
+    def __init__(self, config: uvicorn.Config, descriptors: Descriptors, leave: Callable[[], float]) -> None:
+        """`leave` is called at the first signal to stop, and returns for how many seconds to serve on."""
         super().__init__(config)
         self._descriptors = descriptors
+        self._leave = leave
+        self._is_leaving = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -61,8 +64,18 @@ class _Server(uvicorn.Server):
         self.started = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Drain at the first signal, and end without waiting at the second one."""
-        self.force_exit = self.should_exit
+        """Leave and drain at the first signal, and end without waiting at the second one."""
+        if self._is_leaving:
+            self.should_exit = self.force_exit = True
+            return
+        self._is_leaving = True
+        serve_s = self._leave()
+        if serve_s > 0:
+            asyncio.get_running_loop().call_later(serve_s, self._stop)
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
         self.should_exit = True
 
 
@@ -93,13 +106,14 @@ async def route(
             server_header=False,
             proxy_headers=False,
             date_header=False,
-            timeout_graceful_shutdown=DRAIN_S,
+            timeout_graceful_shutdown=math.ceil(settings.limits.stop_s),
             http=cast("type[asyncio.Protocol]", runtime.front),
             ws="none",
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
         ),
         descriptors,
+        runtime.leave,
     )
     listener = _listen(settings.host, settings.port)
     loop = asyncio.get_running_loop()

@@ -53,6 +53,8 @@ class ControlHooks:
     """Return the ledger entries of a request that memory no longer holds."""
     reload: Callable[[], Awaitable[list[str]]]
     """Reload the configuration. Return the problems that kept the running one in force; [] if there are none."""
+    is_leaving: Callable[[], bool] = lambda: False
+    """Return whether the router was asked to stop, so that no more requests should come."""
 
 
 def build_control(services: Services, hooks: ControlHooks, version: str) -> FastAPI:
@@ -127,14 +129,14 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
 
     @api.get("/ready")
     async def ready(request: Request) -> Response:
-        state = _ready(services)
+        state = _ready(services, hooks)
         caller = services.config().auth.caller(request.headers, services.clock())
         shown = {"ready": state["ready"]} if isinstance(caller, Refusal) else state
         return JSONResponse(shown, 200 if state["ready"] else 503)
 
     @api.get("/ping")
     async def ping() -> Response:
-        return Response(status_code=200 if _ready(services)["ready"] else 204)
+        return Response(status_code=200 if _ready(services, hooks)["ready"] else 204)
 
     @api.get("/metrics")
     async def metrics(request: Request) -> Response:
@@ -154,7 +156,7 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
         return JSONResponse({"reloaded": True, "policy": services.config().policy.version})
 
 
-def _ready(services: Services) -> dict[str, Any]:
+def _ready(services: Services, hooks: ControlHooks) -> dict[str, Any]:
     signals = services.board.current(services.clock())
     backends = {
         name: {
@@ -167,6 +169,8 @@ def _ready(services: Services) -> dict[str, Any]:
         for name, backend in signals.backends.items()
     }
     is_ready = any(backend.health == "up" and not backend.breaker_open for backend in signals.backends.values())
+    if hooks.is_leaving():
+        return {"ready": False, "stopping": True, "backends": backends}
     return {"ready": is_ready, "backends": backends}
 
 

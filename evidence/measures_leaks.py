@@ -1,0 +1,206 @@
+"""What the router keeps of requests that are over: tasks and descriptors of clients that left, and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import uvloop
+
+from evidence.failures import FailingUpstream
+from evidence.results import Measurement, not_measured
+from spillway_router.testing.harness import Router, local, routing, settings
+from spillway_router.testing.processes import await_ready, running, write
+
+LEAKS, SLOPE = "leaks.tasks_and_fds", "trust.soak_rss_slope"
+DISCONNECTS = 10_000
+WAYS = ("no byte", "half a head", "half a body", "before the answer", "after the answer began", "reset")
+AT_ONCE = 64
+SETTLE_S = 20.0
+REQUESTS = 5_000_000
+SOAK_S = 900.0
+SAMPLE_S = 1.0
+WARM = 0.3
+"""The share of the requests after which memory is looked at."""
+LEAST_SAMPLES = 3
+CLIENTS = 32
+_MORE = "slo: {ttft_ms: 60000, tpot_ms: 10000}\n"
+
+
+def tasks_and_fds(say: Callable[[str], None], disconnects: int = DISCONNECTS) -> dict[str, Measurement]:
+    """Measure how many tasks and descriptors are left after clients left at every stage of a request."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        before, after = runner.run(_after_disconnects(disconnects))
+    say(f"  before {before}, after {after}")
+    left = sum(max(0, after[name] - before[name]) for name in before)
+    return {LEAKS: Measurement(left, disconnects, {"before": before, "after": after, "ways": list(WAYS)})}
+
+
+async def _after_disconnects(count: int) -> tuple[dict[str, int], dict[str, int]]:
+    async with (
+        FailingUpstream(engine=True) as engine,
+        routing(settings(local(engine.url), more=_MORE)) as router,
+    ):
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def leave(number: int) -> None:
+            async with places:
+                await _leave(router.url, WAYS[number % len(WAYS)])
+
+        await asyncio.gather(*(leave(number) for number in range(AT_ONCE)))
+        before = await _settled(router, None)
+        await asyncio.gather(*(leave(number) for number in range(count)))
+        return before, await _settled(router, before)
+
+
+async def _leave(url: str, way: str) -> None:
+    """Be a client that leaves in this way."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = json.dumps({"model": "auto", "stream": way != "reset", "messages": [{"role": "user", "content": "hi"}]})
+    request = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    request += f"content-length: {len(body)}\r\n\r\n{body}"
+    cut = {"no byte": 0, "half a head": 40, "half a body": len(request) - 20}.get(way, len(request))
+    writer.write(request[:cut].encode())
+    await writer.drain()
+    if way == "after the answer began":
+        await reader.read(20)
+    if way == "reset":
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def _settled(router: Router, before: dict[str, int] | None) -> dict[str, int]:
+    """Return the tasks and descriptors once they are as before, or after a while."""
+    deadline_s = time.monotonic() + (SETTLE_S if before is not None else 2.0)
+    while True:
+        for _, pool in router.runtime._pools.values():
+            pool._clear_idle()  # kept connections are no leak
+        await asyncio.sleep(0.1)
+        now = {"tasks": len(asyncio.all_tasks()), "descriptors": len(os.listdir("/proc/self/fd"))}
+        if time.monotonic() > deadline_s or (before is not None and all(now[name] <= before[name] for name in now)):
+            return now
+
+
+def rss_slope(say: Callable[[str], None], requests: int = REQUESTS, seconds: float = SOAK_S) -> dict[str, Measurement]:
+    """Measure the growth of the router's memory per million requests of mixed traffic, as fast as it goes: the upper
+    end of the 95% interval of a line through the samples. It stops after `seconds`, with fewer requests."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        statuses, samples = runner.run(_soak(requests, seconds))
+    asked = sum(statuses.values())
+    kept = [sample for sample in samples if sample[0] >= WARM * asked]
+    if len(kept) < LEAST_SAMPLES:
+        return {SLOPE: not_measured(f"{asked} requests were over after {len(kept)} looks at the memory")}
+    slope, upper = line(kept)
+    details = {
+        "statuses": dict(statuses),
+        "slope_mib_per_million": round(slope, 2),
+        "first_mib": round(kept[0][1], 1),
+        "last_mib": round(kept[-1][1], 1),
+        "samples": len(kept),
+        "wanted_requests": requests,
+    }
+    say(f"  {asked} requests: {details}")
+    return {SLOPE: Measurement(round(upper, 2), asked, details)}
+
+
+def line(samples: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Return the slope of a line through (requests, MiB), per million, and the upper end of its 95% interval."""
+    count = len(samples)
+    mean_x, mean_y = sum(x for x, _ in samples) / count, sum(y for _, y in samples) / count
+    spread = sum((x - mean_x) ** 2 for x, _ in samples)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in samples) / spread
+    errors = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in samples)
+    deviation = math.sqrt(errors / (count - 2) / spread)
+    return slope * 1e6, (slope + 1.96 * deviation) * 1e6
+
+
+async def _soak(requests: int, seconds: float) -> tuple[Counter[str], list[tuple[int, float]]]:
+    statuses: Counter[str] = Counter()
+    samples: list[tuple[int, float]] = []
+    with TemporaryDirectory() as folder:
+        async with FailingUpstream(engine=True) as engine, FailingUpstream() as paid:
+            config = _soak_config(Path(folder), engine, paid)
+            with running("route", config) as process:
+                await asyncio.to_thread(await_ready, process.url, "local")
+                router, until_s = psutil.Process(process.process.pid), time.monotonic() + seconds
+                clients = [
+                    asyncio.create_task(_client(process.url, statuses, requests, until_s)) for _ in range(CLIENTS)
+                ]
+                while not all(client.done() for client in clients):
+                    await asyncio.sleep(SAMPLE_S)
+                    samples.append((sum(statuses.values()), router.memory_info().rss / 2**20))
+                await asyncio.gather(*clients)
+                await asyncio.to_thread(process.end)
+    return statuses, samples
+
+
+def _soak_config(folder: Path, engine: FailingUpstream, paid: FailingUpstream) -> Path:
+    price = {"input_per_million": "1", "output_per_million": "2"}
+    backends = [
+        {"name": "local", "provider": "vllm", "local": True, "model": "m", "base_url": engine.url},
+        {"name": "cloud", "provider": "generic", "model": "m", "base_url": paid.url, "api_key": "k", "price": price},
+    ]
+    values: dict[str, Any] = {
+        "backends": backends,
+        "aliases": {"auto": {"chain": ["local", "cloud"]}, "paid": {"chain": ["cloud"]}},
+        "budgets": [{"scope": "all", "period": "day", "limit_usd": "100000"}],
+        "slo": {"ttft_ms": 60000, "tpot_ms": 10000},
+    }
+    return write(folder, values)
+
+
+async def _client(url: str, statuses: Counter[str], requests: int, until_s: float) -> None:
+    """Send requests of all kinds over kept connections, and leave now and then."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    number = 0
+    while sum(statuses.values()) < requests and time.monotonic() < until_s:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for _ in range(200):
+            number += 1
+            writer.write(_request(host, number))
+            if number % 50 == 0:
+                statuses["left"] += 1
+                break
+            statuses[await _status(reader)] += 1
+        writer.transport.abort()
+
+
+def _request(host: str, number: int) -> bytes:
+    """Return one request: most of them local and whole, then streams, paid ones and bad ones."""
+    model = "paid" if number % 7 == 0 else "nobody" if number % 23 == 0 else "auto"
+    content = f"request {number} " + "x" * (number % 400)
+    body = {
+        "model": model,
+        "stream": number % 3 == 0,
+        "max_tokens": 16,
+        "messages": [{"role": "user", "content": content}],
+    }
+    data = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
+
+
+async def _status(reader: asyncio.StreamReader) -> str:
+    """Read one answer to its end and return its status."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    if b"transfer-encoding: chunked" in head:
+        while size := int(await reader.readline(), 16):
+            await reader.readexactly(size + 2)
+        await reader.readline()
+    else:
+        length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+        await reader.readexactly(int(length))
+    return head[9:12].decode()

@@ -1,0 +1,70 @@
+"""How a router stops: it says so, serves on for a while, lets answers end, and does not wait at a second signal."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from spillway_router.testing.harness import MESSAGES
+from spillway_router.testing.processes import await_ready, running, write
+from spillway_router.testing.upstream import Answer, FaultUpstream
+
+WAIT_S = 30
+BODY = {"model": "auto", "messages": MESSAGES}
+WHOLE = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+}
+
+
+def config(folder: Path, upstream: FaultUpstream, **limits: float) -> Path:
+    backend = {"name": "local", "provider": "ollama", "local": True, "model": "m", "base_url": upstream.url}
+    return write(folder, {"backends": [backend], "limits": limits})
+
+
+async def ready(client: httpx.AsyncClient) -> tuple[int, Any]:
+    reply = await client.get("/ready")
+    return reply.status_code, reply.json()["ready"]
+
+
+async def test_it_says_that_it_leaves_and_serves_on_meanwhile(tmp_path: Path) -> None:
+    async with FaultUpstream(Answer.json(WHOLE)) as upstream:
+        with running("route", config(tmp_path, upstream, stop_unready_s=3)) as process:
+            await asyncio.to_thread(await_ready, process.url)
+            async with httpx.AsyncClient(base_url=process.url, trust_env=False, timeout=WAIT_S) as client:
+                assert await ready(client) == (200, True)
+                process.process.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(WAIT_S):
+                    while (state := await ready(client))[0] == 200:
+                        await asyncio.sleep(0.01)
+                assert state == (503, False)
+                async with httpx.AsyncClient(base_url=process.url, trust_env=False, timeout=WAIT_S) as other:
+                    assert (await other.post("/v1/chat/completions", json=BODY)).status_code == 200
+            assert await asyncio.to_thread(process.ended) == 0
+
+
+async def test_an_answer_in_progress_ends_whole_and_a_second_signal_does_not_wait_for_it(tmp_path: Path) -> None:
+    for second in (False, True):
+        gate, folder = asyncio.Event(), tmp_path / str(second)
+        folder.mkdir()
+        async with FaultUpstream(Answer.json(WHOLE).after(gate)) as upstream:
+            with running("route", config(folder, upstream, stop_s=600)) as process:
+                await asyncio.to_thread(await_ready, process.url)
+                async with httpx.AsyncClient(base_url=process.url, trust_env=False, timeout=WAIT_S) as client:
+                    answer = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+                    await asyncio.wait_for(upstream.arrivals.get(), WAIT_S)
+                    process.process.send_signal(signal.SIGTERM)
+                    if second:
+                        await asyncio.sleep(0)
+                        process.process.send_signal(signal.SIGINT)
+                        assert await asyncio.to_thread(process.ended) == 0
+                        await asyncio.gather(answer, return_exceptions=True)
+                    else:
+                        gate.set()
+                        reply = await answer
+                        assert reply.status_code == 200
+                        assert await asyncio.to_thread(process.ended) == 0
