@@ -117,7 +117,7 @@ async def test_a_name_that_does_not_resolve_is_named_in_the_error(monkeypatch: p
     naming(monkeypatch)
     pool = Pool(Target(scheme="http", host=NAME, port=80, prefix="/v1", headers=(), authority=b"a"), PoolLimits())
     with pytest.raises(ConnectError, match=r"cloud\.test does not resolve"):
-        await pool.send(pool.head("/models", 0), b"", 1.0, PendingCall())
+        await pool.send(pool.head("/models", 0, private=False), b"", 1.0, PendingCall())
 
 
 async def test_names_that_hang_delay_no_other_backend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ async def pooled(server: Server) -> AsyncIterator[Pool]:
 
 
 async def call(pool: Pool) -> bytes:
-    return (await pool.call(pool.head("/x", 0), b"", LIMIT_S, 100, PendingCall())).body
+    return (await pool.call(pool.head("/x", 0, private=False), b"", LIMIT_S, 100, PendingCall())).body
 
 
 async def test_a_retired_pool_closes_idle_connections_now_and_busy_ones_after_their_call() -> None:

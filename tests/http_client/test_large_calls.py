@@ -57,7 +57,7 @@ async def pooled(server: Server) -> AsyncIterator[Pool]:
 
 
 async def call(pool: Pool, body: bytes | Pieces) -> bytes:
-    return (await pool.call(pool.head("/x", len(body)), body, LIMIT_S, 100, PendingCall())).body
+    return (await pool.call(pool.head("/x", len(body), private=False), body, LIMIT_S, 100, PendingCall())).body
 
 
 async def test_a_large_body_arrives_whole_and_its_connection_is_used_again() -> None:

@@ -41,6 +41,8 @@ from spillway_router.ledger.tables.alerts import KEPT_MS
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.tables.keys import KeySpec, KeySpecError, KeyStore, rules_of, spec_of
 from spillway_router.ledger.tables.labels import LabelRecord
+from spillway_router.ledger.tables.private_sessions import KEPT_MS as SESSIONS_KEPT_MS
+from spillway_router.ledger.tables.private_sessions import PrivateSession, session_digest
 from spillway_router.ledger.tables.reviews import OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
 from spillway_router.ledger.tables.stored_responses import KEPT_MS as RESPONSES_KEPT_MS
 from spillway_router.ledger.tables.stored_responses import StoredResponse
@@ -564,6 +566,24 @@ class LedgerContract:
         table.put([late])
         table.prune(late.made_ms)
         assert [table.get(f"r{n}", T0 + 300) is not None for n in (240, 241)] == [False, True]
+
+    def test_private_sessions_are_kept_seen_later_and_forgotten(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        first, second = (PrivateSession(session_digest("k", name), "k", T0) for name in ("s", "t"))
+        ledger.private_sessions.put([first, second])
+        ledger.private_sessions.put([])
+        table = reopen().private_sessions
+        later = replace(first, seen_ms=T0 + DAY)
+        table.put([later])
+        table.put([first])  # a router that was slower changes nothing
+        assert set(ledger.private_sessions.all(T0 + DAY)) == {later, second}
+        assert table.among([first.digest, session_digest("k", "u")], T0 + DAY) == (later,)
+        late_ms = T0 + SESSIONS_KEPT_MS
+        assert list(table.all(late_ms)) == [later]
+        assert table.among([second.digest], late_ms) == ()
+        table.prune(late_ms)
+        assert list(ledger.private_sessions.all(T0)) == [later]
 
     def test_feedback_is_kept_and_summed(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         rated = FeedbackRecord(

@@ -506,11 +506,12 @@ def backend_routes(
     for name, reached in targets.items():
         backend = reached.backend
         open_target, pool = open_pools.get(name, (None, None))
-        if pool is None or open_target != reached.target:
+        if pool is None or open_target != reached.target or pool.local != backend.local:
             if reached.target.scheme == "https" and tls is None:
                 tls = ssl.create_default_context()
             limits = PoolLimits() if backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
-            pool = Pool(reached.target, replace(limits, resend=backend.tariff is None and not backend.any_model), tls)
+            limits = replace(limits, resend=backend.tariff is None and not backend.any_model)
+            pool = Pool(reached.target, limits, tls, local=backend.local)
         routes[name] = BackendRoute(
             backend,
             provider_for(reached.entry),

@@ -49,6 +49,10 @@ class PoolFullError(TransportError):
     """All allowed connections are in use, so nothing was sent."""
 
 
+class PrivateContentError(TransportError):
+    """The call is private and its target is no local backend, so nothing was sent."""
+
+
 class AbandonedError(TransportError):
     """The router gave the call up, because its backend left the rotation before anything was seen of the answer."""
 

@@ -31,11 +31,14 @@ from spillway_router.http_client.connection import (
     OwnLimitError,
     PendingCall,
     PoolFullError,
+    PrivateContentError,
     StaleConnectionError,
 )
 from spillway_router.http_client.dial import Dialer
 from spillway_router.http_client.own_limits import is_own
 from spillway_router.http_client.types import Pieces, Reply, Target
+
+MUST_NOT_LEAVE = "private content must not leave for it"
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -113,9 +116,12 @@ def _without(head: bytes, names: frozenset[str]) -> bytes:
 
 
 class Pool:
-    """Keep-alive connections to one target."""
+    """Keep-alive connections to one target. `local`: it is a local backend, which alone may get private content."""
 
-    def __init__(self, target: Target, limits: PoolLimits, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, target: Target, limits: PoolLimits, tls: ssl.SSLContext | None = None, *, local: bool = False
+    ) -> None:
+        self.local = local
         self._target = target
         self._limits = limits
         self._most_idle = limits.idle
@@ -130,9 +136,13 @@ class Pool:
         self._heads_by_path: dict[str, bytes] = {}
         """Request line and fixed headers by path; a provider has a handful of paths."""
 
-    def head(self, path: str, length: int, extra: bytes = b"", replaced: frozenset[str] | None = None) -> bytes:
+    def head(
+        self, path: str, length: int, extra: bytes = b"", replaced: frozenset[str] | None = None, *, private: bool
+    ) -> bytes:
         """Return the request line and headers of a POST. `extra`: whole header lines, each with its CRLF; those named
-        in `replaced` stand for the target's own."""
+        in `replaced` stand for the target's own. Raises PrivateContentError for a private call that would leave."""
+        if private and not self.local:
+            raise PrivateContentError(MUST_NOT_LEAVE)
         start = self._heads_by_path.get(path)
         if start is None:
             line = f"POST {self._target.prefix}{path} HTTP/1.1\r\n".encode("ascii")
@@ -147,9 +157,19 @@ class Pool:
         return self._target
 
     def uncached_head(
-        self, method: str, path: str, length: int, *, extra: bytes = b"", replaced: frozenset[str] = frozenset()
+        self,
+        method: str,
+        path: str,
+        length: int,
+        *,
+        private: bool,
+        extra: bytes = b"",
+        replaced: frozenset[str] = frozenset(),
     ) -> bytes:
-        """Return the request line and headers for a path that is not asked again and again, such as one with an id."""
+        """Return the request line and headers for a path that is not asked again and again, such as one with an id.
+        Raises PrivateContentError for a private call that would leave."""
+        if private and not self.local:
+            raise PrivateContentError(MUST_NOT_LEAVE)
         start = f"{method} {self._target.prefix}{path} HTTP/1.1\r\n".encode("ascii") + self._fixed
         content = b"content-type: application/json\r\ncontent-length: %d\r\n" % length if length else b""
         return b"%b%b%b\r\n" % (_without(start, replaced), content, extra)

@@ -33,6 +33,7 @@ from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.ledger.tables.key_table import KeyTable
 from spillway_router.ledger.tables.labels import LabelTable
 from spillway_router.ledger.tables.other_costs import OtherCostTable
+from spillway_router.ledger.tables.private_sessions import PrivateSessionTable
 from spillway_router.ledger.tables.rentals import RentalTable
 from spillway_router.ledger.tables.reviews import ReviewTable
 from spillway_router.ledger.tables.stored_responses import ResponseTable
@@ -161,6 +162,7 @@ class Ledger(ABC):
         labels: LabelTable,
         alerts: AlertTable,
         responses: ResponseTable,
+        private_sessions: PrivateSessionTable,
         other_costs: OtherCostTable,
         tariffs: TariffTable,
         acts: ActLog,
@@ -172,6 +174,7 @@ class Ledger(ABC):
         self.labels = labels
         self.alerts = alerts
         self.responses = responses
+        self.private_sessions = private_sessions
         self.other_costs = other_costs
         self.tariffs = tariffs
         self.acts = acts

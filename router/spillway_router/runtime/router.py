@@ -67,8 +67,10 @@ from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.exchange.drains import Drains
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.memory import Memory
+from spillway_router.proxy.memory.private_sessions import PrivateSessions
 from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.memory.retained import RetainedRequests
+from spillway_router.proxy.memory.sessions import Sessions
 from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.body_memory import BodyMemory
@@ -146,6 +148,8 @@ class Runtime:
         self._apply(config)
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
         self.drains = Drains(lambda: self._active_config.limits.drains, self.metrics.on_drained)
+        self.private_sessions = PrivateSessions(ledger.private_sessions, self._wall)
+        self.private_sessions.load()
         self.services = self._make_services(clock, load_catalogue() if catalogue is None else catalogue)
         self.reviews = ReviewQueue(
             ledger.reviews,
@@ -225,7 +229,10 @@ class Runtime:
             pacer=self.pacer,
             own_keys=OwnKeys(catalogue),
             feedback=self.ledger.feedback,
-            memory=Memory(retained=RetainedRequests(lambda: self.config.retention_minutes)),
+            memory=Memory(
+                sessions=Sessions(self.private_sessions),
+                retained=RetainedRequests(lambda: self.config.retention_minutes),
+            ),
             responses=StoredResponses(self.ledger.responses, self._wall),
             audits=self.audits,
             bodies=BodyMemory(),
@@ -262,6 +269,7 @@ class Runtime:
             Service("alerts", lambda: self.alerts.close(ALERTS_FLUSH_S), self.alerts.start),
             # The last head is noted once the writer has stored its last row.
             Service("ledger anchor", anchor.stop, anchor.start),
+            Service("private sessions", self.private_sessions.stop),
             Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
             Service("ledger upkeep", upkeep.stop, upkeep.start),
             Service("connections", self._disconnect),

@@ -11,7 +11,7 @@ from typing import Any
 from spillway_router.core.money.budget import AlertKey
 from spillway_router.ledger.entries import GENESIS
 from spillway_router.ledger.records import KeyRecord, OtherCost, RentalRecord
-from spillway_router.ledger.tables import stored_responses
+from spillway_router.ledger.tables import private_sessions, stored_responses
 from spillway_router.ledger.tables.acts import (
     ActLog,
     Change,
@@ -27,6 +27,7 @@ from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, Fe
 from spillway_router.ledger.tables.key_table import KeyActKind, KeyTable, key_exists
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
 from spillway_router.ledger.tables.other_costs import OtherCostTable
+from spillway_router.ledger.tables.private_sessions import PrivateSession, PrivateSessionTable
 from spillway_router.ledger.tables.rentals import RentalTable, rental_exists
 from spillway_router.ledger.tables.reviews import (
     OpenReviews,
@@ -145,6 +146,31 @@ class MemoryResponses(ResponseTable):
             newest = sorted(self._records.values(), key=lambda record: record.made_ms, reverse=True)[:most]
             oldest_ms = now_ms - stored_responses.KEPT_MS
             self._records = {record.response_id: record for record in newest if record.made_ms > oldest_ms}
+
+
+class MemoryPrivateSessions(PrivateSessionTable):
+    """A `PrivateSessionTable` in memory."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, PrivateSession] = {}
+        self._lock = Lock()
+
+    def put(self, records: Sequence[PrivateSession]) -> None:
+        with self._lock:
+            for record in records:
+                latest = self._records.setdefault(record.digest, record)
+                self._records[record.digest] = max(latest, record, key=lambda one: one.seen_ms)
+
+    def all(self, now_ms: int) -> Iterator[PrivateSession]:
+        oldest_ms = now_ms - private_sessions.KEPT_MS
+        yield from [record for record in list(self._records.values()) if record.seen_ms > oldest_ms]
+
+    def among(self, digests: Sequence[str], now_ms: int) -> tuple[PrivateSession, ...]:
+        return tuple(record for record in self.all(now_ms) if record.digest in digests)
+
+    def prune(self, now_ms: int) -> None:
+        with self._lock:
+            self._records = {record.digest: record for record in self.all(now_ms)}
 
 
 class MemoryTariffs(TariffTable):

@@ -39,7 +39,9 @@ from spillway_router.proxy.exchange.drains import Drains
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.memory.memory import Memory
+from spillway_router.proxy.memory.private_sessions import PrivateSessions
 from spillway_router.proxy.memory.records import Records
+from spillway_router.proxy.memory.sessions import Sessions
 from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.body_memory import BodyMemory
@@ -307,7 +309,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         pacer=Pacer(ledger, PacingRules()),
         own_keys=OwnKeys({}),
         feedback=ledger.feedback,
-        memory=Memory(),
+        memory=Memory(Sessions(PrivateSessions(ledger.private_sessions, time.time))),
         responses=StoredResponses(ledger.responses, time.time),
         audits=cast("Any", audits),
         bodies=BodyMemory(),

@@ -15,7 +15,7 @@ def test_a_known_provider_is_reached_with_the_callers_key_and_no_other() -> None
     reach = OwnKeys(load_catalogue()).reach("groq", "openai/gpt-oss-20b", KEY)
     assert reach.credentials == b"authorization: Bearer " + KEY.encode() + b"\r\n"
     assert (reach.backend.provider, reach.backend.model, reach.backend.local) == ("groq", "openai/gpt-oss-20b", False)
-    head = reach.pool.head("/chat/completions", 2)
+    head = reach.pool.head("/chat/completions", 2, private=False)
     assert b"host: api.groq.com" in head
     assert KEY.encode() not in head
     assert b"authorization" not in head
@@ -25,7 +25,7 @@ def test_a_known_provider_is_reached_with_the_callers_key_and_no_other() -> None
 def test_anthropic_takes_its_key_and_version_in_its_own_headers() -> None:
     reach = OwnKeys(load_catalogue()).reach("anthropic", "claude", KEY)
     assert reach.credentials == b"x-api-key: " + KEY.encode() + b"\r\n"
-    assert b"anthropic-version: " in reach.pool.head("/messages", 2)
+    assert b"anthropic-version: " in reach.pool.head("/messages", 2, private=False)
 
 
 def test_all_callers_of_a_provider_share_its_connections() -> None:

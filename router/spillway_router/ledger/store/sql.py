@@ -39,6 +39,7 @@ from spillway_router.ledger.tables.feedback import SqlFeedback
 from spillway_router.ledger.tables.key_table import SqlKeys
 from spillway_router.ledger.tables.labels import SqlLabels
 from spillway_router.ledger.tables.other_costs import SqlOtherCosts
+from spillway_router.ledger.tables.private_sessions import SqlPrivateSessions
 from spillway_router.ledger.tables.rentals import SqlRentals
 from spillway_router.ledger.tables.reviews import SqlReviews
 from spillway_router.ledger.tables.stored_responses import SqlResponses
@@ -77,6 +78,7 @@ class SqlLedger(Ledger):
             labels=SqlLabels(self._execute),
             alerts=SqlAlerts(self._execute),
             responses=SqlResponses(self._execute),
+            private_sessions=SqlPrivateSessions(self._execute),
             other_costs=SqlOtherCosts(self._execute, self._change),
             tariffs=SqlTariffs(self._execute),
             acts=SqlActs(lambda sql: self._execute(sql, (), False)),

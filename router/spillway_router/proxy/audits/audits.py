@@ -54,6 +54,7 @@ from spillway_router.proxy.exchange.audit_sample import (
     ScoredAnswer,
 )
 from spillway_router.proxy.exchange.caller_signals import caller_signals
+from spillway_router.proxy.exchange.departure import renewed
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.taking_back import known_refusals
 from spillway_router.proxy.exchange.upstream_body import prepare
@@ -222,7 +223,8 @@ class Audits:
 
     async def _audit(self, services: Services, sample: AuditSample) -> Result:
         config = services.config()
-        sample = replace(sample, facts=replace(sample.facts, stream=False))
+        facts = await renewed(services, sample.facts, sample.raw)  # it has waited
+        sample = replace(sample, facts=replace(facts, stream=False))
         policy = config.policy
         if sample.document is not None:
             judges = tuple(name for name in sample.document.judges if name in policy.backends)

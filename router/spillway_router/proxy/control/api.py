@@ -27,6 +27,7 @@ from spillway_router.proxy.control.requests import bounded_body, caller_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.memory.sessions import session_of
 from spillway_router.proxy.request.auth import ADMIN_ROLES, READER_ROLES, REVIEW_ROLES, USAGE_ROLES
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts
@@ -226,6 +227,9 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         )
         endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if body.get(field) is not None), "chat")
         facts = read_facts("dry-run", endpoint, request.headers, body, caller, config.privacy)
+        session = session_of(facts)
+        if session is not None and await services.memory.sessions.private.is_private_anywhere(*session):
+            facts = services.memory.sessions.with_privacy(facts)
         decision = decide(facts, caller_signals(services, config, facts), config.policy)
         return {"facts": _facts(facts), **_decision(decision)}
 

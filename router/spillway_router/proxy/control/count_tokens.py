@@ -32,6 +32,7 @@ from spillway_router.proxy.control.requests import bounded_body, caller_of
 from spillway_router.proxy.control.unpaid_calls import UnpaidCall, call_unpaid, refusal_of
 from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.exchange.byok import byok_route
+from spillway_router.proxy.exchange.departure import renewed
 from spillway_router.proxy.exchange.passed_headers import passed_to_backend
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.stored_context import with_maker
@@ -86,7 +87,10 @@ async def _counted(services: Services, request: Request, counting: CountingRoute
     for route in routes:
         if counting.endpoint not in route.provider.entry.counts_tokens:
             continue
-        call = UnpaidCall("POST", counting.path, _for_backend(raw, body, route), passed)
+        # The verdict is renewed for each backend, as the one before it may have taken its time.
+        facts = facts if route.pool.local else await renewed(services, facts, raw)
+        private = not facts.privacy.may_leave or facts.caller.local_only
+        call = UnpaidCall("POST", counting.path, private, _for_backend(raw, body, route), passed)
         reply = await call_unpaid(services, route, call)
         if isinstance(reply, Outcome):
             if reply.kind == "rejected":
@@ -106,7 +110,7 @@ async def _facts(
 ) -> RequestFacts:
     rule = services.config().privacy
     facts = read_facts(services.new_id(), endpoint, request.headers, body, caller, rule)
-    facts = services.memory.sessions.with_privacy(facts, services.clock())
+    facts = await services.memory.sessions.joined(facts)
     if endpoint != "responses":
         return facts
     followed = await with_maker(services, facts, body)

@@ -68,20 +68,21 @@ def add_response_routes(api: FastAPI, services: Services) -> None:
 
 async def _passed_on(services: Services, request: Request, method: str, response_id: str, more: str = "") -> Response:
     caller = caller_of(services, request, INFERENCE_ROLES)
-    route = await _maker(services, caller, response_id)
+    route, private = await _maker(services, caller, response_id)
     if request.query_params.get("stream", "").lower() == "true":
         raise bad_request("A stored response can't be streamed. Omit 'stream', and get it whole.", "stream")
     query = urlencode([(k, v) for k, v in request.query_params.multi_items() if k in _PASSED_QUERY])
     path = f"/responses/{response_id}{more}" + (f"?{query}" if query else "")
     headers = passed_to_backend("responses", request.headers)
-    reply = await call_unpaid(services, route, UnpaidCall(method, path, headers=headers))
+    reply = await call_unpaid(services, route, UnpaidCall(method, path, private, headers=headers))
     if isinstance(reply, Outcome):
         raise RefusedError(refusal_of(route.backend.name, reply))
     return Response(reply.body, media_type="application/json", headers={"x-spillway-backend": route.backend.name})
 
 
-async def _maker(services: Services, caller: Caller, response_id: str) -> BackendRoute:
-    """Return how to reach the backend that made the response for this key. Raises RefusedError."""
+async def _maker(services: Services, caller: Caller, response_id: str) -> tuple[BackendRoute, bool]:
+    """Return how to reach the backend that made the response for this key, and whether the response is private. Raises
+    RefusedError."""
     try:
         stored = await services.responses.get(response_id)
     except LedgerError as error:
@@ -94,7 +95,7 @@ async def _maker(services: Services, caller: Caller, response_id: str) -> Backen
             "on for this key."
         )
         raise RefusedError(Refusal(404, "response_not_found", message, "response_id"))
-    return route
+    return route, stored.private
 
 
 def _may_ask(caller: Caller, stored: StoredResponse) -> bool:

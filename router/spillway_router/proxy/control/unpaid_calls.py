@@ -20,10 +20,12 @@ MOST_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class UnpaidCall:
-    """A call to make: the path and query below the base URL, and the client's headers that go with it."""
+    """A call to make: the path and query below the base URL, whether what it sends is private, and the client's headers
+    that go with it."""
 
     method: str
     path: str
+    private: bool
     body: bytes = b""
     headers: PassedHeaders = ()
 
@@ -31,14 +33,15 @@ class UnpaidCall:
 async def call_unpaid(services: Services, route: BackendRoute, call: UnpaidCall) -> Reply | Outcome:
     """Return the backend's answer with status 200, or how the call ended instead. Raises nothing of the transport."""
     passed = [(name, line) for name, line in call.headers if name not in route.own_headers]
-    head = route.pool.uncached_head(
-        call.method,
-        call.path,
-        len(call.body),
-        extra=route.credentials + b"".join([line for _, line in passed]),
-        replaced=frozenset([name for name, _ in passed]),
-    )
     try:
+        head = route.pool.uncached_head(
+            call.method,
+            call.path,
+            len(call.body),
+            private=call.private,
+            extra=route.credentials + b"".join([line for _, line in passed]),
+            replaced=frozenset([name for name, _ in passed]),
+        )
         reply = await route.pool.call(head, call.body, WITHIN_S, MOST_BYTES, PendingCall())
     except TransportError as error:
         return transport_outcome(error)

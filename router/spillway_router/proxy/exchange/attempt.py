@@ -26,11 +26,12 @@ from spillway_router.core.routing.model import (
     ExpectedGain,
     Outcome,
     OutcomeKind,
+    PrivacyVerdict,
     Refusal,
     RequestFacts,
 )
 from spillway_router.core.routing.rate_limits import exhausted_for_s
-from spillway_router.http_client.connection import PendingCall, TransportError
+from spillway_router.http_client.connection import PendingCall, PrivateContentError, TransportError
 from spillway_router.http_client.types import Pieces, Reply
 from spillway_router.ledger.accounts import Durable
 from spillway_router.ledger.entries import Status
@@ -39,7 +40,8 @@ from spillway_router.providers.openai_compatible import NO_ANSWER
 from spillway_router.providers.output_counts import count_answer
 from spillway_router.providers.streams import MalformedObject, error_text, says_overloaded
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
-from spillway_router.proxy.exchange.outcomes import REPORTED_ERROR, transport_outcome
+from spillway_router.proxy.exchange.departure import renew_verdict
+from spillway_router.proxy.exchange.outcomes import PRIVATE, REPORTED_ERROR, transport_outcome
 from spillway_router.proxy.exchange.passed_headers import PassedHeaders
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.large_body import read_answer
@@ -48,6 +50,9 @@ from spillway_router.signals.board import TrackedCall
 USUAL_TOKENS_PER_S = 100
 """What a provider makes of one answer in a second: how far an answer without a stream can be that it has stopped."""
 _STATUS: dict[str, Status] = {"ok": "ok", "cancelled": "aborted"}
+
+
+NOT_SENT = Outcome("cancelled", detail="it was not sent")
 
 
 class AttemptNumbers:
@@ -87,16 +92,20 @@ class UpstreamAttempt:
         "_draft",
         "_pending",
         "_request_started_s",
+        "became_cloud",
         "candidate",
         "charge_nano",
         "confidence",
+        "config",
         "due_s",
         "first_event_s",
         "hold",
+        "leaves",
         "ledger_row",
         "left_out",
         "number",
         "passed_headers",
+        "privacy",
         "received",
         "record",
         "route",
@@ -110,6 +119,7 @@ class UpstreamAttempt:
     def __init__(
         self,
         services: Services,
+        config: ActiveConfig,
         route: BackendRoute,
         candidate: Candidate,
         hold: Hold,
@@ -117,7 +127,14 @@ class UpstreamAttempt:
         request_started_s: float,
     ) -> None:
         self.services = services
+        self.config = config
         self.route = route
+        facts = hold.facts
+        self.privacy = PrivacyVerdict(False, ("key",)) if facts.caller.local_only else facts.privacy
+        """The verdict of the decision; `renew_verdict` can only make it stricter."""
+        self.leaves = not route.pool.local
+        self.became_cloud = False
+        """Whether a reload took away that the backend is local."""
         self.candidate = candidate
         self.hold = hold
         self.tracked = tracked
@@ -152,11 +169,22 @@ class UpstreamAttempt:
         """The backend that is asked."""
         return self.route.backend
 
+    @property
+    def verdict_stands(self) -> bool:
+        """Whether nothing can have changed about the privacy of what is to be sent: nearly always."""
+        if self.services.config() is not self.config:
+            return False
+        return not self.leaves or not self.privacy.may_leave or not self.hold.facts.hints.session_id
+
     def head(self, endpoint: Endpoint, length: int) -> bytes:
         """Request line and headers for a body of `length` bytes, with the caller's own credentials if there are any.
 
-        A paid call carries an id, by which the provider's bill or log can be matched with the ledger.
+        A paid call carries an id, by which the provider's bill or log can be matched with the ledger. Raises
+        PrivateContentError if the content must not leave for the backend. The caller has renewed the verdict.
         """
+        private = not self.privacy.may_leave
+        if private and self.became_cloud:
+            raise PrivateContentError(f"{self.backend.name} is no local backend any more")
         extra = self.route.credentials
         if self.hold.stored:
             extra = b"x-client-request-id: %b.%d\r\n%b" % (
@@ -170,7 +198,7 @@ class UpstreamAttempt:
             passed = [(name, line) for name, line in self.passed_headers if name not in own]
             replaced = frozenset([name for name, _ in passed])
             extra += b"".join([line for _, line in passed])
-        return self.route.pool.head(self.route.provider.path(endpoint), length, extra, replaced)
+        return self.route.pool.head(self.route.provider.path(endpoint), length, extra, replaced, private=private)
 
     def begin_wait(self) -> PendingCall:
         """Return the handle by which the board gives this call up, for as long as nothing of its answer is there."""
@@ -268,7 +296,10 @@ class UpstreamAttempt:
         self.record = self._settle(outcome, "discarded" if discarded else _STATUS.get(outcome.kind, "error"), now_s)
 
     def _of_backend(self, outcome: Outcome) -> Outcome:
-        """Return what the outcome says of the backend. One model that is missing takes no other one away."""
+        """Return what the outcome says of the backend. One model that is missing takes no other one away, and what was
+        not sent for its privacy says nothing."""
+        if outcome.fault == PRIVATE:
+            return NOT_SENT
         if outcome.kind == "withdrawn" and self.route.backend.one_of_many:
             return replace(outcome, kind="unserved")
         return _without_doubt(outcome)
@@ -503,6 +534,7 @@ async def open_attempt(
     numbers.take()
     return UpstreamAttempt(
         services=services,
+        config=config,
         route=route,
         candidate=candidate,
         hold=hold,
@@ -539,6 +571,8 @@ async def fetch_whole(
     """
     route = attempt.route
     try:
+        if not attempt.verdict_stands:
+            await renew_verdict(attempt, body)
         head = attempt.head(endpoint, len(body))
         reply = await route.pool.call(head, body, within_s, limit_bytes, attempt.begin_wait())
     except TransportError as error:

@@ -37,14 +37,14 @@ from spillway_router.core.routing.policy import (
 from spillway_router.ledger.holds import AttemptReason
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
-from spillway_router.proxy.exchange.attempt import AttemptNumbers, NotOpened, UpstreamAttempt, open_attempt
+from spillway_router.proxy.exchange.attempt import NOT_SENT, AttemptNumbers, NotOpened, UpstreamAttempt, open_attempt
 from spillway_router.proxy.exchange.better_answer import BETTER_THAN, decide_better_answer, record_better_answer
 from spillway_router.proxy.exchange.byok import byok_route, redacted
 from spillway_router.proxy.exchange.caller_signals import caller_signals, with_gain_prices
 from spillway_router.proxy.exchange.escalation import should_escalate
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
-from spillway_router.proxy.exchange.outcomes import failure_refusal, final_refusal
+from spillway_router.proxy.exchange.outcomes import PRIVATE, failure_refusal, final_refusal
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.record import build_record, publish
 from spillway_router.proxy.exchange.services import Services
@@ -66,7 +66,6 @@ from spillway_router.proxy.request.large_body import SEARCHED_AT_ONCE, read_body
 from spillway_router.proxy.scoring.scoring import is_scored
 
 CLIENT_LEFT = Outcome("cancelled", billed=True, detail="the client left")
-NOT_SENT = Outcome("cancelled", detail="it was not sent")
 BETTER_LATE = "no better answer within the promised time"
 ROUTER_FAILED = Outcome("cancelled", billed=True, detail="an unexpected error in the router")
 """It blames no backend: the breaker ignores it."""
@@ -114,7 +113,8 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
     except RefusedError as error:
         client.refuse(error.refusal)
         return
-    facts = services.memory.sessions.with_privacy(facts, admitted.started_s)
+    if facts.hints.session_id:
+        facts = await services.memory.sessions.joined(facts)
     if facts.endpoint == "responses":
         followed = await with_maker(services, facts, body)
         if isinstance(followed, Refusal):
@@ -175,6 +175,21 @@ def decide_for(
 
 async def run(state: ExchangeState) -> None:
     """Step 4: ask the candidates one after the other, while the client has seen nothing."""
+    outcome = await _ask_in_turn(state)
+    if outcome is not None and outcome.fault == PRIVATE and await _keep_local(state):
+        outcome = await _ask_in_turn(state)
+    if outcome is not None and (outcome.kind in ("ok", "cancelled") or state.client.started):
+        return
+    refusal = final_refusal(state.refusal, state.decision)
+    if refusal.status == 402:
+        _note_full_budgets(state)
+    state.status, state.code = refusal.status, refusal.code
+    state.client.refuse(refusal, response_headers(state, state.attempts[-1] if state.attempts else None))
+
+
+async def _ask_in_turn(state: ExchangeState) -> Outcome | None:
+    """Ask the candidates, and the last one once more where that may help. Return the last outcome, None if no attempt
+    was opened."""
     failed: Candidate | None = None
     outcome: Outcome | None = None
     candidates = state.decision.candidates
@@ -194,13 +209,21 @@ async def run(state: ExchangeState) -> None:
         if latest is not None:
             outcome = latest
             _is_over(state, failed, latest)
-    if outcome is not None and (outcome.kind in ("ok", "cancelled") or state.client.started):
-        return
-    refusal = final_refusal(state.refusal, state.decision)
-    if refusal.status == 402:
-        _note_full_budgets(state)
-    state.status, state.code = refusal.status, refusal.code
-    state.client.refuse(refusal, response_headers(state, state.attempts[-1] if state.attempts else None))
+    return outcome
+
+
+async def _keep_local(state: ExchangeState) -> bool:
+    """Decide anew on a request that turned out to be private when it was about to leave. Return whether a local backend
+    may be asked that was not asked before."""
+    asked = any(attempt.backend.local for attempt in state.attempts)
+    if state.byok_route is not None or state.answer_judge is not None or BETTER_THAN in state.client.headers:
+        return False
+    services, config = state.services, state.services.config()
+    facts = await services.memory.sessions.joined(replace(state.facts, privacy=state.attempts[-1].privacy))
+    decision = decide(facts, caller_signals(services, config, facts), config.policy)
+    state.facts, state.config, state.decision = facts, config, decision
+    state.decided, state.reasons = decision.kind, decision.reasons
+    return bool(decision.candidates) and not asked
 
 
 def _note_full_budgets(state: ExchangeState) -> None:

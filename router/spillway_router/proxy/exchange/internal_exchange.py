@@ -135,7 +135,7 @@ class InternalExchange:
         rule = admitted.config.privacy
         searched = await examined(body, rule.detectors, rule.recognizer, also)
         facts = read_facts(services.new_id(), "chat", headers, searched, admitted.caller, rule)
-        facts = services.memory.sessions.with_privacy(facts, admitted.started_s)
+        facts = await services.memory.sessions.joined(facts)
         return cls(services, admitted, headers, replace(facts, task=task, document=True))
 
     @property

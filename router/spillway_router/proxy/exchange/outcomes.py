@@ -8,6 +8,7 @@ from spillway_router.http_client.connection import (
     ConnectError,
     OwnLimitError,
     PoolFullError,
+    PrivateContentError,
     StaleConnectionError,
     StallError,
     TransportError,
@@ -15,6 +16,8 @@ from spillway_router.http_client.connection import (
 
 REPORTED_ERROR = "the upstream reported an error"
 """What logs and records say of an error that came within an answer."""
+PRIVATE = "privacy"
+"""The fault of an attempt that was not sent because its content must not leave for its backend."""
 OWN_STATUSES = frozenset({400, 404, 409, 413, 422})
 """Statuses of an upstream's refusal that the client gets as they are."""
 
@@ -23,6 +26,8 @@ def transport_outcome(error: TransportError) -> Outcome:
     """The outcome of a call that broke. A call that never got a connection can't be billed."""
     if isinstance(error, OwnLimitError):
         return Outcome("unsent", detail=str(error))
+    if isinstance(error, PrivateContentError):
+        return Outcome("unserved", detail=str(error), fault=PRIVATE)
     if isinstance(error, PoolFullError):
         return Outcome("overloaded", detail=str(error))
     if isinstance(error, StallError):
@@ -41,6 +46,9 @@ def failure_refusal(candidate: Candidate, outcome: Outcome, *, final: bool = Tru
         status = outcome.status if outcome.status in OWN_STATUSES else 400
         code = "request_too_large" if status == 413 else "invalid_request"
         return Refusal(status, code, f"The backend refused the request. {detail}", upstream=outcome.error)
+    if outcome.fault == PRIVATE:
+        message = f"This request is private by now, and no local backend was asked. {detail}."
+        return Refusal(503, "local_only_unavailable", message, retry_after_s=5.0)
     if outcome.kind == "unserved" and outcome.fault not in ("", "endpoint"):
         status = outcome.status if outcome.status in OWN_STATUSES else 400
         message = f"No backend of this alias can serve this request as it is. {detail}. Change it or the alias."

@@ -16,6 +16,7 @@ from spillway_router.proxy.client.heartbeat import Heartbeat, Pulse
 from spillway_router.proxy.exchange.active_config import DrainLimits
 from spillway_router.proxy.exchange.attempt import PAGE, UpstreamAttempt, is_page
 from spillway_router.proxy.exchange.byok import redacted
+from spillway_router.proxy.exchange.departure import renew_verdict
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.exchange.presentation import headers_of_waiting, response_headers, trailing_event
@@ -63,6 +64,8 @@ class StreamAnswer:
     async def _fetch(self) -> Outcome:
         state, attempt, body = self._state, self._attempt, self._upstream.body
         services, limits, route = state.services, state.config.limits, attempt.route
+        if not attempt.verdict_stands:
+            await renew_verdict(attempt, body)
         head = attempt.head(state.facts.endpoint, len(body))
         within_s = attempt.patience_s(limits.first_event_s)
         response = self._response = await route.pool.send(head, body, within_s, attempt.begin_wait())

@@ -22,7 +22,7 @@ def _inference_keys() -> IdempotencyKeys[SentReply]:
 class Memory:
     """The memory of the inference routes. `idempotency` stores replies only while `retained` is enabled."""
 
-    sessions: Sessions = field(default_factory=Sessions)
+    sessions: Sessions
     retained: RetainedRequests = field(default_factory=RetainedRequests)
     refused_additions: RefusedAdditions = field(default_factory=RefusedAdditions)
     failing_bodies: FailingBodies = field(default_factory=FailingBodies)

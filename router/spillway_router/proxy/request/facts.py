@@ -340,6 +340,17 @@ def _privacy(
     return PrivacyVerdict(False, tuple(reasons)) if reasons else _MAY_LEAVE
 
 
+def content_verdict(body: Mapping[str, Any], rule: PrivacyRule) -> PrivacyVerdict:
+    """Judge the privacy of a body by the rule and its own marks, without those of its headers, its key and its session.
+
+    An ExaminedBody must have been searched by this rule.
+    """
+    return _privacy({}, body, _ANYBODY, rule, _text(body, rule)[1])
+
+
+_ANYBODY = Caller()
+
+
 def _user_id(endpoint: Endpoint, body: Mapping[str, Any], caller: Caller) -> str:
     """Return the pseudonym of the user whom a body names, empty if it names none: `safety_identifier` or `user` in
     OpenAI's requests, `metadata.user_id` in Anthropic's."""
