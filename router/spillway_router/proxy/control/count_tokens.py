@@ -90,7 +90,13 @@ async def _counted(services: Services, request: Request, counting: CountingRoute
         # The verdict is renewed for each backend, as the one before it may have taken its time.
         facts = facts if route.pool.local else await renewed(services, facts, raw)
         private = not facts.privacy.may_leave or facts.caller.local_only
-        call = UnpaidCall("POST", counting.path, private, _for_backend(raw, body, route), passed)
+        call = UnpaidCall(
+            method="POST",
+            path=counting.path,
+            private=private,
+            body=_for_backend(raw, body, route),
+            headers=passed,
+        )
         reply = await call_unpaid(services, route, call)
         if isinstance(reply, Outcome):
             if reply.kind == "rejected":
