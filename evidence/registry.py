@@ -28,6 +28,7 @@ from evidence import (
     measures_money,
     measures_overflow,
     measures_pacing,
+    measures_privacy,
     measures_relay,
     measures_rentals,
     measures_report,
@@ -87,6 +88,8 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group((measures_scaleout.LOST,), measures_scaleout.lost_requests, "about 5 minutes; starts two engines"),
     Group(measures_pacing.IDS, measures_pacing.pacing, "about 15 s"),
+    Group((measures_privacy.LEAKED,), measures_privacy.leaked, "about 5 minutes"),
+    Group((measures_privacy.FALSE_ALARMS,), measures_privacy.false_alarms, "about 20 s"),
     Group((measures_blame.BLAME_TABLE,), measures_blame.blame_table, "about 1 s"),
     Group(
         truncations.IDS,

@@ -14,6 +14,8 @@ _MOST_DEPTH = 200
 _STEP_NODES = 5_000
 _SEAM = 128
 """Characters of a text at either end in which something that two texts share is looked for."""
+_LONG_SEAM = 1024
+"""The same for an end that is one long token, or has characters that are encoded by several others."""
 
 
 def seams(texts: Sequence[str]) -> list[str]:
@@ -22,9 +24,14 @@ def seams(texts: Sequence[str]) -> list[str]:
     for text in texts:
         if len(text) <= 2 * _SEAM:
             ends.append(text)
-        else:
-            ends.append(f"{text[:_SEAM]}\0{text[-_SEAM:]}")
+            continue
+        first, last = _length(text[:_SEAM]), _length(text[-_SEAM:])
+        ends.append(text if first + last >= len(text) else f"{text[:first]}\0{text[-last:]}")
     return ends
+
+
+def _length(end: str) -> int:
+    return _LONG_SEAM if " " not in end or "\\" in end or "&" in end or "%" in end else _SEAM
 
 
 def may_meet(texts: Sequence[str]) -> bool:

@@ -21,10 +21,13 @@ def _secret(name: str, shape: str) -> Pattern:
 
 
 SECRETS: tuple[Pattern, ...] = (
-    _secret(
+    Pattern(
         "aws_key",
-        r"(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}"
-        r"|(?i:aws_?secret_?(?:access_?)?key)[\"']?\s{0,3}[=:]\s{0,3}[\"']?[A-Za-z0-9/+]{40}",
+        finder=compiled(
+            _BEFORE + r"((?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}"
+            r"|(?i:aws_?secret_?(?:access_?)?key)[\"']?\s{0,3}[=:]\s{0,3}[\"']?[A-Za-z0-9/+]{40})"
+        ),
+        check=_any,  # their letters are all capitals
     ),
     _secret("github_token", r"gh[opsur]_[A-Za-z0-9]{20,255}|github_pat_[A-Za-z0-9_]{20,255}"),
     _secret("gitlab_token", r"gl(?:pat|ptt|rt|dt|cbt)-[A-Za-z0-9_\-]{20,}"),
