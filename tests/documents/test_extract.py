@@ -141,6 +141,17 @@ async def test_a_private_document_never_leaves_and_its_reply_says_so(mark: str) 
         assert kept.private
 
 
+@pytest.mark.parametrize("as_messages", [True, False])
+async def test_a_keyword_in_the_schema_makes_a_document_private(as_messages: bool) -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string", "description": "our colleague"}}}
+    given: dict[str, Any] = {"messages": [{"role": "user", "content": "Ann"}]} if as_messages else {"text": "Ann"}
+    more = "privacy: {keywords: [colleague]}\n"
+    async with setup(answer("{}", 0.6), answer("{}"), more) as (_, other, router):
+        reply = await router.client.post("/v1/documents/extract", json={**given, "schema": schema})
+        assert (reply.json()["private"], reply.json()["privacy_reasons"]) == (True, ["keyword"])
+        assert not other.seen
+
+
 async def test_a_session_that_was_private_once_keeps_its_documents_here() -> None:
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):
         await ask(router, STRANGE.text, x_session_id="s1", x_spillway_privacy="local-only")
