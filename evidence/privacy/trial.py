@@ -42,11 +42,19 @@ class Tally:
 
 
 def _policy() -> Policy:
-    cloud = Backend(
-        "cloud", "generic", "m", False, _ENDPOINTS, frozenset({"tools", "json_schema"}), Tariff(Decimal(1), Decimal(4))
-    )
-    local = Backend("local", "vllm", "m", True, _ENDPOINTS, frozenset({"tools", "json_schema"}))
-    return Policy("v", {"cloud": cloud, "local": local}, {"out": ("cloud", "local")})
+    backends = {
+        name: Backend(
+            name=name,
+            provider="generic",
+            model="m",
+            local=tariff is None,
+            endpoints=_ENDPOINTS,
+            capabilities=frozenset({"tools", "json_schema"}),
+            tariff=tariff,
+        )
+        for name, tariff in (("cloud", Tariff(Decimal(1), Decimal(4))), ("local", None))
+    }
+    return Policy("v", backends, {"out": ("cloud", "local")})
 
 
 class StubCloud:
