@@ -324,6 +324,7 @@ def _abandoned(path: Path) -> Iterator[int | None]:
 
 def _open(file: Path | None) -> int:
     assert file is not None, "a journal without a file is not written"
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor

@@ -49,6 +49,10 @@ from spillway_router.ledger.store.statements import KEYS_REVISION
 from spillway_router.ledger.tables.acts import RunSql
 
 
+KEYS_BUSY_TIMEOUT_MS = 20
+"""Keys are checked on the event loop, which rather goes on with the keys that it knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Readers:
     """The connections that only read: one for rows and balances, one for keys, one for sums over many rows."""
@@ -92,6 +96,7 @@ class SqliteLedger(SqlLedger):
             writer = connect(path)
             migrate(writer, path, load_migrations(schema.__name__) if migrations is None else migrations)
             readers = Readers(connect(path), connect(path), connect(path))
+            readers.keys.set_busy_timeout(KEYS_BUSY_TIMEOUT_MS)
         except apsw.Error as error:
             raise LedgerUnavailableError(f"the ledger {path} can't be opened: {error}") from error
         return cls(path, writer, readers, had_wal=had_wal)
