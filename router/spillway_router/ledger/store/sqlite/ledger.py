@@ -48,7 +48,6 @@ from spillway_router.ledger.store.sqlite.sums import SqliteSums, checks, sum_up
 from spillway_router.ledger.store.statements import KEYS_REVISION
 from spillway_router.ledger.tables.acts import RunSql
 
-
 KEYS_BUSY_TIMEOUT_MS = 20
 """Keys are checked on the event loop, which rather goes on with the keys that it knows."""
 
