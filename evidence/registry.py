@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evidence import (
+    measures_access,
     measures_accounting,
     measures_bench,
     measures_blame,
@@ -104,6 +105,8 @@ GROUPS: tuple[Group, ...] = (
     Group((measures_large_bodies.KEPT_MEMORY,), measures_large_bodies.kept_memory, "about 8 minutes"),
     Group((measures_engine.KILLED, measures_engine.HUNG), measures_engine.engine_faults, "about 4 minutes; needs vLLM"),
     Group((measures_fuzz.FUZZ,), measures_fuzz.fuzzed_requests, "about 3 minutes"),
+    Group((measures_access.ROUTE_ROLE,), measures_access.route_role, "about 2 minutes"),
+    Group((measures_access.OPEN_S1,), measures_access.open_s1, "about 3 minutes"),
     Group((measures_mixed.MIXED,), measures_mixed.mixed_streams, "about 2 minutes"),
     Group((measures_leaks.LEAKS,), measures_leaks.tasks_and_fds, "about 1 minute"),
     Group((measures_leaks.SLOPE,), measures_leaks.rss_slope, "15 minutes, or an hour and more for 5 million requests"),

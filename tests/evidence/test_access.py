@@ -1,0 +1,29 @@
+"""The matrix of routes and callers finds a deviation, and the table of findings names tests that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from evidence.access.findings import findings
+from evidence.access.matrix import PERMITTED, access_matrix
+
+ROOT = Path(__file__).parents[2]
+
+
+async def test_every_caller_gets_in_where_it_should_and_a_wrong_row_shows(tmp_path: Path) -> None:
+    wrong = {**PERMITTED, ("GET", "/v1/usage"): frozenset({"inference"})}
+    count, unexpected = await access_matrix(tmp_path, wrong, methods=("GET", "POST"))
+    assert count > 1000
+    assert {(cell.method, cell.path) for cell in unexpected} == {("GET", "/v1/usage")}
+    assert {cell.caller for cell in unexpected} == {"inference", "viewer", "admin"}
+
+
+def test_every_finding_has_a_row_whose_tests_exist() -> None:
+    table = findings()
+    assert [finding.name for finding in table] == [f"F{number}" for number in range(1, 10)]
+    for finding in table:
+        for test in finding.tests:
+            path, _, name = test.partition("::")
+            text = (ROOT / path).read_text(encoding="utf-8")
+            assert not name or re.search(rf"def {name}\(", text), test
