@@ -208,7 +208,7 @@ def list_unknown(
     as_json: JsonOption = False,
 ) -> None:
     """List the calls whose charge is not known for sure: estimates, and bounds after a crash."""
-    from spillway_router.core.money.tariff import usd
+    from spillway_router.core.money.currency import IN_USD
     from spillway_router.ledger.reports.days import RangeError, ReportQuery, read_range
     from spillway_router.ledger.unsure import unsure_attempts
 
@@ -226,9 +226,10 @@ def list_unknown(
         return
     for one in attempts:
         call = f"{_time_text(one.held_ms)}  {one.request_id}.{one.attempt_no}  {one.backend}  {one.status}"
-        typer.echo(f"{call}  ${usd(one.estimated_nano)}, at most ${usd(one.at_most_nano)}")
+        typer.echo(f"{call}  {IN_USD.money(one.estimated_nano)}, at most {IN_USD.money(one.at_most_nano)}")
     estimated, at_most = sum(one.estimated_nano for one in attempts), sum(one.at_most_nano for one in attempts)
-    typer.echo(f"{len(attempts)} calls of {days.name}: estimated ${usd(estimated)}, at most ${usd(at_most)}")
+    sums = f"estimated {IN_USD.money(estimated)}, at most {IN_USD.money(at_most)}"
+    typer.echo(f"{len(attempts)} calls of {days.name}: {sums}")
 
 
 def _print_bill(attempts: Sequence[UnsureAttempt]) -> None:

@@ -29,7 +29,8 @@ from spillway_router.core.money.budget import (
     LineKey,
     Spender,
 )
-from spillway_router.core.money.tariff import Tariff, usd
+from spillway_router.core.money.currency import IN_USD
+from spillway_router.core.money.tariff import Tariff
 from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.ledger.alert_watch import AlertWatch, Noted, claims
 from spillway_router.ledger.calls import LEDGER_CALLS
@@ -405,8 +406,8 @@ def _spender(facts: RequestFacts, backend: Backend) -> Spender:
 
 def _refusal_message(reached: CapReached, bound_nano: int) -> str:
     cap = reached.cap
-    left = usd(max(0, cap.limit_nano - reached.taken_nano))
+    left = IN_USD.money(max(0, cap.limit_nano - reached.taken_nano))
     return (
-        f"The {cap.period} budget of {usd(cap.limit_nano)} USD for {cap.scope} has {left} USD left and "
-        f"this request could cost {usd(bound_nano)} USD. Lower max_tokens, or raise the budget."
+        f"The {cap.period} budget of {IN_USD.money(cap.limit_nano)} for {cap.scope} has {left} left and "
+        f"this request could cost {IN_USD.money(bound_nano)}. Lower max_tokens, or raise the budget."
     )

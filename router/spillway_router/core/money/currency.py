@@ -64,6 +64,10 @@ class Amounts:
         return "-" if nano is None else self.money(nano)
 
 
+IN_USD = Amounts()
+"""Amounts in US dollars, as messages have them."""
+
+
 def _rounded(nano: Fraction, places: int) -> int:
     """Return the absolute amount rounded half up to so many decimals, in billionths."""
     unit: int = 10 ** (_MOST_PLACES - places)

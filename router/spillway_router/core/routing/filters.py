@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spillway_router.core.money import bounds, degrade, pacing, tariff
+from spillway_router.core.money.currency import IN_USD
 from spillway_router.core.routing import pictures
 from spillway_router.core.routing.key_access import own_names
 from spillway_router.core.routing.model import (
@@ -198,11 +199,11 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
         return Removed(backend.name, "unbounded", detail)
     bound_nano = cost_bound_nano(facts, backend)
     if limit_nano is not None and bound_nano > limit_nano:
-        detail = f"could cost {tariff.usd(bound_nano)} USD, over x-spillway-max-cost-usd"
+        detail = f"could cost {IN_USD.money(bound_nano)}, over x-spillway-max-cost-usd"
         return Removed(backend.name, "budget", detail)
     if left_nano is not None and bound_nano > left_nano:
-        left = tariff.usd(max(0, left_nano))
-        detail = f"could cost {tariff.usd(bound_nano)} USD, the budget has {left} USD left"
+        left = IN_USD.money(max(0, left_nano))
+        detail = f"could cost {IN_USD.money(bound_nano)}, the budget has {left} left"
         return Removed(backend.name, "budget", detail)
     return None
 
@@ -243,7 +244,7 @@ def worth_its_cost(gain: ExpectedGain, backend: Backend, signals: BackendSignals
     if pacing.worth(gain.gain, cost_nano / tariff.NANO, signals.price_of_gain):
         return None
     detail = (
-        f"a gain of {gain.gain:.3g} for {tariff.usd(cost_nano)} USD is below the {signals.price_of_gain:.4g} per USD "
+        f"a gain of {gain.gain:.3g} for {IN_USD.money(cost_nano)} is below the {signals.price_of_gain:.4g} per USD "
         "that the paced budget requires now"
     )
     return Removed(backend.name, "budget", detail)
