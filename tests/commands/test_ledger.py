@@ -74,7 +74,7 @@ def test_unknown_lists_what_reconcile_takes(database: Path, tmp_path: Path) -> N
     days = ("--from", "2026-09-21", "--to", "2026-09-21")
     code, out, _ = spillway(database, "unknown", *days)
     assert code == 0
-    assert out.splitlines()[-1] == "1 calls of 2026-09-21: estimated $0.001000, at most $0.001000"
+    assert out.splitlines()[-1] == "1 calls of 2026-09-21: estimated $0.0010, at most $0.0010"
     (one,) = json.loads(spillway(database, "unknown", *days, "--json")[1])
     assert (one["request_id"], one["attempt_no"], one["at_most_nano"]) == ("lost", 1, 1_000_000)
     head, row = spillway(database, "unknown", *days, "--csv")[1].splitlines()

@@ -111,7 +111,7 @@ async def test_a_user_who_has_spent_a_cap_of_each_user_gets_a_402_and_others_go_
             for user in ({"user": "ann"}, {"user": "ann"}, {"user": "bob"}, {}, {}, {"safety_identifier": "bob"})
         ]
         assert [reply.status_code for reply in replies] == [200, 402, 200, 200, 402, 402]
-        assert "day budget of 0.001000 USD for user:" in error_of(replies[1])["message"]
+        assert "day budget of $0.0010 for user:" in error_of(replies[1])["message"]
         assert "ann" not in str(list(router.ledger.entries_between(0, 2**62)))
         # A body whose cost is not bounded is refused, as under any other cap.
         unbounded = await router.chat({"model": "strong/strong-m", "max_tokens": 1, "user": "eve", "frobnicate": 1})
