@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from spillway_router.config.settings import SQLITE_URL, Settings
+from spillway_router.config.yaml_size import MOST_NODES, is_too_large
 from spillway_router.core.routing.model import ANY_MODEL
 
 DEFAULT_FILE = "spillway.yaml"
@@ -150,6 +151,8 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
     """Return the Settings of a YAML text. Raises ConfigError with every problem."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if is_too_large(node):
+            raise yaml.YAMLError(f"its aliases stand for more than {MOST_NODES} values")
         data = yaml.safe_load(text)
     except YAML_ERRORS as error:
         line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
