@@ -11,7 +11,7 @@ from spillway_router.testing import streams
 
 _TAG: Final = re.compile(rb"tag-[0-9a-f]{16}")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_STREAM: Final = re.compile(rb'"stream" ?: ?true')
+_STREAM: Final = re.compile(rb'"stream" ?: ?(true|1(\.0)?\b)')
 _USAGE: Final = wire.usage(3, 2)
 _TEXT: Final = "yes"
 

@@ -216,3 +216,57 @@ def test_an_engine_that_has_worked_since_its_start_is_not_spared() -> None:
     watch.probe("ok", sample((1, 1)))
     conditions = [watch.probe("ok", sample((1, 1))).condition for _ in range(int(RULES.hung_after_s) + 1)]
     assert conditions[-1] == "hung"
+
+
+def asked(watch: Watch, answer: Answer = "ok", seen: EngineSample | None = None, *, token_at: float) -> LivenessVerdict:
+    """Probe an engine of which a token can be requested; the last one arrived at `token_at`."""
+    watch.monotonic_s += 1
+    observation = Observation(
+        monotonic_s=watch.monotonic_s,
+        answer=answer,
+        sample=seen,
+        sampled_at=watch.monotonic_s,
+        askable=True,
+        token_at=token_at,
+    )
+    watch.state, verdict = observe(watch.state, observation, RULES)
+    return verdict
+
+
+def test_an_engine_that_died_or_hung_is_out_until_a_token_came_since() -> None:
+    for bad in ("refused", "not_ready"):
+        watch = up()
+        asked(watch, bad, token_at=1.0)
+        conditions = {asked(watch, seen=sample((0, second)), token_at=1.0).condition for second in range(30)}
+        assert conditions <= {"down", "starting"}, "it answers and steps, and no token came"
+        assert asked(watch, seen=sample((0, 0)), token_at=watch.monotonic_s).condition == "up"
+
+
+def test_an_engine_that_was_seen_to_start_is_up_with_its_first_token() -> None:
+    watch = Watch()
+    asked(watch, "refused", token_at=-1.0)
+    verdicts = [asked(watch, token_at=-1.0) for _ in range(3)]
+    assert [verdict.condition for verdict in verdicts] == ["starting"] * 3
+    assert verdicts[-1].wants_proof
+    assert verdicts[-1].reasons == ("it answers and has generated no token yet",)
+    assert asked(watch, token_at=watch.monotonic_s).condition == "up"
+
+
+def test_an_engine_that_never_generates_a_token_is_down_after_the_grace() -> None:
+    watch = Watch()
+    asked(watch, "refused", token_at=-1.0)
+    watch.monotonic_s += RULES.start_grace_s
+    assert asked(watch, token_at=-1.0).condition == "down"
+
+
+def test_counters_that_stand_still_are_wrong_while_tokens_come() -> None:
+    """Its page is frozen with one request running, and each token that is requested arrives."""
+    watch = up()
+    conditions = {asked(watch, seen=sample((1, 5)), token_at=watch.monotonic_s // 4 * 4).condition for _ in range(60)}
+    assert conditions == {"up"}
+
+
+def test_a_token_of_one_replica_does_not_excuse_another() -> None:
+    watch = up()
+    verdicts = [asked(watch, seen=sample((1, n), (1, 5)), token_at=watch.monotonic_s) for n in range(10)]
+    assert verdicts[-1].condition == "hung"
