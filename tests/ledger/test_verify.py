@@ -102,11 +102,14 @@ def test_a_noted_head_shows_that_rows_were_cut_off(ledger: SqliteLedger, path: P
         ("DELETE FROM slot_sums", "sums", 0),
         ("UPDATE slot_sums SET at_most_nano = 0 WHERE at_most_nano > 0", "sums", 0),
         ("UPDATE api_keys SET role = 'admin'", "acts", 0),
+        ("UPDATE api_keys SET backends = 'cloud'", "acts", 0),
+        ("UPDATE api_keys SET budget_nano = 5, budget_period = 'day'", "acts", 0),
+        ("UPDATE api_keys SET old_sha256 = zeroblob(32), old_until = 9999999999999", "acts", 0),
         ("UPDATE api_keys SET secret_sha256 = zeroblob(32)", "acts", 0),
         ("DELETE FROM api_keys", "acts", 0),
         (
-            "INSERT INTO api_keys SELECT 'another', name, role, tier, privacy, may_route, created, revoked,"
-            " secret_sha256 FROM api_keys",
+            "INSERT INTO api_keys (id, name, role, tier, privacy, may_route, created, secret_sha256)"
+            " SELECT 'another', name, role, tier, privacy, may_route, created, secret_sha256 FROM api_keys",
             "acts",
             0,
         ),
