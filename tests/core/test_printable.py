@@ -32,7 +32,7 @@ def test_a_formula_is_text(first: str) -> None:
     assert spreadsheet_text(f"{first}cmd|'/C calc'!A0") == f"'{first}cmd|'/C calc'!A0"
 
 
-@pytest.mark.parametrize("text", ["", "gpt-4o", "openai/gpt-oss-20b", "2026-11-29T00:00:00Z"])
+@pytest.mark.parametrize("text", ["", "gpt-4o", "openai/gpt-oss-20b", "2026-11-29T00:00:00Z", "-0.25", "+3", "{}"])
 def test_other_cells_stay(text: str) -> None:
     assert spreadsheet_text(text) == text
     assert spreadsheet_text("\t=1") == "\\x09=1"

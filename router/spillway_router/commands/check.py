@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spillway_router import compiled
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, say
 from spillway_router.commands.running_proxies import running_proxies
 from spillway_router.config import load as config
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected
@@ -136,13 +136,13 @@ def _warnings(settings: Settings, assembly: Assembly) -> tuple[ConfigProblem, ..
 
 
 def _print_text(report: CheckReport, loaded: Loaded, assembly: Assembly | None) -> None:
-    typer.echo(f"configuration: {loaded.path or 'defaults (no spillway.yaml found)'}")
+    say(f"configuration: {loaded.path or 'defaults (no spillway.yaml found)'}")
     for word, rows in (("error", report.errors), ("disabled", report.disabled), ("warning", report.warnings)):
         for row in rows:
-            typer.echo(f"  {word:<12} {row}")
+            say(f"  {word:<12} {row}")
     if assembly is not None:
         _print_backends(assembly, report.reached)
-    typer.echo(f"hot path: {compiled.state()}")
+    say(f"hot path: {compiled.state()}")
     count = len(report.errors)
     typer.echo("no errors" if not count else f"{count} error{'s' * (count > 1)}")
 
@@ -156,7 +156,7 @@ def _print_backends(assembly: Assembly, reached: Sequence[Reach]) -> None:
         kind = "local" if target.backend.local else "cloud"
         any_model = assembly.policy.any_model.get(name)
         model = target.backend.model if any_model is None else f"any of {len(any_model.names())} models with a price"
-        typer.echo(f"  {state:<12} {name}: {kind}, {target.backend.provider}, {model}{details}")
+        say(f"  {state:<12} {name}: {kind}, {target.backend.provider}, {model}{details}")
 
 
 def _print_json(report: CheckReport) -> None:
@@ -182,7 +182,7 @@ def _print_fingerprint(model: str, as_json: bool) -> None:
     else:
         # In quotes, since YAML would read some marks as numbers.
         fields = ", ".join(f'{name}: "{mark}"' for name, mark in marks.items())
-        typer.echo(f"fingerprint: {{{fields}}}")
+        say(f"fingerprint: {{{fields}}}")
 
 
 def _convert_litellm(source: Path, as_json: bool) -> None:

@@ -17,6 +17,7 @@ import typer
 
 from spillway_router.config import load as config
 from spillway_router.config.load import ConfigError, Loaded
+from spillway_router.core.printable import printable
 
 if TYPE_CHECKING:
     from spillway_router.ledger.interface import Ledger
@@ -30,8 +31,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def fail(message: str) -> NoReturn:
     """Print an error message on stderr and exit with status 1."""
-    typer.echo(message, err=True)
+    typer.echo(printable(message, keeps="\n\t"), err=True)
     raise typer.Exit(1)
+
+
+def say(text: str) -> None:
+    """Print lines in which names and texts of clients, providers and documents may stand: they steer no terminal."""
+    typer.echo(printable(text, keeps="\n"))
 
 
 def load(path: str | None) -> Loaded:

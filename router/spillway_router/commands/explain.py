@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, opened
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, opened, say
 
 
 def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -23,6 +23,6 @@ def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = Fa
     for e in entries:
         amount = Amounts().money(e.reserved_nano if e.kind == "reserved" else e.amount_nano)
         tokens = f"{e.prompt_tokens:,} + {e.completion_tokens:,} tokens"
-        typer.echo(f"attempt {e.attempt_no}  {e.kind:9} {e.backend:12} {e.decision:10} {e.status:9} {tokens}  {amount}")
+        say(f"attempt {e.attempt_no}  {e.kind:9} {e.backend:12} {e.decision:10} {e.status:9} {tokens}  {amount}")
         if e.reasons:
-            typer.echo(f"           because: {e.reasons}")
+            say(f"           because: {e.reasons}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, router_url
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, router_url, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,16 +109,14 @@ def _text(file: Path) -> str:
 
 def _show(file: Path, reply: Mapping[str, Any]) -> None:
     overall = "unknown" if reply["confidence"] is None else f"{reply['confidence']:.3f}"
-    typer.echo(f"{file}: {reply['step']}, confidence {overall}, {reply['cost_usd']} USD  {reply['id']}")
+    say(f"{file}: {reply['step']}, confidence {overall}, {reply['cost_usd']} USD  {reply['id']}")
     for pointer, field in reply["fields"].items():
         confidence = "" if field["confidence"] is None else f"{field['confidence']:.3f}"
-        typer.echo(
-            f"  {pointer:12} {json.dumps(field['value'], ensure_ascii=False):>14}  {confidence:5}  {field['why']}"
-        )
+        say(f"  {pointer:12} {json.dumps(field['value'], ensure_ascii=False):>14}  {confidence:5}  {field['why']}")
     for step in reply["steps"]:
         typer.echo(f"  {step['step']:9} {step['outcome']:9} {step['backend']} {step['why']}".rstrip())
     if reply["review_id"] is not None:
-        typer.echo(f"  waiting for review: spillway reviews show {reply['review_id']}")
+        say(f"  waiting for review: spillway reviews show {reply['review_id']}")
 
 
 def _batch(source: Path, target: Path, address: RouterAddress, *, as_json: bool) -> None:

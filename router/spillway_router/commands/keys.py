@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, when
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say, when
 
 if TYPE_CHECKING:
     from spillway_router.ledger.records import KeyPrivacy, KeyRecord, Role
@@ -69,9 +69,7 @@ def create_key(
     if as_json:
         typer.echo(json.dumps({"id": created.record.id, "key": created.token, "role": role}))
     else:
-        typer.echo(
-            f"id   {created.record.id}\nkey  {created.token}\nSave the key now: it is not stored and not shown again."
-        )
+        say(f"id   {created.record.id}\nkey  {created.token}\nSave the key now: it is not stored and not shown again.")
 
 
 @keys_app.command("accept")
@@ -94,7 +92,7 @@ def accept_key(
                 ledger.keys.add(record)
         except LedgerError as error:
             fail(str(error))
-    typer.echo(f"id   {record.id}")
+    say(f"id   {record.id}")
 
 
 @keys_app.command("list")
@@ -163,7 +161,7 @@ def set_key(
             store.set(key_id, replace(spec_of(record), **changes))
         except LedgerError as error:
             fail(str(error))
-    typer.echo(f"changed {key_id}")
+    say(f"changed {key_id}")
 
 
 @keys_app.command("rotate")
@@ -186,7 +184,7 @@ def rotate_key(
     if as_json:
         typer.echo(json.dumps({"id": key_id, "key": token, "old_until": when(until_ms)}))
     else:
-        typer.echo(f"key  {token}\nThe secret before works until {when(until_ms)}. Save the new key now.")
+        say(f"key  {token}\nThe secret before works until {when(until_ms)}. Save the new key now.")
 
 
 def _valid_key(records: tuple[KeyRecord, ...], key_id: str) -> KeyRecord:
@@ -266,4 +264,4 @@ def revoke_key(key_id: str, path: ConfigOption = None) -> None:
         revoked = KeyStore(ledger.keys).revoke(key_id, now_ms())
     if not revoked:
         fail(f"no valid key has the ID {key_id}; `spillway keys list` shows all keys")
-    typer.echo(f"revoked {key_id}")
+    say(f"revoked {key_id}")

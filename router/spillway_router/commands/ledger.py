@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, when, writing
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say, when, writing
 
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
@@ -60,13 +60,13 @@ def verify_ledger(
     if as_json:
         typer.echo(json.dumps({"holds": verification.holds, **asdict(verification)}, indent=2))
     else:
-        typer.echo(f"{verification.rows} rows, {verification.linked} of them in the hash chain")
-        typer.echo(f"head {verification.head}")
+        say(f"{verification.rows} rows, {verification.linked} of them in the hash chain")
+        say(f"head {verification.head}")
         typer.echo(charges_line(verification.charges))
-        typer.echo(f"{verification.acts} acts on keys and rentals, in a hash chain of their own")
+        say(f"{verification.acts} acts on keys and rentals, in a hash chain of their own")
         for fault in verification.faults:
             where = f"row {fault.seq}: " if fault.seq else ""
-            typer.echo(f"  {fault.rule}: {where}{fault.detail}")
+            say(f"  {fault.rule}: {where}{fault.detail}")
         typer.echo("no faults" if verification.holds else f"{verification.fault_count} faults")
     if not verification.holds:
         raise typer.Exit(1)
@@ -93,7 +93,7 @@ def list_acts(path: ConfigOption = None, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps([{**act._asdict(), "details": json.loads(act.details)} for act in acts], indent=2))
         return
     for act in acts:
-        typer.echo(f"{when(act.ts)}  {act.kind:12}  {act.subject}  by {act.by or 'somebody'}  {act.details}")
+        say(f"{when(act.ts)}  {act.kind:12}  {act.subject}  by {act.by or 'somebody'}  {act.details}")
 
 
 @ledger_app.command("export")
@@ -196,7 +196,7 @@ def _report_copy(file: Path, as_json: bool, values: dict[str, Any] | None) -> No
         return
     for name, value in values.items():
         if value is not None:
-            typer.echo(f"{name:7} {value}")
+            say(f"{name:7} {value}")
 
 
 @ledger_app.command("unknown")
@@ -226,10 +226,10 @@ def list_unknown(
         return
     for one in attempts:
         call = f"{_time_text(one.held_ms)}  {one.request_id}.{one.attempt_no}  {one.backend}  {one.status}"
-        typer.echo(f"{call}  {IN_USD.money(one.estimated_nano)}, at most {IN_USD.money(one.at_most_nano)}")
+        say(f"{call}  {IN_USD.money(one.estimated_nano)}, at most {IN_USD.money(one.at_most_nano)}")
     estimated, at_most = sum(one.estimated_nano for one in attempts), sum(one.at_most_nano for one in attempts)
     sums = f"estimated {IN_USD.money(estimated)}, at most {IN_USD.money(at_most)}"
-    typer.echo(f"{len(attempts)} calls of {days.name}: {sums}")
+    say(f"{len(attempts)} calls of {days.name}: {sums}")
 
 
 def _print_bill(attempts: Sequence[UnsureAttempt]) -> None:
@@ -239,7 +239,7 @@ def _print_bill(attempts: Sequence[UnsureAttempt]) -> None:
     typer.echo("request_id,attempt_no,sent,backend,model,estimated_usd,at_most_usd,cost_usd")
     for one in attempts:
         named = f"{one.request_id},{one.attempt_no},{_time_text(one.held_ms)},{one.backend},{one.model}"
-        typer.echo(f"{named},{usd(one.estimated_nano)},{usd(one.at_most_nano)},")
+        say(f"{named},{usd(one.estimated_nano)},{usd(one.at_most_nano)},")
 
 
 def _time_text(epoch_ms: int) -> str:
@@ -299,8 +299,8 @@ def _show_calls(calls: Sequence[Reconciled]) -> None:
     from spillway_router.core.money.tariff import usd
 
     for outcome, count in sorted(Counter(one.outcome for one in calls).items()):
-        typer.echo(f"{count:6}  {outcome}")
-    typer.echo(f"charges changed by {usd(sum(one.difference_nano for one in calls))} USD")
+        say(f"{count:6}  {outcome}")
+    say(f"charges changed by {usd(sum(one.difference_nano for one in calls))} USD")
     for one in calls:
         if one.outcome not in ("adjusted", "already"):
             typer.echo(f"  {one.bill.request_id} attempt {one.bill.attempt_no}: {one.outcome}", err=True)
@@ -324,14 +324,14 @@ def _show_days(days: Sequence[ReconciledDay]) -> None:
             typer.echo(f"{what}: {day.outcome}, {_ADVICE[day.outcome]}", err=True)
             continue
         rows = ", ".join(f"{name} by {usd(nano)}" for name, nano in day.rows)
-        typer.echo(f"{what}: {day.outcome}{f' ({rows})' if rows else ''}")
+        say(f"{what}: {day.outcome}{f' ({rows})' if rows else ''}")
         if day.unsure > 0:
             calls = "1 call" if day.unsure == 1 else f"{day.unsure} calls"
             amounts = f"estimated {usd(day.estimated_nano)}, at most {usd(day.at_most_nano)} USD"
-            typer.echo(f"  {calls} still not known one by one: {amounts}; the day's sum is the bill's")
+            say(f"  {calls} still not known one by one: {amounts}; the day's sum is the bill's")
     if days:
         changed_nano = sum(nano for day in days for _, nano in day.rows)
-        typer.echo(f"charges changed by {usd(changed_nano)} USD")
+        say(f"charges changed by {usd(changed_nano)} USD")
 
 
 def _bill(file: Path) -> Bill:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, say
 
 if TYPE_CHECKING:
     from spillway_router.core.money.tariff import Rates, Tariff
@@ -65,7 +65,7 @@ def list_prices(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    typer.echo(f"Prices on {day} in USD per million tokens")
+    say(f"Prices on {day} in USD per million tokens")
     typer.echo(" " * 60 + "".join(f" {name:>9}" for name in _HEADINGS))
     for row in rows:
         for line in _lines(row):
@@ -73,7 +73,7 @@ def list_prices(
     stale = sum(row["stale"] for row in rows)
     if stale:
         limit = settings.prices.stale_after_days
-        typer.echo(f"{stale} of {len(rows)} prices are stale: checked more than {limit} days ago")
+        say(f"{stale} of {len(rows)} prices are stale: checked more than {limit} days ago")
     for licence in dict.fromkeys(part.licence for part in book.lists if part.licence):
         typer.echo(licence)
 
@@ -130,7 +130,7 @@ def import_prices(
         return
     _show_plan(plan, source, "Would change" if dry_run else "Changed")
     if dry_run:
-        typer.echo(f"nothing written (--dry-run): {target} would price {plan.added.models} models")
+        say(f"nothing written (--dry-run): {target} would price {plan.added.models} models")
     else:
         _say_written(plan, target)
 
@@ -229,17 +229,15 @@ def _show_plan(plan: _Plan, source: Source, title: str) -> None:
             missing.setdefault(one.provider, []).append(one.model)
             continue
         instead = f"; change to {one.successor}" if one.successor else ""
-        typer.echo(f"withdrawn {one.provider}  {one.model} on {one.retired_on}{instead}")
+        say(f"withdrawn {one.provider}  {one.model} on {one.retired_on}{instead}")
     for provider, models in missing.items():
         more = f" and {len(models) - _SHOWN_ALIKE} more (--json names them)" if len(models) > _SHOWN_ALIKE else ""
-        typer.echo(
-            f"not listed any more at {provider}: {', '.join(models[:_SHOWN_ALIKE])}{more}; they keep their price"
-        )
+        say(f"not listed any more at {provider}: {', '.join(models[:_SHOWN_ALIKE])}{more}; they keep their price")
     _show_skipped(source)
 
 
 def _say_written(plan: _Plan, target: Path) -> None:
-    typer.echo(f"{target} prices {plan.added.models} models")
+    say(f"{target} prices {plan.added.models} models")
     typer.echo("a running router loads them on SIGHUP or POST /admin/reload")
 
 
@@ -402,15 +400,13 @@ def _columns(rates: dict[str, Any]) -> str:
 
 def _show_changes(differences: Sequence[Change], title: str) -> None:
     models = len({(change.provider, change.model) for change in differences})
-    typer.echo(
-        f"{title}: {len(differences)} prices of {models} models" if differences else f"{title}: no price differs"
-    )
+    say(f"{title}: {len(differences)} prices of {models} models" if differences else f"{title}: no price differs")
     for change in differences:
         was, now = change.old or "-", change.new or "-"
         percent = f"  {change.percent} %" if change.percent else ""
         warning = "  <- more than tenfold: is the unit right?" if change.suspicious else ""
         name = f"{change.provider}  {change.model}"
-        typer.echo(f"{change.kind:8} {name:56} {change.price}: {was} -> {now} {change.unit}{percent}{warning}")
+        say(f"{change.kind:8} {name:56} {change.price}: {was} -> {now} {change.unit}{percent}{warning}")
 
 
 _SHOWN_ALIKE = 3
@@ -423,6 +419,6 @@ def _show_skipped(source: Source) -> None:
         alike.setdefault(why, []).append(name)
     for why, names in alike.items():
         for name in names[:_SHOWN_ALIKE]:
-            typer.echo(f"left out {name}: {why}")
+            say(f"left out {name}: {why}")
         if len(names) > _SHOWN_ALIKE:
-            typer.echo(f"left out {len(names) - _SHOWN_ALIKE} more: {why} (--json names them)")
+            say(f"left out {len(names) - _SHOWN_ALIKE} more: {why} (--json names them)")

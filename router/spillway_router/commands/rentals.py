@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from spillway_hardware.gpus import BASE
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, when
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say, when
 from spillway_router.deploy import TARGETS
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def start_rental(
     if as_json:
         typer.echo(json.dumps(_row(record, None), indent=2))
     else:
-        typer.echo(f"id  {record.id}\nbilled from {when(record.started_ms)} until `spillway rentals stop {record.id}`")
+        say(f"id  {record.id}\nbilled from {when(record.started_ms)} until `spillway rentals stop {record.id}`")
 
 
 @rentals_app.command("stop")
@@ -98,7 +98,7 @@ def stop_rental(
         before_nano = _cost(running, now)
         end(ledger, running, at_ms, now)
         for record in running:
-            typer.echo(f"stopped {record.id} at {when(at_ms)}")
+            say(f"stopped {record.id} at {when(at_ms)}")
         after_nano = _cost([replace(record, stopped_ms=at_ms) for record in running], now)
         _say_difference(before_nano, after_nano)
 
@@ -135,7 +135,7 @@ def correct_rental(
         if not dry_run:
             right = correct(ledger, record, right, now)
             taken = "" if right.id == record.id else f"; {right.id} takes its place"
-            typer.echo(f"corrected {record.id}{taken}")
+            say(f"corrected {record.id}{taken}")
     _say_difference(before_nano, after_nano)
 
 
@@ -262,7 +262,7 @@ def _say_difference(before_nano: int, after_nano: int) -> None:
 
     money = Amounts().money
     if before_nano != after_nano:
-        typer.echo(f"cost    {money(before_nano)} -> {money(after_nano)} ({money(after_nano - before_nano)})")
+        say(f"cost    {money(before_nano)} -> {money(after_nano)} ({money(after_nano - before_nano)})")
 
 
 def _name(record: RentalRecord) -> str:

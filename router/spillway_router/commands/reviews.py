@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, writing
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say, writing
+from spillway_router.core.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ def list_reviews(
         return
     for r in records:
         confidence = "     " if r.confidence is None else f"{r.confidence:.3f}"
-        typer.echo(f"{r.id}  {r.state:9}  {_when(r.created_ms)}  {r.schema_name:12} {r.step:8} {confidence}  {r.why}")
+        say(f"{r.id}  {r.state:9}  {_when(r.created_ms)}  {r.schema_name:12} {r.step:8} {confidence}  {r.why}")
     if not records:
         typer.echo("no reviews", err=True)
 
@@ -140,7 +141,7 @@ def _decide(review_id: str, action: str, changes: dict[str, Any] | None, path: s
     if as_json:
         typer.echo(json.dumps(review_with_document(after), indent=2, ensure_ascii=False))
     else:
-        typer.echo(f"{review_id} {after.state}")
+        say(f"{review_id} {after.state}")
 
 
 def _value(text: str) -> Any:
@@ -158,23 +159,19 @@ def _print(review: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    typer.echo(
-        f"{review['id']}  {review['state']}  {_when(review['created_ms'])}  {review['schema']}  {review['request_id']}"
-    )
-    typer.echo(f"why: {review['why']}")
+    say(f"{review['id']}  {review['state']}  {_when(review['created_ms'])}  {review['schema']}  {review['request_id']}")
+    say(f"why: {review['why']}")
     if review["document"] is None:
         typer.echo("the document was removed (documents.keep_days)")
         return
     text = Text()
     for segment in review["highlighted"]:
-        text.append(segment["text"], "bold reverse" if segment["field"] else "")
+        text.append(printable(segment["text"], keeps="\n\t"), "bold reverse" if segment["field"] else "")
         if segment["field"]:
-            text.append(f"[{segment['field'][1:]}]", "dim")
+            text.append(f"[{printable(segment['field'][1:])}]", "dim")
     Console().print(text)
     for pointer, field in review["fields"].items():
         confidence = "" if field["confidence"] is None else f"{field['confidence']:.3f}"
-        typer.echo(
-            f"  {pointer[1:]:12} {json.dumps(field['value'], ensure_ascii=False):>14}  {confidence:5}  {field['why']}"
-        )
+        say(f"  {pointer[1:]:12} {json.dumps(field['value'], ensure_ascii=False):>14}  {confidence:5}  {field['why']}")
     if review["values"] != review["drafted"]:
-        typer.echo(f"decided: {json.dumps(review['values'], ensure_ascii=False)}")
+        say(f"decided: {json.dumps(review['values'], ensure_ascii=False)}")

@@ -10,6 +10,7 @@ import csv
 from io import StringIO
 
 from spillway_router.core.money.tariff import usd
+from spillway_router.core.printable import spreadsheet_text
 from spillway_router.ledger.reports.model import GroupRow, Report
 
 COLUMNS = (
@@ -32,7 +33,6 @@ COLUMNS = (
     "estimated_usd",
     "at_most_usd",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def report_csv(report: Report) -> str:
@@ -41,7 +41,7 @@ def report_csv(report: Report) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*report.by, *COLUMNS])
     for row in report.groups:
-        table.writerow([*(_escaped(row.keys[key]) for key in report.by), *_figures(row)])
+        table.writerow([*(spreadsheet_text(row.keys[key]) for key in report.by), *_figures(row)])
     return text.getvalue()
 
 
@@ -59,8 +59,3 @@ def _figures(row: GroupRow) -> tuple[str, ...]:
         usd(row.estimated_nano),
         usd(row.at_most_nano),
     )
-
-
-def _escaped(text: str) -> str:
-    """Return the text in a form that no spreadsheet takes for a formula, because clients choose some of the names."""
-    return f"'{text}" if text.startswith(_FORMULA) else text

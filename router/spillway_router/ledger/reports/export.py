@@ -33,6 +33,7 @@ from typing import TextIO, cast
 import orjson
 
 from spillway_router.core.money.tariff import NANO, PricedPart, itemised, usd
+from spillway_router.core.printable import spreadsheet_text
 from spillway_router.ledger.calendar import DAY_MS, day_of, start_of, utc_days
 from spillway_router.ledger.entries import Entry, Status
 from spillway_router.ledger.interface import Ledger, Sums
@@ -323,6 +324,7 @@ def _cells(row: _Row) -> list[str]:
 
 
 def _quoted(text: str) -> str:
+    text = spreadsheet_text(text)
     if '"' in text or "," in text or "\n" in text or "\r" in text:
         return '"' + text.replace('"', '""') + '"'
     return text

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spillway_router.core.money.currency import Amounts
+from spillway_router.core.printable import printable
 from spillway_router.ledger.reports.model import FixedSide, Report
 from spillway_router.ledger.reports.rows import (
     ALTERNATIVES_HEAD,
@@ -40,9 +41,9 @@ _ROW_BAR_WIDTH = 20
 
 def render_report(report: Report, console: Console) -> None:
     """Print the report: fixed and per-request cost side by side, then what the alternatives would have cost."""
-    console.print(Text(title(report), style="bold"))
+    console.print(_cell(title(report), "bold"))
     if warning := unpriced(report):
-        console.print(Text(warning, style="bold red"))
+        console.print(_cell(warning, "bold red"))
     console.print(_whole_bar(report))
     console.print(Columns([_fixed_panel(report.fixed, report.amounts), _cloud_panel(report)], padding=(0, 1)))
     if report.other.rows:
@@ -57,7 +58,7 @@ def render_report(report: Report, console: Console) -> None:
     if report.forecast is not None:
         console.print(Text(forecast_words(report.forecast, report.amounts)))
     for note in notes(report):
-        console.print(Text(note, style="dim"))
+        console.print(_cell(note, "dim"))
 
 
 def bar(used: int, idle: int, cloud: int, whole: int, width: int) -> Text:
@@ -68,6 +69,11 @@ def bar(used: int, idle: int, cloud: int, whole: int, width: int) -> Text:
         cells = max(1, round(width * amount / whole)) if amount > 0 and whole > 0 else 0
         text.append(block * cells, style=style)
     return text
+
+
+def _cell(text: str, style: str = "") -> Text:
+    """Return text for the terminal. Clients and providers choose some of the names in it."""
+    return Text(printable(text), style)
 
 
 def _whole_bar(report: Report) -> Text:
@@ -88,7 +94,9 @@ def _fixed_panel(fixed: FixedSide, amounts: Amounts) -> RenderableType:
     table.add_row("price", f"${fixed.price_per_hour_usd} per GPU-hour x {fixed.gpus}")
     if len(fixed.rentals) > 1:
         for rental in fixed.rentals:
-            table.add_row(f"  {rental_name(rental)}", f"{rental.gpu_hours:,.3f} GPU-hours  {money(rental.billed_nano)}")
+            table.add_row(
+                _cell(f"  {rental_name(rental)}"), f"{rental.gpu_hours:,.3f} GPU-hours  {money(rental.billed_nano)}"
+            )
     table.add_row("billed", f"{fixed.gpu_hours:,.3f} GPU-hours  {money(fixed.billed_nano)}")
     table.add_row("  used", f"{fixed.utilisation:.1%}  {money(fixed.used_nano)}")
     table.add_row("  idle", f"{1 - fixed.utilisation:.1%}  {money(fixed.idle_nano)}")
@@ -98,7 +106,7 @@ def _fixed_panel(fixed: FixedSide, amounts: Amounts) -> RenderableType:
     for row in fixed.rows:
         drafts = f", {row.discarded:,} drafts discarded" if row.discarded else ""
         label = f"{row.served.answers:,} answers, {row.gpu_seconds:,.1f} GPU-s{drafts}"
-        table.add_row(Text(f"{row.backend} ({row.model})"), f"{label}  {money(row.used_nano)}")
+        table.add_row(_cell(f"{row.backend} ({row.model})"), f"{label}  {money(row.used_nano)}")
     return Panel(Group(table), title="Fixed: rented GPU", expand=False)
 
 
@@ -107,8 +115,8 @@ def _cloud_panel(report: Report) -> RenderableType:
     table.pad_edge = False
     *rows, whole = cloud_rows(report, _ALWAYS_SHOWN)
     for row in rows:
-        table.add_row(*map(Text, row))
-    table.add_row(*map(Text, whole), style="bold")
+        table.add_row(*map(_cell, row))
+    table.add_row(*map(_cell, whole), style="bold")
     return Panel(table, title="Per request: cloud", expand=False)
 
 
@@ -118,7 +126,7 @@ def _table(heading: str, head: Sequence[str], rows: Iterable[Row]) -> Table:
     for number, column in enumerate(head):
         table.add_column(column, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_cell, row))
     return table
 
 
@@ -132,5 +140,5 @@ def _groups_table(report: Report) -> Table:
     most_nano = max(row.total_nano for row in report.groups)
     for row in report.groups:
         cells = bar(used=row.used_nano, idle=row.idle_nano, cloud=row.cloud_nano, whole=most_nano, width=_ROW_BAR_WIDTH)
-        table.add_row(*map(Text, group_row(row, report.by, report.amounts)), cells)
+        table.add_row(*map(_cell, group_row(row, report.by, report.amounts)), cells)
     return table
