@@ -235,10 +235,12 @@ def list_unknown(
 def _print_bill(attempts: Sequence[UnsureAttempt]) -> None:
     """Print the attempts as a bill whose costs are to be filled in."""
     from spillway_router.core.money.tariff import usd
+    from spillway_router.core.printable import spreadsheet_text
 
     typer.echo("request_id,attempt_no,sent,backend,model,estimated_usd,at_most_usd,cost_usd")
     for one in attempts:
-        named = f"{one.request_id},{one.attempt_no},{_time_text(one.held_ms)},{one.backend},{one.model}"
+        names = [spreadsheet_text(name).replace(",", " ") for name in (one.backend, one.model)]
+        named = ",".join([one.request_id, str(one.attempt_no), _time_text(one.held_ms), *names])
         say(f"{named},{usd(one.estimated_nano)},{usd(one.at_most_nano)},")
 
 
