@@ -9,6 +9,9 @@ from typing import Any
 
 from spillway_router.testing import openai_wire
 
+RECURSIVE = b'{"$ref": "#"}'
+"""A JSON schema that refers to itself. vLLM 0.32 answers 500 to a request with one."""
+
 
 class EngineApiError(Exception):
     """A request is answered with an error in vLLM's shape."""
@@ -70,6 +73,8 @@ def load(raw: bytes, model: str) -> dict[str, Any]:
         raise EngineApiError(400, "the body is not JSON") from None
     if not isinstance(body, dict):
         raise EngineApiError(400, "the body must be a JSON object")
+    if RECURSIVE in raw:
+        raise EngineApiError(500, "maximum recursion depth exceeded", "InternalServerError")
     if body.get("model") != model:
         raise EngineApiError(404, f"The model `{body.get('model')}` does not exist.", "NotFoundError")
     return body

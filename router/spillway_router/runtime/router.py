@@ -65,6 +65,7 @@ from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.audit_sample import AuditKind
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.exchange.drains import Drains
+from spillway_router.proxy.exchange.local_queue import LocalQueues
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.private_sessions import PrivateSessions
@@ -237,6 +238,12 @@ class Runtime:
             audits=self.audits,
             bodies=BodyMemory(),
             drains=self.drains,
+            local_queues=LocalQueues(
+                self.board,
+                clock=clock,
+                loop=asyncio.get_running_loop(),
+                slo_ttft_s=lambda: self._active_config.policy.slo.ttft_s,
+            ),
         )
 
     def _add_metrics(self, clock: Callable[[], float]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from spillway_router.core.routing import breaker, retry_budget
-from spillway_router.core.routing.backlog import Backlog, EngineLoad, EngineRates
+from spillway_router.core.routing.backlog import Backlog, EngineLoad, EngineRates, predict
 from spillway_router.core.routing.breaker import CLOSED, Breaker, BreakerRule
 from spillway_router.core.routing.estimators import EWMA_WEIGHT, MarginLearner, TokenEstimator
 from spillway_router.core.routing.model import Backend, BackendSignals, Candidate, Capability, Health, Outcome, Signals
@@ -196,6 +196,34 @@ class Board:
         view = self._view(state, monotonic_s)
         is_open = view.breaker_open or caller in view.breaker_open_for
         return view.health == "up" and not is_open and view.limited_until <= monotonic_s
+
+    def is_up(self, name: str, monotonic_s: float) -> bool:
+        """Return whether a backend is in the rotation, limits not counted."""
+        state = self._states.get(name)
+        if state is None:
+            return False
+        view = self._view(state, monotonic_s)
+        return view.health == "up" and not view.breaker_open
+
+    def own_wait_s(self, name: str, prompt_tokens: int, output_tokens: int, monotonic_s: float) -> float:
+        """Return for how long a request would wait behind those that this router has at a local backend; 0 if it has
+        none there."""
+        state = self._states.get(name)
+        if state is None or state.backlog is None:
+            return 0.0
+        view = state.backlog.own_view(monotonic_s)
+        if not view.in_flight:
+            return 0.0
+        prediction = predict(view, state.backlog.rates(monotonic_s), prompt_tokens, output_tokens)
+        return max(0.0, prediction.ttft_s - prediction.alone_ttft_s)
+
+    def predicted_ttft_s(self, name: str, prompt_tokens: int, output_tokens: int, monotonic_s: float) -> float | None:
+        """Return the time to first token of a request at a local backend if it is sent now; None for others."""
+        state = self._states.get(name)
+        if state is None or state.backlog is None:
+            return None
+        backlog = state.backlog
+        return predict(backlog.view(monotonic_s), backlog.rates(monotonic_s), prompt_tokens, output_tokens).ttft_s
 
     def last_ok_at(self, name: str) -> float:
         """Return when a request last succeeded at a backend (monotonic); minus infinity if none did."""
@@ -453,7 +481,7 @@ class Board:
         if state is not None and state.backlog is not None:
             rates = state.backlog.rates(-math.inf)
             if rates.kv_capacity_tokens != kv_tokens:
-                state.backlog.observe_capacity(kv_tokens, rates.max_sequences)
+                state.backlog.observe_capacity(kv_tokens, state.backlog.configured_sequences)
                 state.snapshot = None
 
     def engine_abilities(self, name: str, context_tokens: int | None, lacks: frozenset[Capability]) -> None:

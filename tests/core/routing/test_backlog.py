@@ -404,3 +404,21 @@ def test_capacities_that_the_engine_reports_replace_the_configured_ones() -> Non
     backlog = Backlog(EngineRates())
     backlog.observe_capacity(kv_capacity_tokens=5000, max_sequences=8)
     assert (backlog.rates(0.0).kv_capacity_tokens, backlog.rates(0.0).max_sequences) == (5000, 8)
+
+
+def test_the_engine_shows_how_many_it_runs_at_once() -> None:
+    backlog = Backlog(EngineRates(max_sequences=256))
+
+    def sequences(running: int, waiting: int) -> int:
+        backlog.observe_engine(EngineLoad(waiting=waiting, running=running, kv_usage=0.1), 1.0)
+        return backlog.rates(1.0).max_sequences
+
+    assert sequences(8, 0) == 256  # nobody waits: it may run more
+    assert sequences(8, 5) == 8
+    assert sequences(3, 5) == 7  # a scrape between two answers
+    assert sequences(8, 5) == 8
+    assert sequences(12, 1) == 12
+    beliefs = [sequences(2, 0) for _ in range(60)]
+    assert beliefs == sorted(beliefs)
+    assert beliefs[-1] == 256
+    assert backlog.configured_sequences == 256

@@ -145,9 +145,21 @@ def test_waiting_beats_a_cloud_that_is_slower_still() -> None:
     assert names(decision)[0] == "local"
 
 
-def test_waiting_beats_refusing() -> None:
+def test_a_wait_that_breaks_the_promise_is_refused_where_nobody_else_may_answer() -> None:
     decision = decide(facts(privacy=PRIVATE), signals(local=BUSY), POLICY)
-    assert (decision.kind, names(decision), decision.refusal) == ("local", ["local"], None)
+    assert (names(decision), decision.reasons) == ([], ("queue", "privacy"))
+    refusal = decision.refusal
+    assert refusal is not None
+    assert (refusal.status, refusal.code) == (503, "local_only_unavailable")
+    assert refusal.retry_after_s is not None
+    assert 1 <= refusal.retry_after_s <= 60
+
+
+def test_waiting_beats_refusing_where_each_prompt_takes_long() -> None:
+    slow = replace(BUSY, rates=EngineRates(prefill_tokens_per_s=20))
+    wait_s = BUSY.backlog.prefill_tokens / 20 if BUSY.backlog is not None else 0.0
+    long = facts(privacy=PRIVATE, prompt_bytes=3 * int(20 * wait_s))
+    assert names(decide(long, signals(local=slow), POLICY)) == ["local"]
 
 
 def test_a_throttled_gpu_is_slower_and_named() -> None:
@@ -193,8 +205,12 @@ def test_pinned(model: str) -> None:
 
 
 def test_a_pinned_engine_is_not_left_even_when_it_is_busy() -> None:
-    decision = decide(facts(model="local/demo"), signals(local=BUSY), POLICY)
+    busy = replace(BUSY, backlog=None if BUSY.backlog is None else replace(BUSY.backlog, prefill_tokens=18_000))
+    decision = decide(facts(model="local/demo"), signals(local=busy), POLICY)
     assert (decision.kind, names(decision)) == ("pinned", ["local"])
+    refusal = decide(facts(model="local/demo"), signals(local=BUSY), POLICY).refusal
+    assert refusal is not None
+    assert refusal.code == "overloaded"
 
 
 def test_a_model_served_by_two_engines_may_use_both() -> None:

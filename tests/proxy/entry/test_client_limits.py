@@ -8,14 +8,16 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from tests.proxy.control.helpers import bearer
 from tests.proxy.entry.helpers import CHAT, answer_of, post, saying, talking
 
 from spillway_router.proxy.entry.connections import ConnectionCounts, counted_address
 from spillway_router.proxy.entry.frontend import FrontendState
 from spillway_router.testing import Answer
-from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, pair
+from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, error_of, pair
 from spillway_router.testing.streams import delta
 
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
@@ -209,3 +211,20 @@ def test_what_an_address_is_counted_under() -> None:
     assert all(counts.enter("192.0.2.7", 0) for _ in range(100))
     assert not counts.enter("192.0.2.7", 100)
     assert counts.enter("192.0.2.8", 100)
+
+
+async def test_a_key_may_not_take_all_places(tmp_path: Path) -> None:
+    more = "limits: {in_flight: 4}\nkeys: {required: true}\n"
+    gate = asyncio.Event()
+    async with pair(saying("hi").after(gate), more=more, folder=tmp_path) as (engine, _, router):
+        one, two = bearer(router, "inference", "one"), bearer(router, "inference", "two")
+        held = [asyncio.create_task(router.chat(**one)) for _ in range(2)]
+        await router.until(lambda: len(engine.seen) == 2)
+        reply = await router.chat(**one)
+        assert (reply.status_code, error_of(reply)["code"]) == (429, "rate_limited")
+        assert reply.headers["retry-after"] == "1"
+        held.append(asyncio.create_task(router.chat(**two)))
+        await router.until(lambda: len(engine.seen) == 3)
+        gate.set()
+        assert {(await task).status_code for task in held} == {200}
+        assert (await router.chat(**one)).status_code == 200

@@ -239,7 +239,7 @@ class Backlog:
     __slots__ = (
         "_abandoned", "_decoding", "_external", "_external_at_s", "_initial", "_kv", "_output", "_peak_in_flight",
         "_peak_kv", "_peak_waiting", "_prefill", "_prefill_rate", "_prefilled", "_prompt_mean", "_rates", "_recent",
-        "_step_scale", "_tickets", "_tuning",
+        "_sequences", "_step_scale", "_tickets", "_tuning",
     )  # fmt: skip
 
     def __init__(self, rates: EngineRates, tuning: BacklogTuning | None = None) -> None:
@@ -253,6 +253,7 @@ class Backlog:
             min_sample_tokens=self._tuning.min_sample_tokens,
             long_sample_s=self._tuning.long_sample_s,
         )
+        self._sequences = rates.max_sequences
         self._tickets: dict[int, _Ticket] = {}
         self._prefill = self._decoding = self._kv = 0
         self._abandoned = self._prefilled = 0
@@ -332,21 +333,26 @@ class Backlog:
         if output_tokens is not None:
             self._output.observe(output_tokens)
 
+    def own_view(self, monotonic_s: float) -> BacklogView:
+        """Return the router's own work in flight now."""
+        window = self._window_s()
+        return BacklogView(
+            in_flight=len(self._tickets),
+            waiting_first_token=len(self._tickets) - self._decoding,
+            prefill_tokens=self._prefill,
+            decoding=self._decoding,
+            kv_tokens=self._kv,
+            recent_prefill_tokens=self._recent.tokens(monotonic_s, window),
+            window_s=window,
+        )
+
     def view(self, monotonic_s: float) -> BacklogView:
         """Return the work in flight now, including load from elsewhere while its sample is fresh."""
         in_flight = len(self._tickets)
         waiting = in_flight - self._decoding
-        recent = self._recent.tokens(monotonic_s, window := self._window_s())
         if monotonic_s - self._external_at_s > self._tuning.stale_after_s:
-            return BacklogView(
-                in_flight=in_flight,
-                waiting_first_token=waiting,
-                prefill_tokens=self._prefill,
-                decoding=self._decoding,
-                kv_tokens=self._kv,
-                recent_prefill_tokens=recent,
-                window_s=window,
-            )
+            return self.own_view(monotonic_s)
+        recent = self._recent.tokens(monotonic_s, window := self._window_s())
         other = self._external
         return BacklogView(
             in_flight=in_flight + other.in_flight,
@@ -374,6 +380,11 @@ class Backlog:
         return rates
 
     @property
+    def configured_sequences(self) -> int:
+        """The number of requests that the engine runs at once, as configured or reported."""
+        return self._initial.max_sequences
+
+    @property
     def step_time_s(self) -> float:
         """The learned duration of a decode step with a single sequence, in seconds."""
         return self._initial.step_time_s * self._step_scale.scale
@@ -396,6 +407,7 @@ class Backlog:
         if load is None or not all(map(math.isfinite, (load.waiting, load.running, load.kv_usage))):
             self._external_at_s = -math.inf
             return
+        self._learn_sequences(load)
         total = max(0, round(load.waiting + load.running) - peak_in_flight)
         waiting = min(total, max(0, round(load.waiting) - peak_waiting))
         kv = max(0, round(load.kv_usage * self._initial.kv_capacity_tokens) - peak_kv)
@@ -408,9 +420,27 @@ class Backlog:
         )
         self._external_at_s = monotonic_s
 
+    def _learn_sequences(self, load: EngineLoad) -> None:
+        """Learn how many requests the engine runs at once: the most that run while others wait there.
+
+        A scrape may come between two of them, so that a lower figure counts only if it lasts. Once none wait, what runs
+        is the least that it can, and the belief grows from scrape to scrape.
+        """
+        configured, believed = self._initial.max_sequences, self._sequences
+        running, step = max(1, round(load.running)), 1 + believed // 10
+        if load.waiting < 1:
+            believed += step
+        elif believed < configured:
+            believed -= step
+        believed = min(configured, running if load.waiting >= 1 and believed == configured else max(running, believed))
+        if believed != self._sequences:
+            self._sequences = believed
+            self._rates = None
+
     def observe_capacity(self, kv_capacity_tokens: int, max_sequences: int) -> None:
         """Take the capacities that the engine reports once it is up; they replace the configured ones."""
         self._initial = replace(self._initial, kv_capacity_tokens=kv_capacity_tokens, max_sequences=max_sequences)
+        self._sequences = max_sequences
         self._rates = None
 
     def _decode_step_s(self) -> float:
@@ -432,6 +462,6 @@ class Backlog:
             step_time_s=initial.step_time_s * scale,
             step_time_s_per_sequence=initial.step_time_s_per_sequence * scale,
             kv_capacity_tokens=initial.kv_capacity_tokens,
-            max_sequences=initial.max_sequences,
+            max_sequences=self._sequences,
         )
         return self._rates

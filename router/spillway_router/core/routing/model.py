@@ -275,6 +275,8 @@ class Candidate:
     output_tokens: int
     bound_nano: int
     """Upper bound of the attempt's cost, reserved before the attempt starts; 0 for local backends."""
+    wait_s: float = 0.0
+    """The part of `ttft_s` for which the request waits for others."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -10,7 +10,9 @@ The steps of a decision, with the numbers that mark them in the code:
  5. Order the candidates: a suffix (`:fastest`, `:cheapest`) sorts them by its scorer. Otherwise the chain's order
     stands, with local candidates by least predicted time to first token among themselves.
  6. Overflow: a local candidate that would break the latency promise moves behind the others if one of them is expected
-    to be faster. Without such a candidate it keeps its place, because waiting beats a refusal.
+    to be faster. Without such a candidate it keeps its place, because waiting beats a refusal, unless the wait for
+    others is longer than the promise and than several such requests take: then a refusal at once beats an answer that
+    comes too late for everybody.
  7. Name the decision after its first candidate and those that stood before it:
 
     local       a local backend is first
@@ -123,6 +125,12 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     candidates = [_candidate(facts, backend, signals, slo) for backend in passing]  # 4
     ordered = _order(candidates, resolved, facts)  # 5
     ordered, overflow = _overflow(ordered, pinned=resolved.pinned)  # 6
+    if ordered[0].backend.local and ordered[0].reasons and _waits_too_long(ordered, slo):
+        tokens = tuple(dict.fromkeys(["queue", *_reason_tokens(removed)]))
+        refusal = _overloaded(ordered, removed, slo)
+        return Decision(
+            kind="local", candidates=(), reasons=tokens, removed=removed, policy=policy.version, refusal=refusal
+        )
     passed_over = _passed_over(ordered[0], resolved, removed, policy) if removed else _NOBODY
     kind, reasons = _kind_and_reasons(ordered[0], resolved, overflow, passed_over, signals)  # 7
     if removed:
@@ -432,6 +440,7 @@ def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo
         prompt_tokens=prompt,
         output_tokens=expected,
         bound_nano=0,
+        wait_s=max(0.0, prediction.ttft_s - prediction.alone_ttft_s),
     )
 
 
@@ -458,6 +467,39 @@ def _overflow(ordered: list[Candidate], *, pinned: bool) -> tuple[list[Candidate
     if not any(c.ttft_s < first.ttft_s or "kv" in first.reasons for c in others):
         return ordered, ()
     return [*others, *(c for c in ordered if c.reasons)], first.reasons
+
+
+def longest_wait_s(candidate: Candidate, slo_ttft_s: float) -> float:
+    """Return for how long a request may wait for others at a local candidate: the promised time, or the time of several
+    such requests where two of them would take longer than that."""
+    alone_s = candidate.ttft_s - candidate.wait_s
+    return slo_ttft_s if 2 * alone_s <= slo_ttft_s else WAITS_ALONE * alone_s
+
+
+WAITS_ALONE = 4.0
+"""How many times its own time to first token a request may wait for others on an engine that is slow for it."""
+
+
+def _waits_too_long(candidates: Sequence[Candidate], slo: Slo) -> bool:
+    """Return whether all candidates are local ones with too long a queue."""
+    for candidate in candidates:
+        if not candidate.backend.local or not candidate.reasons:
+            return False
+        longest_s = longest_wait_s(candidate, slo.ttft_s)
+        late = "queue" in candidate.reasons and longest_s == slo.ttft_s  # the promise, with its margin
+        if not late and candidate.wait_s <= longest_s:
+            return False
+    return True
+
+
+def _overloaded(candidates: Sequence[Candidate], removed: Sequence[Removed], slo: Slo) -> Refusal:
+    """Return the refusal of a request that would wait too long, with the time after which the queue is shorter."""
+    shortest = min(candidates, key=lambda c: c.wait_s)
+    excess_s = shortest.wait_s - longest_wait_s(shortest, slo.ttft_s) / 2  # when half of the queue has gone
+    message = f"The local queue is full: the wait would be {shortest.wait_s:.1f} s. Retry after the given time."
+    kept_local = any(one.reason == "privacy" for one in removed)
+    code = "local_only_unavailable" if kept_local else "overloaded"
+    return Refusal(503, code, message, retry_after_s=min(60.0, max(1.0, excess_s)))
 
 
 @fast_frozen(frozen=True, slots=True)

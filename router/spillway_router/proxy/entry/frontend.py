@@ -78,15 +78,42 @@ _Headers = list[tuple[bytes, bytes]]
 class FrontendState:
     """What all connections share: the services, the outbox and the number of inference requests in progress."""
 
-    __slots__ = ("_valid_hosts", "bodies", "connections", "in_flight", "outbox", "services")
+    __slots__ = ("_valid_hosts", "bodies", "connections", "in_flight", "in_flight_by_key", "outbox", "services")
 
     def __init__(self, services: Services) -> None:
         self.services = services
         self.outbox = Outbox(services.loop)
         self.in_flight = 0
+        self.in_flight_by_key: dict[str, int] = {}
         self.bodies = services.bodies
         self.connections = ConnectionCounts()
         self._valid_hosts: set[str] = set()
+
+    def over_share(self, key_id: str, most: int) -> Refusal | None:
+        """Return a 429 for a key that has as many requests in progress as there are places left.
+
+        One key can thus take half of the places, two a third each: some are always left for the next one.
+        """
+        if self.in_flight_by_key.get(key_id, 0) < most - self.in_flight:
+            return None
+        message = "This key has its share of the requests that may be in progress here. Wait for some of them to end."
+        return Refusal(429, "rate_limited", message, retry_after_s=1.0)
+
+    def take_slot(self, key_id: str) -> None:
+        """Count a request in."""
+        self.in_flight += 1
+        if key_id:
+            self.in_flight_by_key[key_id] = self.in_flight_by_key.get(key_id, 0) + 1
+
+    def give_slot_back(self, key_id: str) -> None:
+        """Count a request out."""
+        self.in_flight -= 1
+        if key_id:
+            left = self.in_flight_by_key[key_id] - 1
+            if left:
+                self.in_flight_by_key[key_id] = left
+            else:
+                del self.in_flight_by_key[key_id]
 
     def host_flaw(self, headers: Mapping[str, str]) -> Refusal | None:
         """Return what `host_flaw` returns. Valid hosts are remembered: there are few, and every request names one."""
@@ -465,8 +492,14 @@ class FrontendConnection(HttpToolsProtocol):
         flaw = self.state.host_flaw(request.headers)
         request.admission = flaw or admit(services, request.headers, self.state.in_flight)
         if type(request.admission) is Admitted:
+            admitted = request.admission
+            key_id = admitted.caller.key_id
+            if key_id and (refusal := self.state.over_share(key_id, admitted.config.limits.in_flight)) is not None:
+                request.admission = refusal
+        if type(request.admission) is Admitted:
             request.holds_slot = True
-            self.state.in_flight += 1
+            request.key_id = request.admission.caller.key_id
+            self.state.take_slot(request.key_id)
             length = request.headers.get("content-length")
             if length is not None and len(length) >= _LARGE_DIGITS:
                 self._reserve(request, int(length))
@@ -515,7 +548,6 @@ class FrontendConnection(HttpToolsProtocol):
         more = size - request.reserved
         refusal = self.state.bodies.take(admission.caller.key_id, more, limits.bodies_bytes, limits.body_bytes)
         if refusal is None:
-            request.key_id = admission.caller.key_id
             request.reserved = size
         else:
             self._refuse(request, refusal)
@@ -632,7 +664,7 @@ class FrontendConnection(HttpToolsProtocol):
         """Count the request out of those in progress, once."""
         if request.holds_slot:
             request.holds_slot = False
-            self.state.in_flight -= 1
+            self.state.give_slot_back(request.key_id)
             if request.reserved:
                 self.state.bodies.give_back(request.key_id, request.reserved)
                 request.reserved = 0

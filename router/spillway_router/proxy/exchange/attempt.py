@@ -291,6 +291,8 @@ class UpstreamAttempt:
             outcome, discarded = self._draft[0], True  # the client left while a better answer was sought
         now_s = self.services.clock()
         self.services.board.ended(self.tracked, self._of_backend(outcome), now_s, streamed=self.streamed)
+        if self.services.local_queues.count:
+            self.services.local_queues.go_on(self.route.backend.name)
         if outcome.kind == "ok" and self.hold.stored:
             self._learn(outcome)
         self.record = self._settle(outcome, "discarded" if discarded else _STATUS.get(outcome.kind, "error"), now_s)

@@ -16,7 +16,10 @@ from spillway_router.proxy.memory.refused_additions import ADDED_WORDS
 def caller_signals(services: Services, config: ActiveConfig, facts: RequestFacts) -> Signals:
     """The board's snapshot, with the caller's headroom at each backend where budgets are configured."""
     signals = services.board.current(services.clock())
-    accounts = services.accounts
+    accounts, queues = services.accounts, services.local_queues
+    if queues.count:
+        waiting = {name: queues.with_waiting(name, one, facts.caller) for name, one in signals.backends.items()}
+        signals = Signals(signals.monotonic_s, waiting)
     if not services.memory.refused_additions.is_empty:
         signals = _with_refused_bounds(services, config, facts, signals)
     if not accounts.limits(facts):

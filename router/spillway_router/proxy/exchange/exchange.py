@@ -30,6 +30,7 @@ from spillway_router.core.routing.policy import (
     decide,
     decide_byok,
     decide_escalation,
+    longest_wait_s,
     prefer_backend,
     priced_backend,
     unconstrained_locals,
@@ -44,6 +45,7 @@ from spillway_router.proxy.exchange.caller_signals import caller_signals, with_g
 from spillway_router.proxy.exchange.escalation import should_escalate
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
+from spillway_router.proxy.exchange.local_queue import ENGINE_WAIT_SHARE
 from spillway_router.proxy.exchange.outcomes import PRIVATE, failure_refusal, final_refusal
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.record import build_record, publish
@@ -65,6 +67,7 @@ from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.request.large_body import SEARCHED_AT_ONCE, read_body
 from spillway_router.proxy.scoring.scoring import is_scored
 
+QUEUE_FULL = Refusal(503, "overloaded", "The local queue is full. Retry after the given time.", retry_after_s=1.0)
 CLIENT_LEFT = Outcome("cancelled", billed=True, detail="the client left")
 BETTER_LATE = "no better answer within the promised time"
 ROUTER_FAILED = Outcome("cancelled", billed=True, detail="an unexpected error in the router")
@@ -314,6 +317,13 @@ async def ask(
     attempt with a hold of its own.
     """
     services = state.services
+    if candidate.backend.local and (
+        services.local_queues.count > 0 or candidate.wait_s > ENGINE_WAIT_SHARE * state.config.policy.slo.ttft_s
+    ):
+        turn = await _turn_of(state, candidate)
+        if turn is None:
+            return None
+        candidate = turn
     outcome: Outcome | None = None
     for _ in range(2):
         _name_decision(state, candidate)
@@ -327,6 +337,8 @@ async def ask(
             numbers=state.numbers,
             request_started_s=state.started_s,
         )
+        if services.local_queues.count:
+            services.local_queues.go_on(candidate.backend.name)
         if isinstance(attempt, NotOpened):
             if attempt.code != "backlog":
                 state.reasons = (*state.reasons, attempt.code)
@@ -347,6 +359,16 @@ async def ask(
         if not outcome.stale_connection:
             break
     return outcome
+
+
+async def _turn_of(state: ExchangeState, candidate: Candidate) -> Candidate | None:
+    """Wait for the turn at a local engine that is busy; None, with the refusal noted, if it does not come in time."""
+    slo_ttft_s = state.facts.hints.slo_ttft_s or state.config.policy.slo.ttft_s
+    until_s = state.started_s + longest_wait_s(candidate, slo_ttft_s)
+    turn = await state.services.local_queues.enter(candidate, state.facts.caller, until_s)
+    if turn is None:
+        state.refusal, state.skipped = QUEUE_FULL, "queue"
+    return turn
 
 
 def _name_decision(state: ExchangeState, candidate: Candidate) -> None:

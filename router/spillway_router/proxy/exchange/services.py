@@ -14,6 +14,7 @@ from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.audit_sample import AuditKind, AuditSample, LocalReading
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
+from spillway_router.proxy.exchange.local_queue import LocalQueues
 from spillway_router.proxy.exchange.unread import DrainSink
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
@@ -75,3 +76,5 @@ class Services:
     bodies: BodyMemory
     """Bytes of the bodies of all requests in progress."""
     drains: DrainSink
+    local_queues: LocalQueues
+    """The requests that wait for local engines."""

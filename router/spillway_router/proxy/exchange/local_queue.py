@@ -1,0 +1,157 @@
+"""The requests that wait in the router for a local engine, so that the engine holds no more than keeps it busy.
+
+An engine serves what it holds first come, first served. What waits here instead goes in turns between the callers
+(core/routing/fair_queue.py), goes elsewhere when the engine leaves the rotation, and ends when it has waited for as
+long as it may. While the engine has room a request passes without waiting, and nothing here is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from spillway_router.core.routing.fair_queue import FairQueue, Work
+from spillway_router.core.routing.model import BackendSignals, Caller, Candidate
+from spillway_router.signals.board import Board
+
+ENGINE_WAIT_SHARE = 0.25
+"""The share of the promised time to first token for which requests may wait inside the engine."""
+TICK_S = 0.02
+"""How often the engine is looked at while requests wait: prompts without a stream are read unseen."""
+LONGEST_WAIT_S = 10.0
+"""After this time a request goes to the engine in any case: its client must hear something within 15 s."""
+FREE = "free"
+"""The tier whose requests go after all others."""
+
+
+def rank_of(caller: Caller) -> int:
+    """Return the rank of a caller; a lower one goes first."""
+    return 1 if caller.tier == FREE else 0
+
+
+class _Waiting:
+    """One request that waits. `turn` gets the candidate with today's prediction, or None if it waits no more."""
+
+    __slots__ = ("candidate", "send_by_s", "turn", "until_s")
+
+    def __init__(self, candidate: Candidate, turn: asyncio.Future[Candidate | None], until_s: float, send_by_s: float):
+        self.candidate, self.turn = candidate, turn
+        self.until_s, self.send_by_s = until_s, send_by_s
+
+
+class LocalQueues:
+    """The queues of all local backends. `clock` is monotonic seconds; `slo_ttft_s` returns the promised time."""
+
+    def __init__(
+        self,
+        board: Board,
+        clock: Callable[[], float],
+        loop: asyncio.AbstractEventLoop,
+        slo_ttft_s: Callable[[], float],
+    ) -> None:
+        self._board, self._clock, self._loop, self._slo_ttft_s = board, clock, loop, slo_ttft_s
+        self._queues: dict[str, FairQueue[_Waiting]] = {}
+        self._tick: asyncio.TimerHandle | None = None
+        self.count = 0
+        """How many requests wait, in all."""
+
+    def lengths(self) -> dict[str, int]:
+        """Return how many requests wait for each backend that has a queue."""
+        return {name: len(queue) for name, queue in self._queues.items()}
+
+    def with_waiting(self, name: str, signals: BackendSignals, caller: Caller) -> BackendSignals:
+        """Return the signals of a backend with the work that goes before a new request of this caller."""
+        queue, backlog = self._queues.get(name), signals.backlog
+        if queue is None or backlog is None:
+            return signals
+        ahead = queue.ahead_of(caller.key_id, rank_of(caller))
+        seen = replace(
+            backlog,
+            in_flight=backlog.in_flight + ahead.requests,
+            waiting_first_token=backlog.waiting_first_token + ahead.requests,
+            prefill_tokens=backlog.prefill_tokens + ahead.prompt_tokens,
+        )
+        return replace(signals, backlog=seen)
+
+    async def enter(self, candidate: Candidate, caller: Caller, until_s: float) -> Candidate | None:
+        """Wait for the turn of a request; None if it did not come until `until_s` or the engine left the rotation.
+
+        Call `go_on` once the request has been sent. If it never is, the next one goes with the next tick.
+        """
+        name, now_s = candidate.backend.name, self._clock()
+        queue = self._queues.get(name)
+        if queue is None and self._has_room(candidate, now_s):
+            return self._as_now(candidate, now_s)
+        if queue is None:
+            queue = self._queues[name] = FairQueue()
+        waiting = _Waiting(candidate, self._loop.create_future(), until_s=until_s, send_by_s=now_s + LONGEST_WAIT_S)
+        work = Work(candidate.prompt_tokens, candidate.output_tokens)
+        queue.put(caller.key_id, rank_of(caller), waiting, work)
+        self.count += 1
+        if self._tick is None:
+            self._tick = self._loop.call_later(TICK_S, self._on_tick)
+        try:
+            return await waiting.turn
+        except asyncio.CancelledError:
+            if waiting.turn.done() and not waiting.turn.cancelled():
+                self.go_on(name)  # it had its turn, and leaves it to the next
+            else:
+                self._take_out(name, caller.key_id, waiting)
+            raise
+
+    def go_on(self, name: str) -> None:
+        """Let the next request of a backend go if the engine has room, or all of them go elsewhere if it has left the
+        rotation. Harmless without a queue."""
+        queue = self._queues.get(name)
+        if queue is None:
+            return
+        now_s = self._clock()
+        is_up = self._board.is_up(name, now_s)
+        while (waiting := queue.first()) is not None:
+            if not is_up and not waiting.turn.done():
+                waiting.turn.set_result(None)
+            if waiting.turn.done():  # it waits no more
+                queue.pop()
+                self.count -= 1
+                continue
+            if now_s < waiting.send_by_s and not self._has_room(waiting.candidate, now_s):
+                break
+            queue.pop()
+            self.count -= 1
+            waiting.turn.set_result(self._as_now(waiting.candidate, now_s))
+            break  # the engine's backlog does not have it yet
+        if not len(queue):
+            del self._queues[name]
+
+    def _take_out(self, name: str, caller: str, waiting: _Waiting) -> None:
+        queue = self._queues.get(name)
+        if queue is None:
+            return
+        before = len(queue)
+        queue.remove(caller, waiting)
+        self.count -= before - len(queue)
+        if not len(queue):
+            del self._queues[name]
+
+    def _has_room(self, candidate: Candidate, now_s: float) -> bool:
+        wait_s = self._board.own_wait_s(candidate.backend.name, candidate.prompt_tokens, candidate.output_tokens, now_s)
+        return wait_s <= ENGINE_WAIT_SHARE * self._slo_ttft_s()
+
+    def _as_now(self, candidate: Candidate, now_s: float) -> Candidate:
+        ttft_s = self._board.predicted_ttft_s(
+            candidate.backend.name, candidate.prompt_tokens, candidate.output_tokens, now_s
+        )
+        return candidate if ttft_s is None else replace(candidate, ttft_s=ttft_s)
+
+    def _on_tick(self) -> None:
+        """End what has waited for too long or has nothing to wait for, and let others go."""
+        self._tick = None
+        now_s = self._clock()
+        for name, queue in tuple(self._queues.items()):
+            for waiting in queue:
+                if not waiting.turn.done() and now_s >= waiting.until_s:
+                    waiting.turn.set_result(None)
+            self.go_on(name)
+        if self._queues:
+            self._tick = self._loop.call_later(TICK_S, self._on_tick)
