@@ -37,6 +37,7 @@ from evidence import (
     measures_scaleout,
     measures_stopped,
     measures_timezones,
+    measures_two_guards,
     measures_usage,
 )
 from evidence.results import Measurement
@@ -91,6 +92,7 @@ GROUPS: tuple[Group, ...] = (
     Group((measures_scaleout.LOST,), measures_scaleout.lost_requests, "about 5 minutes; starts two engines"),
     Group(measures_pacing.IDS, measures_pacing.pacing, "about 15 s"),
     Group((measures_privacy.LEAKED,), measures_privacy.leaked, "about 5 minutes"),
+    Group(measures_two_guards.IDS, measures_two_guards.two_guards, "about 4 minutes"),
     Group((measures_privacy.FALSE_ALARMS,), measures_privacy.false_alarms, "about 20 s"),
     Group((measures_blame.BLAME_TABLE,), measures_blame.blame_table, "about 1 s"),
     Group(
