@@ -42,7 +42,6 @@ INTERNAL = [
     "http://100.64.0.1/",
     "http://metadata.google.internal/computeMetadata/v1/",
     "http://metadata/",
-    "http://vllm:8001/",
     "http://printer.local/",
     "http://user@127.0.0.1/",
     "http://example.com@127.0.0.1/",

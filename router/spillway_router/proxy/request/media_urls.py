@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from spillway_router.proxy.request.errors import bad_request
 
-_INSIDE = ("localhost", "local", "internal", "intranet", "lan", "home.arpa", "localdomain")
+_INSIDE = ("localhost", "metadata", "local", "internal", "intranet", "lan", "home.arpa", "localdomain")
 """Names, and ends of names, that mean something inside a network only; `metadata.google.internal` is one."""
 _FETCHED = frozenset({"http", "https", "ftp"})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -43,7 +43,7 @@ def is_internal(host: str) -> bool:
     if address is not None:
         return not address.is_global or address.is_multicast
     name = host.rstrip(".")
-    return not name or any(name == end or name.endswith(f".{end}") for end in _INSIDE) or "." not in name
+    return not name or any(name == end or name.endswith(f".{end}") for end in _INSIDE)
 
 
 def addresses_in(content: object) -> Iterator[str]:
