@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evidence.measures_privacy import FALSE_ALARMS, LEAKED, false_alarms, leaked
+from evidence.measures_privacy import FALSE_ALARMS, LEAKED, false_alarms, leaked, names_address
 from evidence.privacy.canaries import NUMBERS, WORD_SPELLINGS
 from evidence.privacy.requests import FIELDS
 from evidence.promises import load_promises
@@ -32,3 +32,10 @@ def test_ordinary_lines_raise_few_alarms() -> None:
     assert measurement.value is not None
     assert measurement.value <= load_promises()[FALSE_ALARMS].bound
     assert measurement.n == 10_000
+
+
+def test_an_address_is_told_from_what_looks_like_one() -> None:
+    for line in ("Ben <ben@example.org>", "mail to a.b+c@mail.example.co.uk, please", "(x@y.ch)"):
+        assert names_address(line), line
+    for line in ("logo@2x.png", "left-pad@1.3.0", "@app.route('/a')", "git@host", "a @ b.com"):
+        assert not names_address(line), line

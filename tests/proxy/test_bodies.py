@@ -118,8 +118,6 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"stream": 0}),
     (CHAT, {"n": 1.0}),
     (COMPLETIONS, {"prompt": "x", "best_of": 0}),
-    (COMPLETIONS, {"prompt": None, "prompt_embeds": "AAAA"}),
-    (COMPLETIONS, {"prompt_embeds": ["AAAA"]}),
     (RESPONSES, {"prompt": {"id": "p"}}),
     (RESPONSES, {"previous_response_id": "r"}),
     (RESPONSES, {"conversation": "c"}),

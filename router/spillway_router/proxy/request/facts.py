@@ -63,7 +63,6 @@ _REQUIRED: Mapping[Endpoint, str] = {
     "messages": "messages",
 }
 _INSTEAD: Mapping[Endpoint, tuple[str, ...]] = {
-    "completions": ("prompt_embeds",),
     "responses": _STORED_INPUT_FIELDS,
 }
 """Fields that make the required one unnecessary."""
