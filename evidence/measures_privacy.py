@@ -81,6 +81,8 @@ _FILE_ENDINGS = frozenset(
 
 
 def names_address(line: str) -> bool:
-    """Return whether a line holds an e-mail address, judged without the detectors: pictures (`logo@2x.png`) and versions
-    (`left-pad@1.3.0`) are none."""
+    """Return whether a line holds an e-mail address, judged without the detectors.
+
+    Pictures (`logo@2x.png`) and versions (`left-pad@1.3.0`) are none.
+    """
     return any(ending.lower() not in _FILE_ENDINGS for ending in _ADDRESS.findall(line))
