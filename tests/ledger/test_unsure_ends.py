@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.core.scenes import GROQ
-from tests.ledger.helpers import CHEAP, DAY_MS, NOON, T0, FaultyDisk, entry, router_accounts
+from tests.ledger.helpers import CHEAP, DAY_MS, NOON, T0, FaultyDisk, entry, router_accounts, until
 
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Usage
@@ -36,8 +36,7 @@ async def test_a_hold_whose_acknowledgement_was_lost_is_given_back(ledger: Fault
         refused = await router.hold("r1", 500)
         assert isinstance(refused, HoldRefused)
         assert refused.code == "ledger"
-        while ledger.open_reservations(0, 2**62):
-            await router.upkeep.tend()
+        await until(lambda: not ledger.open_reservations(0, 2**62))
         assert router.balance() == Balance(0, 0)
     assert [e.kind for e in ledger.entries_of("r1")] == ["reserved", "released"]
 
@@ -47,8 +46,7 @@ async def test_a_settlement_whose_acknowledgement_was_lost_is_stored_once(ledger
         hold = await router.held("r1", 100_000)
         ledger.loses_next_acknowledgement = True
         await router.settle(hold, CHEAP)
-        while router.accounts.owed_rows:
-            await router.upkeep.tend()
+        await until(lambda: not router.accounts.owed_rows)
         assert router.balance() == Balance(70_000, 0)
     assert [e.kind for e in ledger.entries_of("r1")] == ["reserved", "charged"]
 
@@ -57,8 +55,7 @@ async def test_a_cost_that_no_database_can_hold_ends_at_the_bound(ledger: Faulty
     async with router_accounts(ledger) as router:
         hold = await router.held("r1", 100_000)
         await router.settle(hold, AttemptResult("ok", Usage(10**18, 10**18)))
-        while ledger.open_reservations(0, 2**62):
-            await router.upkeep.tend()
+        await until(lambda: not ledger.open_reservations(0, 2**62))
         assert router.balance() == Balance(100_000, 0)
     assert [(e.kind, e.status) for e in ledger.entries_of("r1")] == [("reserved", ""), ("charged", "unknown")]
 
