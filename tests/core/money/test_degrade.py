@@ -39,12 +39,13 @@ def decided(share: float, local: BackendSignals = BUSY) -> Decision:
 
 
 def test_dear_before_cheap_before_local_before_a_refusal() -> None:
-    """All rules under overload: strong cloud, cheap cloud, local only; and 402 once local is gone too."""
+    """All rules under overload: strong cloud, cheap cloud, a local wait that is refused; and 402 once local is gone."""
     plenty, low, lower = decided(0.79), decided(0.8), decided(0.95)
     assert (plenty.kind, names(plenty)[0], plenty.reasons) == ("overflow", "openai", ("queue",))
     assert (low.kind, names(low), low.reasons) == ("overflow", ["groq", "local"], ("queue", "budget"))
     assert why(low) == {"openai": "budget"}
-    assert (lower.kind, names(lower), lower.reasons) == ("local", ["local"], ("budget",))
+    assert lower.refusal is not None
+    assert (lower.refusal.status, names(lower), lower.reasons) == (503, [], ("queue", "budget"))
     refused = decided(0.95, DOWN).refusal
     assert refused is not None
     assert (refused.status, refused.code, refused.final) == (402, "budget_exceeded", True)
@@ -125,7 +126,7 @@ def test_a_paced_budget_escalates_what_is_worth_its_price(gain: float, escalated
     if not escalated:
         assert decision.reasons == ("confidence", "budget")
         assert decision.removed[1].detail == (
-            "a gain of 0.0001 for 0.007500 USD is below the 50 per USD that the paced budget requires now"
+            "a gain of 0.0001 for $0.0075 is below the 50 per USD that the paced budget requires now"
         )
 
 
