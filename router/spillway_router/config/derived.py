@@ -23,7 +23,6 @@ from spillway_router.ledger.pacer import PacingRules
 from spillway_router.ledger.rentals.keeper import FixedTerms
 from spillway_router.ledger.reports.build import ReportTerms
 from spillway_router.privacy.detectors import PATTERN_NAMES, Detectors
-from spillway_router.privacy.presidio import PresidioRecognizer, RecognizerMissingError
 from spillway_router.privacy.recognizer import Recognizer
 from spillway_router.proxy.exchange.active_config import Limits
 from spillway_router.proxy.request.facts import PrivacyRule
@@ -114,6 +113,9 @@ def _privacy_rule(settings: Settings) -> PrivacyRule:
 def _recognizer(part: PresidioPart | None) -> Recognizer | None:
     if part is None:
         return None
+    # Few routers have one, and none without it should pay for the module.
+    from spillway_router.privacy.presidio import PresidioRecognizer, RecognizerMissingError
+
     try:
         return PresidioRecognizer(part.language, part.model, part.entities, part.min_score)
     except RecognizerMissingError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spillway_router.privacy.patterns import Pattern, compiled, digits_of
+from spillway_router.privacy.patterns import Expression, Pattern, digits_of
 
 _NOBODY = frozenset(
     {"git", "hg", "svn", "noreply", "no-reply", "donotreply", "do-not-reply", "example", "user", "username"}
@@ -245,12 +245,12 @@ def is_phone(text: str) -> bool:
 CONTACTS: tuple[Pattern, ...] = (
     Pattern(
         "email",
-        finder=compiled(r"(?:^|[^\pL\pN._%+\-@/])([\pL\pN][\pL\pN._%+\-]*@(?:[\pL\pN\-]+\.)+\pL\pL+)"),
+        finder=Expression(r"(?:^|[^\pL\pN._%+\-@/])([\pL\pN][\pL\pN._%+\-]*@(?:[\pL\pN\-]+\.)+\pL\pL+)"),
         check=is_address,
     ),
     Pattern(
         "phone",
-        finder=compiled(
+        finder=Expression(
             r"(?:^|[^0-9A-Za-z_.\-+*/])"
             r"(\+[1-9](?:[\s.\-/()]{0,3}\d){7,14}"
             r"|\(?[2-9]\d{2}\)?[\s.\-]{1,2}[2-9]\d{2}[\s.\-]\d{4}"
@@ -259,7 +259,7 @@ CONTACTS: tuple[Pattern, ...] = (
             r"(?:$|[^0-9A-Za-z_])"
         ),
         check=is_phone,
-        context=compiled(f"(?i:{_PHONE_WORDS})"),
-        clear=compiled(r"(?s)\+.*|\([2-9]\d{2}\) ?[2-9]\d{2}-\d{4}|\(?[2-9]\d{2}-[2-9]\d{2}-\d{4}"),
+        context=Expression(f"(?i:{_PHONE_WORDS})"),
+        clear=Expression(r"(?s)\+.*|\([2-9]\d{2}\) ?[2-9]\d{2}-\d{4}|\(?[2-9]\d{2}-[2-9]\d{2}-\d{4}"),
     ),
 )

@@ -17,7 +17,7 @@ from spillway_router.privacy.contacts import CONTACTS
 from spillway_router.privacy.folding import decoded, folded, neat, unescaped_once
 from spillway_router.privacy.keywords import KeywordMatch, Keywords
 from spillway_router.privacy.national_ids import NATIONAL_IDS
-from spillway_router.privacy.patterns import Pattern
+from spillway_router.privacy.patterns import Expression, Pattern
 from spillway_router.privacy.payment import PAYMENT
 from spillway_router.privacy.pieces import may_meet, seams, text_pieces
 from spillway_router.privacy.secrets import SECRETS
@@ -43,7 +43,7 @@ _TAG = re2.compile(rb"</?[A-Za-z][^<>]{0,200}>")
 _CONTROLS = (b"\\r", b"\\t", b"\\f", b"\\b")
 _LONG_RUN = 512
 _RUN_END = 64
-_HAS_LONG_RUN = re2.compile(b"[A-Za-z0-9+/=]{%d}" % _LONG_RUN)
+_HAS_LONG_RUN = Expression(f"[A-Za-z0-9+/=]{{{_LONG_RUN}}}")
 _BASE64_RUN = re.compile(b"[A-Za-z0-9+/=]{%d,}+" % _LONG_RUN)
 _NOTHING: frozenset[str] = frozenset()
 

@@ -17,11 +17,30 @@ _NEAR_BYTES = 80
 """Distance within which a word before or after a number says what the number is."""
 
 
-def compiled(pattern: str) -> Any:
-    """Compile a pattern for the UTF-8 bytes of a neat text."""
-    options = re2.Options()
-    options.log_errors = False
-    return re2.compile(pattern.encode(), options)
+class Expression:
+    """A regular expression for the UTF-8 bytes of a neat text. It is compiled when it is first needed: an idle router
+    needs none of a hundred."""
+
+    __slots__ = ("_compiled", "_source")
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._compiled: Any = None
+
+    def _ready(self) -> Any:
+        if self._compiled is None:
+            options = re2.Options()
+            options.log_errors = False
+            self._compiled = re2.compile(self._source.encode(), options)
+        return self._compiled
+
+    def search(self, text: bytes, at: int = 0) -> Any:
+        """Return the first match from `at` on; None without one."""
+        return self._ready().search(text, at)
+
+    def fullmatch(self, text: bytes) -> Any:
+        """Return the match of the whole text; None without one."""
+        return self._ready().fullmatch(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +48,14 @@ class Pattern:
     """One kind of private content. Group 1 of `finder` is what `check` judges.
 
     `context` is needed near matches that are too common by themselves; matches of `clear` (None: of nothing) do
-    without. Both are compiled patterns.
+    without.
     """
 
     name: str
-    finder: Any
+    finder: Expression
     check: Callable[[str], bool]
-    context: Any = None
-    clear: Any = None
+    context: Expression | None = None
+    clear: Expression | None = None
 
     def occurs_in(self, text: bytes) -> bool:
         """Return whether the text, which is neat UTF-8, has a valid match."""
@@ -61,10 +80,10 @@ def number(name: str, shape: str, check: Callable[[str], bool], context: str = "
     """Return the pattern of a number or code that no other letters or digits touch."""
     return Pattern(
         name,
-        finder=compiled(f"(?i:{BEFORE}({shape}){AFTER})"),
+        finder=Expression(f"(?i:{BEFORE}({shape}){AFTER})"),
         check=check,
-        context=compiled(f"(?i:{context})") if context else None,
-        clear=compiled(f"(?i:{clear})") if clear else None,
+        context=Expression(f"(?i:{context})") if context else None,
+        clear=Expression(f"(?i:{clear})") if clear else None,
     )
 
 

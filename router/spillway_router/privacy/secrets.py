@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spillway_router.privacy.patterns import Pattern, compiled
+from spillway_router.privacy.patterns import Expression, Pattern
 
 _BEFORE = r"(?:^|[^0-9A-Za-z_\-])"
 
@@ -17,13 +17,13 @@ def _is_random(text: str) -> bool:
 
 
 def _secret(name: str, shape: str) -> Pattern:
-    return Pattern(name, finder=compiled(f"{_BEFORE}({shape})"), check=_is_random)
+    return Pattern(name, finder=Expression(f"{_BEFORE}({shape})"), check=_is_random)
 
 
 SECRETS: tuple[Pattern, ...] = (
     Pattern(
         "aws_key",
-        finder=compiled(
+        finder=Expression(
             _BEFORE + r"((?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}"
             r"|(?i:aws_?secret_?(?:access_?)?key)[\"']?\s{0,3}[=:]\s{0,3}[\"']?[A-Za-z0-9/+]{40})"
         ),
@@ -46,7 +46,7 @@ SECRETS: tuple[Pattern, ...] = (
     _secret("registry_token", r"npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_\-]{50,}|dckr_pat_[A-Za-z0-9_\-]{20,}"),
     Pattern(
         "private_key",
-        finder=compiled(r"(-----BEGIN (?:[A-Z0-9]{1,10} ){0,3}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-\d)"),
+        finder=Expression(r"(-----BEGIN (?:[A-Z0-9]{1,10} ){0,3}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-\d)"),
         check=_any,
     ),
     _secret("jwt", r"eyJ[A-Za-z0-9_\-]{8,}\.(?:eyJ)?[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}"),
