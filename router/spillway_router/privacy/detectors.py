@@ -38,7 +38,7 @@ _MAY_MATCH = re2.compile(
     rb"|hooks\.slack|sk-|gsk_|hf_|xai-|pplx-|r8_|tgp_|AIza|GOCSPX-|ya29\.|[rs]k_|whsec_|npm_|pypi-|dckr_|PRIVATE KEY"
     rb"|PuTTY-|eyJ"
 )
-_MAY_BE_ENCODED = re2.compile(rb"%[0-9A-Fa-f]{2}|&[#A-Za-z]|\\u[0-9A-Fa-f]|\\x|\\U[0-9A-Fa-f]{8}")
+_MAY_BE_ENCODED = Expression(r"%[0-9A-Fa-f]{2}|&[#A-Za-z]|\\u[0-9A-Fa-f]|\\x|\\U[0-9A-Fa-f]{8}")
 _TAG = re2.compile(rb"</?[A-Za-z][^<>]{0,200}>")
 _CONTROLS = (b"\\r", b"\\t", b"\\f", b"\\b")
 _LONG_RUN = 512
