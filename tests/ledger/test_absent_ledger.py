@@ -79,7 +79,16 @@ async def test_local_answers_end_while_the_ledger_hangs_and_it_gets_their_rows_l
     assert verify(ledger).holds
 
 
-async def test_paid_calls_are_refused_at_once_and_those_under_way_keep_their_cost(ledger: FaultyDisk) -> None:
+async def test_a_paid_call_waits_for_a_ledger_that_only_stumbles(ledger: FaultyDisk) -> None:
+    async with router_accounts(ledger) as router:
+        async with hanging(router):
+            late = asyncio.create_task(router.hold("late", 5))
+            await asyncio.sleep(0)
+            assert not late.done()
+        assert isinstance(await late, Hold)
+
+
+async def test_paid_calls_are_refused_and_those_under_way_keep_their_cost(ledger: FaultyDisk) -> None:
     async with router_accounts(ledger) as router:
         under_way = await router.held("paid", 100_000)
         async with hanging(router):
@@ -87,7 +96,7 @@ async def test_paid_calls_are_refused_at_once_and_those_under_way_keep_their_cos
             assert isinstance(refused, HoldRefused)
             assert refused.code == "ledger"
             assert await router.settle(under_way, CHEAP) == 70_000
-            assert router.accounts.owed_rows == 1
+            assert router.accounts.owed_rows == 2  # the cost, and the end of the hold that waited in vain
         await until(lambda: not len(router.writer.journal))
         assert isinstance(await router.hold("again", 5), Hold)
     assert ledger.balance("all", "day", DAY_MS) == Balance(70_000, 5)

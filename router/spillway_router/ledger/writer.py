@@ -155,6 +155,8 @@ class LedgerWriter:
         """How often in a row the ledger failed unexpectedly over the first row of the journal alone."""
         self._call_began_s = 0.0
         """When the thread's present call of the ledger began (monotonic), 0 outside of calls."""
+        self._stumbled_s = 0.0
+        """When the call began that took too long after others that did not."""
         self._looking = False
         self._queued_rows = 0
         self._stored_rows = 0
@@ -178,8 +180,17 @@ class LedgerWriter:
 
     @property
     def may_spend(self) -> bool:
-        """False while a reservation could not be made durable: degraded, full or closed."""
-        return self._reason is None and not self._closed and self._queued_rows < self._max_rows
+        """False while a reservation could not be made durable: degraded, full or closed.
+
+        A busy machine or a disk that stumbles needs longer than `away_after_s` now and then. So a first call that hangs
+        refuses no hold before HOLD_PATIENCE_S: the hold waits behind it for the rest of that time.
+        """
+        is_away = self._reason is not None and not self._may_be_stumble()
+        return not is_away and not self._closed and self._queued_rows < self._max_rows
+
+    def _may_be_stumble(self) -> bool:
+        began_s = self._call_began_s
+        return began_s > 0.0 and began_s == self._stumbled_s and time.monotonic() - began_s < HOLD_PATIENCE_S
 
     def attempt_began(self) -> None:
         """Count an attempt that has begun; a batch may wait for its row."""
@@ -278,6 +289,7 @@ class LedgerWriter:
         began_s = self._call_began_s
         call_s = time.monotonic() - began_s if began_s else 0.0
         if call_s >= self._away_after_s and self._reason is None:
+            self._stumbled_s = began_s
             self._set_degraded(self._no_answer())
         if call_s >= max(self._away_after_s, HOLD_PATIENCE_S):
             self._give_up(waiting)
