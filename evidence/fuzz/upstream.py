@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import AsyncExitStack
 from typing import Final
 
+from evidence.connections import serving_connections
 from spillway_router.testing import openai_wire as wire
 from spillway_router.testing import streams
 
@@ -53,25 +55,14 @@ class TaggingUpstream:
         self.tags: set[str] = set()
         self.url = ""
         self._whole, self._streams = _whole(), _streams()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = AsyncExitStack()
 
     async def __aenter__(self) -> TaggingUpstream:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 22)
-        self.url = "http://{}:{}".format(*self._server.sockets[0].getsockname()[:2])
+        self.url = await self._connections.enter_async_context(serving_connections(self._serve, limit=1 << 22))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self._connections.aclose()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

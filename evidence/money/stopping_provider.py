@@ -10,10 +10,11 @@ import asyncio
 import json
 import random
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
+from evidence.connections import serving_connections
 from spillway_router.testing import openai_wire as wire
 
 WORDS = ("a", "of", "the", "gate", "river", "stone ", "morning", "eleven ", "it", ", ", "because", " in")
@@ -40,27 +41,15 @@ class StoppingProvider:
     bills: dict[str, Billed] = field(default_factory=dict)
     open: int = 0
     url: str = ""
-    _server: asyncio.Server | None = None
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _connections: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> StoppingProvider:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = "http://{}:{}/v1".format(*self._server.sockets[0].getsockname()[:2])
+        origin = await self._connections.enter_async_context(serving_connections(self._serve))
+        self.url = f"{origin}/v1"
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def __aexit__(self, *_: object) -> None:
+        await self._connections.aclose()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
