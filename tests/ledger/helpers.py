@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -110,6 +110,17 @@ class FaultyDisk(SqliteLedger):
             self.loses_next_acknowledgement = False
             raise LedgerUnavailableError("the connection broke during COMMIT")
         return results
+
+
+@contextmanager
+def faulty_disk(folder: Path) -> Iterator[FaultyDisk]:
+    """Open a ledger without faults in a folder; at the end no commit is blocked any more."""
+    opened = FaultyDisk.open(folder / "spillway.db")
+    assert isinstance(opened, FaultyDisk)
+    opened.prepare()
+    yield opened
+    opened.allowed.set()
+    opened.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -21,6 +21,7 @@ from tests.ledger.helpers import (
     FaultyDisk,
     RouterAccounts,
     entry,
+    faulty_disk,
     router_accounts,
     until,
 )
@@ -36,12 +37,8 @@ from spillway_router.ledger.writer import LedgerWriter
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[FaultyDisk]:
-    opened = FaultyDisk.open(tmp_path / "spillway.db")
-    assert isinstance(opened, FaultyDisk)
-    opened.prepare()
-    yield opened
-    opened.allowed.set()
-    opened.close()
+    with faulty_disk(tmp_path) as opened:
+        yield opened
 
 
 async def answer(router: RouterAccounts, request_id: str) -> None:

@@ -24,6 +24,7 @@ from tests.ledger.helpers import (
     FaultyDisk,
     RouterAccounts,
     entry,
+    faulty_disk,
     requests_in,
     router_accounts,
     until,
@@ -61,12 +62,8 @@ DAY = BudgetLine("all", "day", 1000, (Decimal("0.5"), Decimal(1)))
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[FaultyDisk]:
-    opened = FaultyDisk.open(tmp_path / "spillway.db")
-    assert isinstance(opened, FaultyDisk)
-    opened.prepare()
-    yield opened
-    opened.allowed.set()
-    opened.close()
+    with faulty_disk(tmp_path) as opened:
+        yield opened
 
 
 async def test_a_hold_is_on_disk_and_its_settlement_replaces_it(ledger: FaultyDisk) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.core.scenes import GROQ
-from tests.ledger.helpers import CHEAP, DAY_MS, NOON, T0, FaultyDisk, entry, router_accounts, until
+from tests.ledger.helpers import CHEAP, DAY_MS, NOON, T0, FaultyDisk, entry, faulty_disk, router_accounts, until
 
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Usage
@@ -23,11 +23,8 @@ MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[FaultyDisk]:
-    opened = FaultyDisk.open(tmp_path / "spillway.db")
-    assert isinstance(opened, FaultyDisk)
-    opened.prepare()
-    yield opened
-    opened.close()
+    with faulty_disk(tmp_path) as opened:
+        yield opened
 
 
 async def test_a_hold_whose_acknowledgement_was_lost_is_given_back(ledger: FaultyDisk) -> None:
