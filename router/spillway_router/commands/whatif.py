@@ -269,7 +269,7 @@ def _values(table: PlanningTable) -> dict[str, Any]:
             {
                 "per_month": float(volume.per_month),
                 "per_day": float(volume.per_day),
-                "choices": [with_usd(asdict(choice)) for choice in volume.choices],
+                "choices": [with_usd(choice) for choice in volume.choices],
             }
             for volume in table.volumes
         ],

@@ -226,8 +226,8 @@ def spec_of(record: KeyRecord) -> KeySpec:
         tier=record.tier,
         privacy=record.privacy,
         may_route=record.may_route,
-        models=tuple(name for name in record.models.split(",") if name),
-        backends=tuple(name for name in record.backends.split(",") if name),
+        models=_listed(record.models),
+        backends=_listed(record.backends),
         expires=record.expires,
         per_minute=record.per_minute,
         budget_nano=record.budget_nano,
@@ -237,7 +237,11 @@ def spec_of(record: KeyRecord) -> KeySpec:
 
 def names_in(text: str) -> frozenset[str]:
     """Return the names in a list as KeyRecord has it."""
-    return frozenset(name for name in text.split(",") if name)
+    return frozenset(_listed(text))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
 
 
 def _settings(spec: KeySpec) -> dict[str, Any]:
