@@ -36,7 +36,9 @@ class Seen:
         self.built: Any = None
 
     def text(self, value: object) -> None:
-        """Note content, None and empty pieces left out."""
+        """Note content, None and empty pieces left out; LangChain gives blocks, of which one may hold an empty text."""
+        if isinstance(value, list):
+            value = [block for block in value if not (isinstance(block, dict) and block.get("text") == "")]
         if value:
             self.content.append(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
 
