@@ -52,6 +52,8 @@ class DerivedConfig:
     limits: Limits
     privacy: PrivacyRule
     keys_required: bool
+    failed_logins_per_minute: int
+    """Of one address; 0: any number."""
     """Whether requests need an API key: configured, or the router listens beyond loopback."""
     budgets: tuple[BudgetLine, ...]
     pacing: PacingRules
@@ -80,6 +82,7 @@ class DerivedConfig:
             limits=request_limits(settings),
             privacy=_privacy_rule(settings),
             keys_required=settings.keys.required or not settings.loopback,
+            failed_logins_per_minute=settings.keys.failed_logins_per_minute,
             budgets=budget_lines(settings),
             pacing=pacing_rules(settings, assembly),
             fixed=fixed_terms(settings, assembly, socket.gethostname()),

@@ -566,9 +566,14 @@ class PrivacyPart(_Part):
 
 
 class KeysPart(_Part):
-    """Whether requests need a key. They always do when the router listens beyond loopback."""
+    """Whether requests need a key. They always do when the router listens beyond loopback.
+
+    An address gets a 401 for so many failed logins per minute, then 429; 0 slows nobody. Valid keys of the same address
+    are served as ever.
+    """
 
     required: bool = False
+    failed_logins_per_minute: Annotated[int, Field(ge=0)] = 300
 
 
 class MediaPart(_Part):

@@ -52,6 +52,7 @@ from spillway_router.metrics.backends import BackendMetrics, EngineMetrics, GpuM
 from spillway_router.metrics.confidence import AuditMetrics, ReviewMetrics
 from spillway_router.metrics.drains import DrainMetrics
 from spillway_router.metrics.ledger import BudgetMetrics, FixedCostMetrics, LedgerMetrics
+from spillway_router.metrics.logins import LoginMetrics
 from spillway_router.metrics.registry import Metrics, log_request
 from spillway_router.metrics.tasks import TaskMetrics
 from spillway_router.providers.catalogue import load_catalogue
@@ -75,6 +76,7 @@ from spillway_router.proxy.memory.sessions import Sessions
 from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.body_memory import BodyMemory
+from spillway_router.proxy.request.failed_logins import FailedLogins
 from spillway_router.proxy.request.key_rates import KeyRates
 from spillway_router.runtime.alerts import AlertHooks, Alerts
 from spillway_router.runtime.background import Background, Service
@@ -143,6 +145,7 @@ class Runtime:
         self.watchdog = Watchdog(self.alerts.task_stopped)
         self._keys = KeyStore(ledger.keys)
         self._key_rates = KeyRates()
+        self.failed_logins = FailedLogins()
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._descriptors = of_process()
         self._is_leaving = False
@@ -259,6 +262,7 @@ class Runtime:
             DrainMetrics(self.drains),
             EngineMetrics(self.engine_watch.outages),
             TaskMetrics(self.watchdog),
+            LoginMetrics(self.failed_logins),
         )
 
     def _background_services(self, router_id: str, extractions: IdempotentExtractions) -> tuple[Service, ...]:
@@ -340,6 +344,8 @@ class Runtime:
                 scrape_token=config.scrape_token,
                 rules=self._keys.rules,
                 rates=self._key_rates,
+                failures=self.failed_logins,
+                failures_per_minute=config.failed_logins_per_minute,
             ),
             limits=replace(config.limits, in_flight=min(config.limits.in_flight, self._descriptors.requests)),
             created=int(self._wall()),

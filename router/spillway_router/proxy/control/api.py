@@ -23,7 +23,7 @@ from spillway_router.proxy.control.count_tokens import add_count_tokens
 from spillway_router.proxy.control.docs import add_docs
 from spillway_router.proxy.control.models import model_entry, model_list, speaks_anthropic
 from spillway_router.proxy.control.openapi import described
-from spillway_router.proxy.control.requests import bounded_body, caller_of
+from spillway_router.proxy.control.requests import bounded_body, caller_of, host_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.services import Services
@@ -131,8 +131,8 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
     @api.get("/ready")
     async def ready(request: Request) -> Response:
         state = _ready(services, hooks)
-        caller = services.config().auth.caller(request.headers, services.clock())
-        shown = {"ready": state["ready"]} if isinstance(caller, Refusal) else state
+        recognised = services.config().auth.recognises(request.headers, services.clock(), host_of(request))
+        shown = state if recognised else {"ready": state["ready"]}
         return JSONResponse(shown, 200 if state["ready"] else 503)
 
     @api.get("/ping")
@@ -141,7 +141,7 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
 
     @api.get("/metrics")
     async def metrics(request: Request) -> Response:
-        refusal = services.config().auth.scraper(request.headers, services.clock())
+        refusal = services.config().auth.scraper(request.headers, services.clock(), host_of(request))
         if refusal is not None:
             raise RefusedError(refusal)
         content_type, body = hooks.metrics()

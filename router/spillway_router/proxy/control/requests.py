@@ -21,12 +21,15 @@ from spillway_router.proxy.request.large_body import LARGE, read_body
 def caller_of(services: Services, request: Request, roles: frozenset[str]) -> Caller:
     """Authenticate the caller. Raise RefusedError without a valid key, or if its role is none of `roles`."""
     auth = services.config().auth
-    caller = auth.caller(request.headers, services.clock())
-    refusal = caller if isinstance(caller, Refusal) else auth.admit(caller, roles)
-    if isinstance(refusal, Refusal):
-        raise RefusedError(refusal)
-    assert isinstance(caller, Caller)
+    caller = auth.permitted(request.headers, services.clock(), host_of(request), roles)
+    if isinstance(caller, Refusal):
+        raise RefusedError(caller)
     return caller
+
+
+def host_of(request: Request) -> str:
+    """Return the peer's address; "" if it has none."""
+    return request.client.host if request.client else ""
 
 
 async def json_body(services: Services, request: Request, caller: Caller) -> dict[str, Any]:

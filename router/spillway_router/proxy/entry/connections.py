@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
+from spillway_router.proxy.request.peers import address_group
 
 _OWN_HOST = frozenset({"127.0.0.1", "::1"})
 """A proxy or a tunnel on the router's own host stands for many clients, so that these are not counted."""
 
 
 def counted_address(peer: tuple[str, int] | None) -> str:
-    """Return what a peer's connections are counted under; empty if they are not counted. Of an IPv6 address it is the
-    network of 64 bits: one client has all of it."""
+    """Return what a peer's connections are counted under; empty if they are not counted."""
     if peer is None or peer[0] in _OWN_HOST:
         return ""
-    try:
-        address = ipaddress.ip_address(peer[0].partition("%")[0])
-    except ValueError:
-        return ""  # a Unix socket
-    if address.version == 4:
-        return peer[0]
-    mapped = address.ipv4_mapped
-    if mapped is not None:
-        return "" if str(mapped) in _OWN_HOST else str(mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))
+    address = address_group(peer[0])
+    return "" if address in _OWN_HOST else address
 
 
 class ConnectionCounts:

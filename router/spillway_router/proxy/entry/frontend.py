@@ -217,6 +217,8 @@ class FrontendConnection(HttpToolsProtocol):
         """When the last answer ended (loop time); None while a request is in progress."""
         self.known_head = b""
         """Framing of a request whose parser stopped at its head; its body is still to be read (upgrade.py)."""
+        self.host = ""
+        """The peer's address; "" if it has none."""
         self.address = ""
         """Whose connection it is, where connections are counted."""
         self.in_head = False
@@ -242,6 +244,7 @@ class FrontendConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         most = self.state.services.config().limits.connections_per_address
+        self.host = self.client[0] if self.client else ""
         address = counted_address(self.client)
         if not self.state.connections.enter(address, most):
             self._refuse_head(TOO_MANY_CONNECTIONS)
@@ -490,7 +493,7 @@ class FrontendConnection(HttpToolsProtocol):
             request.chunked and self.parser.should_keep_alive() and (not upgrading or self.known_head != b"")
         )
         flaw = self.state.host_flaw(request.headers)
-        request.admission = flaw or admit(services, request.headers, self.state.in_flight)
+        request.admission = flaw or admit(services, request.headers, self.state.in_flight, self.host)
         if type(request.admission) is Admitted:
             admitted = request.admission
             key_id = admitted.caller.key_id

@@ -84,15 +84,16 @@ class Admitted:
     started_s: float
 
 
-def admit(services: Services, headers: Mapping[str, str], in_flight: int) -> Admitted | Refusal:
-    """Step 1. It looks at the head alone, so that nobody without a key makes the router keep a body."""
+def admit(services: Services, headers: Mapping[str, str], in_flight: int, host: str) -> Admitted | Refusal:
+    """Step 1. It looks at the head alone, so that nobody without a key makes the router keep a body. `host` is the
+    peer's address."""
     config, now_s = services.config(), services.clock()
     if in_flight >= config.limits.in_flight:
         return Refusal(503, "overloaded", "Too many requests in progress here.", retry_after_s=1.0)
-    caller = config.auth.caller(headers, now_s)
+    caller = config.auth.permitted(headers, now_s, host, INFERENCE_ROLES)
     if isinstance(caller, Refusal):
         return caller
-    refusal = config.auth.admit(caller, INFERENCE_ROLES) or wire.head_flaw(headers, config.limits.body_bytes)
+    refusal = wire.head_flaw(headers, config.limits.body_bytes)
     return Admitted(config, caller, now_s) if refusal is None else refusal
 
 

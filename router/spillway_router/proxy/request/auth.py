@@ -14,6 +14,7 @@ from dataclasses import field
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.model import Caller, KeyRules, Refusal
 from spillway_router.ledger.records import KeyRecord
+from spillway_router.proxy.request.failed_logins import FailedLogin, FailedLogins, FailureReason
 from spillway_router.proxy.request.key_rates import KeyRates
 from spillway_router.proxy.request.keyless import foreign_trace
 
@@ -48,9 +49,47 @@ class Auth:
     rules: Callable[[str], KeyRules | None] = _no_rules
     """Return what a key that was just verified may use."""
     rates: KeyRates = field(default_factory=KeyRates)
+    failures: FailedLogins = field(default_factory=FailedLogins)
+    failures_per_minute: int = 0
+    """Failed logins of one address that are answered with a 401; further ones get a 429. 0: any number."""
+
+    def permitted(
+        self, headers: Mapping[str, str], monotonic_s: float, host: str, roles: frozenset[str]
+    ) -> Caller | Refusal:
+        """Return the caller if its role is one of `roles`; otherwise a 401, 403 or 429. `host` is the peer's address.
+
+        A missing or invalid key is noted as a failed login.
+        """
+        caller = self.caller(headers, monotonic_s)
+        refusal = caller if isinstance(caller, Refusal) else self.admit(caller, roles)
+        if refusal is None:
+            return caller
+        return self._noted(refusal, headers, monotonic_s, host) if refusal.status == 401 else refusal
+
+    def recognises(self, headers: Mapping[str, str], monotonic_s: float, host: str) -> bool:
+        """Return whether the request is one of a known caller, where others get an answer too. That no key was sent is
+        no failed login there, but that a wrong one was sent is."""
+        caller = self.caller(headers, monotonic_s)
+        if isinstance(caller, Caller):
+            return True
+        if caller.status == 401 and self._failure_reason(headers) == "invalid":
+            self._noted(caller, headers, monotonic_s, host)
+        return False
+
+    def _noted(self, refusal: Refusal, headers: Mapping[str, str], monotonic_s: float, host: str) -> Refusal:
+        """Note a failed login, and return its answer."""
+        failure = FailedLogin(self._failure_reason(headers), _token(headers), host, refusal)
+        return self.failures.answer(failure, monotonic_s, self.failures_per_minute)
+
+    def _failure_reason(self, headers: Mapping[str, str]) -> FailureReason:
+        """Return why a request got a 401."""
+        token = _token(headers)
+        if token and (self.required or token.startswith("sk-spill-")):
+            return "invalid"
+        return "missing" if self.required or not foreign_trace(headers, self.origins) else "foreign"
 
     def caller(self, headers: Mapping[str, str], monotonic_s: float) -> Caller | Refusal:
-        """Return the caller, or a 401.
+        """Return the caller, a 401, or the 429 of a key that asks too often.
 
         A token that is sent must be valid even where none is required, unless it does not look like one of our keys:
         OpenAI clients insist on sending some text.
@@ -84,13 +123,13 @@ class Auth:
             )
         return _KEYLESS_CALLER
 
-    def scraper(self, headers: Mapping[str, str], monotonic_s: float) -> Refusal | None:
+    def scraper(self, headers: Mapping[str, str], monotonic_s: float, host: str) -> Refusal | None:
         """Return None for whoever may read metrics: with the scrape token, or by role."""
         token = _token(headers).encode("utf-8", "surrogatepass")
         if self.scrape_token and hmac.compare_digest(token, self.scrape_token.encode()):
             return None
-        caller = self.caller(headers, monotonic_s)
-        return caller if isinstance(caller, Refusal) else self.admit(caller, USAGE_ROLES)
+        caller = self.permitted(headers, monotonic_s, host, USAGE_ROLES)
+        return caller if isinstance(caller, Refusal) else None
 
     def admit(self, caller: Caller, roles: frozenset[str]) -> Refusal | None:
         """Return a 403 unless the caller's role is one of `roles`; a 401 for a caller without a key."""
