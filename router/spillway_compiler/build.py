@@ -47,6 +47,7 @@ MODULES = (
     "core.routing.filters",
     "core.routing.model",
     "core.routing.policy",
+    "core.routing.rules",
     "http_client.connection",
     "http_client.pool",
     "http_client.types",

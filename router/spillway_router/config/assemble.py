@@ -14,6 +14,7 @@ from spillway_router.config.confidence import scoring_rules, served_models, thre
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.places import place_of
+from spillway_router.config.rules import named_backends, policy_rules
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
 from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.bounds import ItemRule, ItemRules
@@ -23,6 +24,7 @@ from spillway_router.core.redaction import Redactor
 from spillway_router.core.routing.backlog import EngineRates, Slo
 from spillway_router.core.routing.model import ANY_MODEL, Backend, Capability, Endpoint
 from spillway_router.core.routing.policy import AnyModel, ConfidenceRule, Policy
+from spillway_router.core.routing.rules import Rules
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.http_client.types import Target
 from spillway_router.prices import book as prices
@@ -92,6 +94,7 @@ class Assembly:
     disabled: tuple[ConfigProblem, ...]
     warnings: tuple[ConfigProblem, ...] = ()
     scoring: ScoringRules = field(default_factory=ScoringRules)
+    rules: Rules = Rules()
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -122,15 +125,18 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     findings.problems.extend(_check_degrade(settings, targets))
     findings.warnings.extend(_check_pacing(settings))
     backends.check_references()
+    policy = _policy(settings, targets, scoring, backends)
+    rules = policy_rules(settings.policy, policy.backends, policy.confidence, findings)
     if findings.problems:
         return ConfigRejected(tuple(findings.problems))
     return Assembly(
-        policy=_policy(settings, targets, scoring, backends),
+        policy=policy,
         targets=targets,
         rates={part.name: _rates(part) for part in settings.backends},
         disabled=tuple(findings.disabled),
         warnings=tuple(findings.warnings),
         scoring=scoring,
+        rules=rules,
     )
 
 
@@ -163,6 +169,7 @@ class _Backends:
             *aliases,
             ("confidence.escalate_to", confidence.escalate_to),
             ("documents.external", documents.external),
+            *named_backends(self._settings.policy),
         )
         for where, names in lists:
             for name in names:
@@ -490,7 +497,7 @@ def _rates(part: BackendPart) -> EngineRates:
 def _version(settings: Settings) -> str:
     """Return a short digest of everything that routing depends on, without the secrets."""
     text = settings.model_dump_json(
-        include={"backends", "aliases", "slo", "confidence", "privacy", "budgets"},
+        include={"backends", "aliases", "policy", "slo", "confidence", "privacy", "budgets"},
         exclude={"backends": {"__all__": {"api_key", "headers"}}},
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -15,8 +15,10 @@ from spillway_router.config.assemble import Assembly, assembly_of, request_limit
 from spillway_router.config.costs import budget_lines, fixed_terms, pacing_rules, report_terms
 from spillway_router.config.documents import document_rules, queue_rules
 from spillway_router.config.load import ConfigError, ConfigProblem, Loaded
+from spillway_router.config.rules import trait_reader
 from spillway_router.config.settings import SCRAPE_VARIABLE, SHORTEST_TOKEN, AlertsPart, PresidioPart, Settings
 from spillway_router.core.money.budget import BudgetLine
+from spillway_router.core.routing.traits.reader import TraitReader
 from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.services import DocumentRules
 from spillway_router.ledger.pacer import PacingRules
@@ -51,6 +53,8 @@ class DerivedConfig:
     """Backends, policy and scoring."""
     limits: Limits
     privacy: PrivacyRule
+    traits: TraitReader | None
+    """Judges what requests ask for, where a rule of the policy looks at it."""
     keys_required: bool
     failed_logins_per_minute: int
     """Of one address; 0: any number."""
@@ -81,6 +85,7 @@ class DerivedConfig:
             assembly=assembly,
             limits=request_limits(settings),
             privacy=_privacy_rule(settings),
+            traits=trait_reader(settings.policy, assembly.rules),
             keys_required=settings.keys.required or not settings.loopback,
             failed_logins_per_minute=settings.keys.failed_logins_per_minute,
             budgets=budget_lines(settings),

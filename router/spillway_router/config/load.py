@@ -260,6 +260,7 @@ def _backend_references(data: Mapping[str, Any], caps: Sequence[Mapping[str, Any
         yield ("confidence", "escalate_to", i), name
     for i, name in enumerate(_items(documents.get("external")) if isinstance(documents, dict) else []):
         yield ("documents", "external", i), name
+    yield from _rule_references(data)
     for i, cap in enumerate(caps):
         scope = str(cap.get("scope"))
         if scope.startswith("backend:"):
@@ -267,6 +268,25 @@ def _backend_references(data: Mapping[str, Any], caps: Sequence[Mapping[str, Any
         for j, step in enumerate(_items(cap.get("degrade"))):
             for k, name in enumerate(_items(step.get("drop")) if isinstance(step, dict) else []):
                 yield ("budgets", i, "degrade", j, "drop", k), name
+
+
+def _rule_references(data: Mapping[str, Any]) -> Iterator[tuple[_Path, object]]:
+    """Yield the references to backends in the policy's rules. What a rule forbids may also be a provider."""
+    policy = data.get("policy")
+    providers = {str(row.get("provider")) for row in _items(data.get("backends")) if isinstance(row, dict)}
+    for i, rule in enumerate(_items(policy.get("rules")) if isinstance(policy, dict) else []):
+        if not isinstance(rule, dict):
+            continue
+        escalate, forbid = rule.get("escalate"), rule.get("forbid")
+        lists: list[tuple[_Path, object]] = [(("chain",), rule.get("chain")), (("prefer",), rule.get("prefer"))]
+        if isinstance(escalate, dict):
+            lists.append((("escalate", "to"), escalate.get("to")))
+        for where, names in lists:
+            for j, name in enumerate(_items(names)):
+                yield ("policy", "rules", i, *where, j), name
+        for j, name in enumerate([forbid] if isinstance(forbid, str) else _items(forbid)):
+            if name not in {"cloud", "local", *providers}:
+                yield ("policy", "rules", i, "forbid", j), name
 
 
 _DEFAULT_BACKENDS = [{"name": b.name} for b in Settings().backends]

@@ -11,13 +11,10 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AnyHttpUrl,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -26,6 +23,8 @@ from pydantic import (
 )
 
 from spillway_router.config.gpus import GpuName
+from spillway_router.config.part import Part, Timezone
+from spillway_router.config.policy_part import PolicyPart
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
 from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.currency import Currency
@@ -43,13 +42,7 @@ _HTTP_URL = TypeAdapter(AnyHttpUrl)
 Money = Annotated[Decimal, Field(ge=0, le=10**9)]
 
 
-class _Part(BaseModel):
-    """A group of settings. It is frozen, and an unknown name in it is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerPart(_Part):
+class ServerPart(Part):
     """The engine that `spillway serve` and `spillway up` launch.
 
     `loras` maps the names of adapters to their directories. The engine serves them next to the model, and a backend
@@ -61,7 +54,7 @@ class ServerPart(_Part):
     loras: Mapping[str, str] = {}
 
 
-class WorkPart(_Part):
+class WorkPart(Part):
     """GPU time per token, in microseconds of one GPU at full load. A value left out comes from the GPU's data sheet.
 
     `prefill_us` is the time per prompt token that was not cached, `decode_us` the time per output token, and `kv_us`
@@ -78,7 +71,7 @@ HOURS_PER_MONTH = 730
 """The 8,760 hours of a year divided by twelve months."""
 
 
-class GpuPart(_Part):
+class GpuPart(Part):
     """The rented GPUs: model, number, and the price of one GPU in USD per hour or per calendar month.
 
     A GPU of your own has the price 0. `hours_per_month` turns a price per month into one per hour for comparisons.
@@ -116,7 +109,7 @@ class GpuPart(_Part):
         return self.price_per_hour or Decimal(0)
 
 
-class FixedCostPart(_Part):
+class FixedCostPart(Part):
     """A fixed cost that is no GPU, such as a database, in USD per calendar month. It counts from the day `since`, else
     from the day on which a router first reads it, until it is taken out here."""
 
@@ -125,7 +118,7 @@ class FixedCostPart(_Part):
     since: date | None = None
 
 
-class _RatesPart(_Part):
+class _RatesPart(Part):
     """Prices in USD per million tokens, as decimal text. Tokens without a price of their own cost as much as the
     tokens that they are a part of."""
 
@@ -197,7 +190,7 @@ class PricePart(_RatesPart):
         )
 
 
-class PricesPart(_Part):
+class PricesPart(Part):
     """The price list and its age limit.
 
     `file` is the list that `spillway prices update` writes; the default is prices.json next to the ledger. A price is
@@ -208,7 +201,7 @@ class PricesPart(_Part):
     stale_after_days: int = Field(90, ge=1, le=3650)
 
 
-class CurrencyPart(_Part):
+class CurrencyPart(Part):
     """The currency in which reports show amounts to people: its ISO code, what one US dollar is in it, and the day of
     that rate. The ledger, budgets, CSV and JSON stay in US dollars."""
 
@@ -221,26 +214,17 @@ class CurrencyPart(_Part):
         return Currency(self.code, f"{self.per_usd:f}", self.as_of.isoformat())
 
 
-class ReportPart(_Part):
+class ReportPart(Part):
     """How reports are shown: the time zone whose days and months they cover, and the currency.
 
     Budgets are always in UTC and US dollars.
     """
 
-    timezone: str = "UTC"
+    timezone: Timezone = "UTC"
     currency: CurrencyPart | None = None
 
-    @field_validator("timezone")
-    @classmethod
-    def _timezone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ValueError, OSError):
-            raise ValueError(f"time zone {value!r} is unknown; write one like Europe/Berlin, or UTC") from None
-        return value
 
-
-class FingerprintPart(_Part):
+class FingerprintPart(Part):
     """What a local engine serves, because a calibration is valid only for the model that it was made for.
 
     `weights` and `template` are the fingerprints of the weights and the chat template as `spillway check` prints them.
@@ -256,7 +240,7 @@ class FingerprintPart(_Part):
         return Fingerprint(self.weights or ANY, self.template or ANY, self.quantisation or ANY)
 
 
-class BackendPart(_Part):
+class BackendPart(Part):
     """One backend. A value left out comes from the provider's catalogue entry.
 
     `local: true` says that it runs on your own hardware, so that private content goes there, and requests cost nothing.
@@ -295,20 +279,20 @@ class BackendPart(_Part):
     fingerprint: FingerprintPart | None = None
 
 
-class AliasPart(_Part):
+class AliasPart(Part):
     """A model name that clients use, and the backends behind it in the order in which they are tried."""
 
     chain: tuple[str, ...] = Field(min_length=1)
 
 
-class SloPart(_Part):
+class SloPart(Part):
     """The latency promise: milliseconds to the first token, and milliseconds per output token."""
 
     ttft_ms: float = Field(2000, gt=0)
     tpot_ms: float = Field(100, gt=0)
 
 
-class RulePart(_Part):
+class RulePart(Part):
     """A rule for one value of a JSON answer: a pattern for the whole value, bounds of a number, or that the value
     occurs in the request.
 
@@ -331,7 +315,7 @@ class RulePart(_Part):
         return value
 
 
-class SelfCheckPart(_Part):
+class SelfCheckPart(Part):
     """A second question to the engine about its own answer, where the calibrated confidence of a whole answer lies
     within `band` of the threshold.
 
@@ -356,7 +340,7 @@ class SelfCheckPart(_Part):
         return value
 
 
-class ConfidencePart(_Part):
+class ConfidencePart(Part):
     """How sure a local answer must be. An answer below `threshold` is escalated to the first backend of `escalate_to`
     that may receive it. With an empty `escalate_to` nothing is escalated.
 
@@ -380,7 +364,7 @@ class ConfidencePart(_Part):
     self_check: SelfCheckPart = SelfCheckPart()
 
 
-class RetentionPart(_Part):
+class RetentionPart(Part):
     """For how many minutes requests are kept in memory, at most 64 MiB of them. 0 keeps none.
 
     `retry` of POST /v1/feedback and repeated idempotency keys need them. Private requests are never kept.
@@ -400,7 +384,7 @@ def _dropped(value: object) -> object:
     return value
 
 
-class RungPart(_Part):
+class RungPart(Part):
     """Cloud backends that are left out once the share `at` of the limit is used: a list of names, or the word cloud
     for every cloud backend."""
 
@@ -408,7 +392,7 @@ class RungPart(_Part):
     drop: Annotated[tuple[str, ...] | Literal["cloud"], BeforeValidator(_dropped)]
 
 
-class BudgetPart(_Part):
+class BudgetPart(Part):
     """A cap in USD per period. The scope is one of all, each key, each user, backend:NAME, key:ID and tier:NAME. `each
     key` is a cap that every API key has for itself; a cap of `key:ID` for the same period takes its place. `each user`
     is a cap of every user whom the requests of a key name, and of those of its requests that name nobody.
@@ -447,7 +431,7 @@ class BudgetPart(_Part):
         return BudgetLine(self.scope, self.period, int(self.limit_usd * NANO), self.alert_at)
 
 
-class AlertsPart(_Part):
+class AlertsPart(Part):
     """The webhook to which alerts are posted in addition to the log. The secret signs the messages.
 
     Alerts report budgets, audits that contradict the confidence threshold, and a calibration that is not used.
@@ -467,7 +451,7 @@ class AlertsPart(_Part):
         return value
 
 
-class ThresholdsPart(_Part):
+class ThresholdsPart(Part):
     """The lowest confidence at which each step of a document's extraction gives the answer."""
 
     local: float = Field(0.9, ge=0, le=1)
@@ -475,7 +459,7 @@ class ThresholdsPart(_Part):
     external: float = Field(0.8, ge=0, le=1)
 
 
-class SchemaPart(_Part):
+class SchemaPart(Part):
     """The values to extract from a document, as the JSON schema of an object.
 
     `prompt` is the text that precedes the document for a local model that was trained on this schema. Without it the
@@ -486,7 +470,7 @@ class SchemaPart(_Part):
     prompt: str = ""
 
 
-class DocumentsPart(_Part):
+class DocumentsPart(Part):
     """Extraction of values from documents: by the local model, parsers, an external model and human review.
 
     `external` names the cloud backends in the order in which they are tried. Without it they are those of
@@ -510,7 +494,7 @@ class DocumentsPart(_Part):
     most_open: int = Field(10_000, ge=1)
 
 
-class PresidioPart(_Part):
+class PresidioPart(Part):
     """Microsoft Presidio finds names and other personal data too, by a language model. It is slow.
 
     `model` is the spaCy model; empty: the large one of the language. `entities` are the kinds to find, such as PERSON
@@ -541,7 +525,7 @@ def _language(value: object) -> object:
 Language = Annotated[str, BeforeValidator(_language), Field(json_schema_extra={"enum": list(WORD_LISTS)})]
 
 
-class PrivacyPart(_Part):
+class PrivacyPart(Part):
     """What makes a request private: a default, words, patterns, and content that cannot be read.
 
     `match` says whether keywords are whole words or may be parts of longer ones. `word_lists` are built-in lists by
@@ -565,7 +549,7 @@ class PrivacyPart(_Part):
         return value
 
 
-class KeysPart(_Part):
+class KeysPart(Part):
     """Whether requests need a key. They always do when the router listens beyond loopback.
 
     An address gets a 401 for so many failed logins per minute, then 429; 0 slows nobody. Valid keys of the same address
@@ -576,7 +560,7 @@ class KeysPart(_Part):
     failed_logins_per_minute: Annotated[int, Field(ge=0)] = 300
 
 
-class MediaPart(_Part):
+class MediaPart(Part):
     """Hosts inside the own network from which engines may fetch the pictures and other media that requests name. All
     other private, loopback and link-local addresses are refused."""
 
@@ -588,7 +572,7 @@ SHORTEST_TOKEN = 16
 SCRAPE_VARIABLE = "SPILLWAY_METRICS_TOKEN"
 
 
-class MetricsPart(_Part):
+class MetricsPart(Part):
     """The `token` that Prometheus may send as `Authorization: Bearer` to read /metrics. Where keys are required, the
     metrics need it, or a key with the role viewer or admin. If it is empty, the variable SPILLWAY_METRICS_TOKEN is
     used."""
@@ -596,7 +580,7 @@ class MetricsPart(_Part):
     token: Annotated[str, Field(min_length=SHORTEST_TOKEN, max_length=512)] | Literal[""] = Field("", repr=False)
 
 
-class CorsPart(_Part):
+class CorsPart(Part):
     """The origins whose web pages may call the router from a browser, such as https://chat.example.com; `*` stands for
     every origin. Requests from a page still need a key where keys are required."""
 
@@ -615,7 +599,7 @@ SQLITE_URL = "sqlite:///"
 """What begins the URL of a ledger in a file; a path follows."""
 
 
-class AnchorPart(_Part):
+class AnchorPart(Part):
     """Where the router notes the head of the ledger's hash chain, so that rows that were cut off or rewritten show.
 
     Keep `file` where whoever can change the ledger can't change it. `webhook` posts each head to alerts.webhook_url.
@@ -626,7 +610,7 @@ class AnchorPart(_Part):
     every_s: float = Field(3600, ge=1)
 
 
-class LedgerPart(_Part):
+class LedgerPart(Part):
     """The database that records requests and money.
 
     A ledger that needs longer than `away_after_ms` for one call counts as away: paid calls are refused, and the rows of
@@ -645,7 +629,7 @@ class LedgerPart(_Part):
         return None if path == self.url or not path or path.endswith("/") else Path(path)
 
 
-class LimitsPart(_Part):
+class LimitsPart(Part):
     """Limits of one request in MB and seconds, the number of requests in progress, and the MB that the bodies of all of
     them may take; auto is a sixth of the memory that the container or the machine leaves, at most 4096.
 
@@ -672,7 +656,7 @@ class LimitsPart(_Part):
     connections_per_address: int = Field(1024, ge=0)
 
 
-class Settings(_Part):
+class Settings(Part):
     """The whole configuration. Every setting is optional."""
 
     listen: str = "127.0.0.1:8080"
@@ -683,6 +667,7 @@ class Settings(_Part):
         BackendPart(name="local", provider="vllm", model="demo", base_url="http://127.0.0.1:8001/v1"),
     )
     aliases: Mapping[str, AliasPart] = {}
+    policy: PolicyPart = PolicyPart()
     slo: SloPart = SloPart()
     confidence: ConfidencePart = ConfidencePart()
     budgets: tuple[BudgetPart, ...] = ()

@@ -158,7 +158,7 @@ class AttemptEntries:
             0,
             "" if tariff is None else tariff.ref if charge is None else charge.tariff_ref,
             result.confidence,
-            facts.task,
+            facts.work,
             facts.document,
             self.router_id,
         )
@@ -185,7 +185,7 @@ class AttemptEntries:
             reasons=",".join(hold.reason.reasons),
             reserved_nano=reserved_nano,
             tariff_ref="" if backend.tariff is None else backend.tariff.ref,
-            task=hold.facts.task,
+            task=hold.facts.work,
             document=hold.facts.document,
             router_id=self.router_id,
             user_id=self.user_id(hold.facts),

@@ -353,6 +353,8 @@ class Runtime:
             scoring=assembly.scoring,
             redactor=Redactor(secret for target in assembly.targets.values() for secret in target.secrets),
             cors_origins=config.cors_origins,
+            rules=assembly.rules,
+            traits=config.traits,
         )
 
     def _watch_engines(self) -> None:

@@ -271,7 +271,7 @@ LATER = replace(CLOUD, limited_until=NOW + 20)
     ("request_facts", "backend_signals", "status", "code", "wait"),
     [
         (facts(privacy=PRIVATE), {"local": DOWN}, 503, "local_only_unavailable", 5.0),
-        (facts(model="cloud", privacy=PRIVATE), {}, 503, "local_only_unavailable", 5.0),
+        (facts(model="cloud", privacy=PRIVATE), {"local": DOWN, "spare": DOWN}, 503, "local_only_unavailable", 5.0),
         (facts(privacy=PRIVATE, hints=Hints(route="cloud")), {}, 503, "local_only_unavailable", 5.0),
         (facts(model="cloud", hints=Hints(max_cost_nano=0)), {}, 402, "budget_exceeded", None),
         (facts(hints=Hints(max_cost_nano=0)), {"local": DOWN}, 402, "budget_exceeded", None),
@@ -407,7 +407,7 @@ def test_local_backends_are_told_from_clouds_by_their_flag_alone() -> None:
 
 def test_an_own_key_goes_to_its_place_whatever_is_busy_or_spent() -> None:
     with_own_key = replace(GROQ, name="own-groq", tariff=None)
-    decision = decide_byok(facts(model="openai/gpt-oss-20b"), with_own_key, signals(local=BUSY), "v1")
+    decision = decide_byok(facts(model="openai/gpt-oss-20b"), with_own_key, signals(local=BUSY), POLICY)
     assert (decision.kind, decision.reasons, names(decision)) == ("byok", ("byok",), ["own-groq"])
     assert decision.candidates[0].bound_nano == 0
 
@@ -423,7 +423,7 @@ def test_an_own_key_goes_to_its_place_whatever_is_busy_or_spent() -> None:
 )
 def test_an_own_key_lifts_no_restriction(changes: dict[str, Any], status: int, reason: str) -> None:
     with_own_key = replace(GROQ, name="own-groq", tariff=None)
-    decision = decide_byok(facts(**changes), with_own_key, signals(), "v1")
+    decision = decide_byok(facts(**changes), with_own_key, signals(), POLICY)
     assert not decision.candidates
     assert decision.refusal is not None
     assert (decision.refusal.status, decision.reasons) == (status, (reason,))

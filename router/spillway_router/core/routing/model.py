@@ -13,6 +13,7 @@ from spillway_router.core.money.degrade import DegradeSteps
 from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
 from spillway_router.core.routing.backlog import BacklogView, EngineRates
 from spillway_router.core.routing.pictures import Size
+from spillway_router.core.routing.traits.conversation import Traits
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
 Capability = Literal["tools", "vision", "json_schema", "logprobs"]
@@ -158,6 +159,13 @@ class RequestFacts:
     """Backends that have the earlier response which the request follows; None if it follows none."""
     user_id: str = ""
     """The pseudonym of the end user whom the request names (core/money/users.py); empty if it names none."""
+    traits: Traits | None = None
+    """What its text asks for; None unless the policy has rules that look at it."""
+
+    @property
+    def work(self) -> str:
+        """The kind of work, for reports: as the request says it, else as its text shows it; "" if neither does."""
+        return self.task or ("" if self.traits is None else self.traits.task)
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -317,6 +325,8 @@ class Decision:
     removed: tuple[Removed, ...]
     policy: str
     refusal: Refusal | None = None
+    rules: tuple[str, ...] = ()
+    """The names of the policy's rules that applied."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -4,11 +4,13 @@ The steps of a decision, with the numbers that mark them in the code:
 
  1. Resolve the model's name: an alias gives its chain, `backend/model` pins one backend (any priced model, where the
     backend serves all of its provider's), `models: []` adds alternatives. An unknown name is a refusal.
- 2. Filters remove backends, each with a reason: access, privacy, preferences, capability, health, budget, rate limit.
+ 2. Filters remove backends, each with a reason: a rule, access, privacy, preferences, capability, health, budget, rate
+    limit. A private request for an alias without a local backend goes to one that can serve it.
  3. If none is left, return the refusal that helps most (privacy before budget before overload before health).
  4. Predict each candidate's time to first token: by the backlog's rule for local ones, by recent experience for clouds.
  5. Order the candidates: a suffix (`:fastest`, `:cheapest`) sorts them by its scorer. Otherwise the chain's order
-    stands, with local candidates by least predicted time to first token among themselves.
+    stands, with local candidates by least predicted time to first token among themselves, those that a rule prefers
+    first.
  6. Overflow: a local candidate that would break the latency promise moves behind the others if one of them is expected
     to be faster. Without such a candidate it keeps its place, because waiting beats a refusal, unless the wait for
     others is longer than the promise and than several such requests take: then a refusal at once beats an answer that
@@ -63,6 +65,32 @@ class ConfidenceRule:
 
 
 @fast_frozen(frozen=True, slots=True)
+class Forbidden:
+    """What one rule forbids: names of backends or of providers."""
+
+    rule: str
+    names: frozenset[str]
+
+
+@fast_frozen(frozen=True, slots=True)
+class Ruling:
+    """What the rules of the policy (rules.py) say about one request."""
+
+    rules: tuple[str, ...] = ()
+    """The names of those that apply, in order."""
+    tokens: tuple[str, ...] = ()
+    """The reasons of a choice that they made; empty if they left the chain as it was."""
+    prefer: tuple[str, ...] = ()
+    """The backends that a rule puts before the others of the chain."""
+    forbidden: tuple[Forbidden, ...] = ()
+    sets_confidence: bool = False
+    """Whether a rule set the policy's confidence, which then is not that of audits."""
+
+
+NO_RULING = Ruling()
+
+
+@fast_frozen(frozen=True, slots=True)
 class AnyModel:
     """The models of a backend that serves any model of its provider.
 
@@ -88,10 +116,16 @@ class Policy:
     slo: Slo = Slo(2.0, 0.1)
     confidence: ConfidenceRule = ConfidenceRule()
     any_model: Mapping[str, AnyModel] = field(default_factory=dict)
+    ruling: Ruling = NO_RULING
 
     def named(self, names: Sequence[str]) -> tuple[Backend, ...]:
         """Return the backends of a chain."""
         return tuple([self.backends[name] for name in names])
+
+    @property
+    def locals(self) -> tuple[Backend, ...]:
+        """The backends on the own hardware."""
+        return tuple([backend for backend in self.backends.values() if backend.local])
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -101,16 +135,25 @@ class _ResolvedModel:
     chain: tuple[Backend, ...]
     sort: Sort = ""
     pinned: bool = False
-    ordered_by: str = "alias"
-    """Who put the chain in its order, as a reason token: `alias`, `model` (the name of a model) or `preference`."""
+    ordered_by: tuple[str, ...] = ("alias",)
+    """Who put the chain in its order, as reason tokens: `alias`, `model` (the name of a model), `preference`, or what
+    the rules of the policy looked at."""
 
 
 def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
-    """Return the Decision for one request, by the steps above."""
+    """Return the Decision for one request, by the steps above. `policy` is as its rules make it for this request."""
+    decision = _decide(facts, signals, policy)
+    return replace(decision, rules=policy.ruling.rules) if policy.ruling.rules else decision
+
+
+def _decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     resolved = _resolve(facts, policy)  # 1
     if isinstance(resolved, Refusal):
         return Decision(kind="local", candidates=(), reasons=(), removed=(), policy=policy.version, refusal=resolved)
-    passing, removed = _filter(facts, signals, resolved.chain)  # 2
+    passing, removed = _filter(facts, signals, resolved.chain, policy)  # 2
+    if not passing and any(one.reason == "privacy" for one in removed):
+        passing, more = _filter(facts, signals, _locals_instead(facts, resolved, policy), policy)
+        removed = (*removed, *more)
     if not passing:
         refusal = _refusal(removed, signals)  # 3
         return Decision(
@@ -123,7 +166,7 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
         )
     slo = _slo(facts, policy)
     candidates = [_candidate(facts, backend, signals, slo) for backend in passing]  # 4
-    ordered = _order(candidates, resolved, facts)  # 5
+    ordered = _order(candidates, resolved, facts, policy.ruling.prefer)  # 5
     ordered, overflow = _overflow(ordered, pinned=resolved.pinned)  # 6
     if ordered[0].backend.local and ordered[0].reasons and _waits_too_long(ordered, slo):
         tokens = tuple(dict.fromkeys(["queue", *_reason_tokens(removed)]))
@@ -142,23 +185,25 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     return Decision(kind=kind, candidates=tuple(ordered), reasons=reasons, removed=removed, policy=policy.version)
 
 
-def decide_byok(facts: RequestFacts, backend: Backend, signals: Signals, version: str) -> Decision:
+def decide_byok(facts: RequestFacts, backend: Backend, signals: Signals, policy: Policy) -> Decision:
     """Return the Decision for a caller who brings a provider and a key: that one backend, or a refusal.
 
-    The call costs us nothing, so budgets, health and load don't matter. Access, privacy, preferences and capabilities
-    count as for any other request.
+    The call costs us nothing, so budgets, health and load don't matter. What the policy's rules forbid, access,
+    privacy, preferences and capabilities count as for any other request.
     """
+    removed = _forbidden(backend, policy)
     for rule in (filters.access, filters.own_key, filters.privacy, filters.preferences, filters.capability):
-        removed = rule(facts, backend, BackendSignals(), signals.monotonic_s)
-        if removed is not None:
-            return Decision(
-                kind="byok",
-                candidates=(),
-                reasons=(removed.reason,),
-                removed=(removed,),
-                policy=version,
-                refusal=_refusal((removed,), signals),
-            )
+        removed = removed or rule(facts, backend, BackendSignals(), signals.monotonic_s)
+    if removed is not None:
+        return Decision(
+            kind="byok",
+            candidates=(),
+            reasons=(removed.reason,),
+            removed=(removed,),
+            policy=policy.version,
+            refusal=_refusal((removed,), signals),
+            rules=policy.ruling.rules,
+        )
     prompt = filters.expected_prompt_tokens(facts, BackendSignals())
     output = filters.output_bound(facts, backend)
     return Decision(
@@ -175,7 +220,8 @@ def decide_byok(facts: RequestFacts, backend: Backend, signals: Signals, version
         ),
         reasons=("byok",),
         removed=(),
-        policy=version,
+        policy=policy.version,
+        rules=policy.ruling.rules,
     )
 
 
@@ -187,7 +233,7 @@ def decide_escalation(
     Where a paced budget covers a cloud, it is a candidate only if `gain` is worth its cost. Without a candidate the
     local answer stands.
     """
-    passing, removed = _filter(facts, signals, _permitted_tiers(facts, policy))
+    passing, removed = _filter(facts, signals, _permitted_tiers(facts, policy), policy)
     passing = [backend for backend in passing if not backend.local]
     if gain is not None:
         checked = [
@@ -222,7 +268,8 @@ def backends_to_count(facts: RequestFacts, signals: Signals, policy: Policy) -> 
     return [
         backend
         for backend in resolved.chain
-        if all(
+        if _forbidden(backend, policy) is None
+        and all(
             rule(facts, backend, signals.backends.get(backend.name, UNKNOWN), signals.monotonic_s) is None
             for rule in rules
         )
@@ -245,7 +292,7 @@ def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: 
     place = next((i for i, backend in enumerate(order) if backend.name == above), None)
     if place is not None or not tiers:
         tiers = order if place is None else order[place + 1 :]
-    passing, removed = _filter(facts, signals, [backend for backend in tiers if backend.name != above])
+    passing, removed = _filter(facts, signals, [backend for backend in tiers if backend.name != above], policy)
     if not passing:
         message = (
             f"There is no tier above {above}. Add one to confidence.escalate_to, or request another model by name."
@@ -296,7 +343,8 @@ def prefer_backend(decision: Decision, backend: str) -> Decision:
 def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
     alias_chain = policy.aliases.get(facts.model)
     if alias_chain is not None and facts.preferences is NO_PREFERENCES and facts.caller.rules is None:
-        return _ResolvedModel(policy.named(alias_chain))  # nearly every request
+        by = policy.ruling.tokens or _BY_ALIAS
+        return _ResolvedModel(policy.named(alias_chain), ordered_by=by)  # nearly every request
     # The name of a configured model may itself end like a suffix (Hugging Face's `org/model:fastest`).
     named = _backends_named(facts.model, policy)
     name, sort = (facts.model, _UNSORTED) if named and not isinstance(named, str) else _split_suffix(facts.model)
@@ -323,14 +371,17 @@ def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
         aliases = ", ".join(sorted(policy.aliases))
         message = f"The model '{facts.model}' is not known here. Use one of: {aliases}, or backend-name/model."
         return Refusal(404, "model_not_found", barred or message, "model")
-    ordered_by = "alias" if name in policy.aliases else "model"
+    ordered_by = (policy.ruling.tokens or _BY_ALIAS) if name in policy.aliases else ("model",)
     if facts.preferences.order:
-        ordered_by = "preference"
+        ordered_by = ("preference",)
         rank = {n: i for i, n in enumerate(facts.preferences.order)}
         last = len(rank)
         chain.sort(key=lambda b: min(rank.get(b.name.lower(), last), rank.get(b.provider, last)))
     pinned = name not in policy.aliases and len(chain) == 1
     return _ResolvedModel(tuple(chain), sort or facts.preferences.sort, pinned, ordered_by)
+
+
+_BY_ALIAS = ("alias",)
 
 
 def _has_local(policy: Policy) -> bool:
@@ -386,13 +437,33 @@ def _backends_named(name: str, policy: Policy) -> tuple[Backend, ...] | str:
     return tuple([b for b in policy.backends.values() if b.model == name])
 
 
+def _locals_instead(facts: RequestFacts, resolved: _ResolvedModel, policy: Policy) -> list[Backend]:
+    """Return the local backends that may serve a private request for an alias, none of whose own backends may."""
+    if facts.model not in policy.aliases or any(backend.local for backend in resolved.chain):
+        return []
+    return [backend for backend in policy.locals if key_access.may_have_instead(facts, backend, policy.aliases)]
+
+
+def _forbidden(backend: Backend, policy: Policy) -> Removed | None:
+    """Return why a rule of the policy forbids the backend to this request, None if none does."""
+    for one in policy.ruling.forbidden:
+        if backend.name in one.names or backend.provider in one.names:
+            return Removed(backend.name, "rule", f"the rule {one.rule!r} forbids it")
+    return None
+
+
 def _filter(
-    facts: RequestFacts, signals: Signals, chain: Sequence[Backend]
+    facts: RequestFacts, signals: Signals, chain: Sequence[Backend], policy: Policy
 ) -> tuple[list[Backend], tuple[Removed, ...]]:
     kept: list[Backend] = []
     removed: list[Removed] = []
-    monotonic_s, rules = signals.monotonic_s, filters.applicable_filters(facts)
+    monotonic_s, rules, has_forbidden = signals.monotonic_s, filters.applicable_filters(facts), policy.ruling.forbidden
     for backend in chain:
+        if has_forbidden:
+            forbidden = _forbidden(backend, policy)
+            if forbidden is not None:
+                removed.append(forbidden)
+                continue
         backend_signals = signals.backends.get(backend.name, UNKNOWN)
         for rule in rules:
             removal = rule(facts, backend, backend_signals, monotonic_s)
@@ -444,7 +515,9 @@ def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo
     )
 
 
-def _order(candidates: list[Candidate], resolved: _ResolvedModel, facts: RequestFacts) -> list[Candidate]:
+def _order(
+    candidates: list[Candidate], resolved: _ResolvedModel, facts: RequestFacts, prefer: tuple[str, ...]
+) -> list[Candidate]:
     if resolved.sort:
         scorer = SCORERS[resolved.sort]
         by_score = sorted(candidates, key=lambda c: (-scorer(c), c.bound_nano))
@@ -452,7 +525,11 @@ def _order(candidates: list[Candidate], resolved: _ResolvedModel, facts: Request
     locals_ = [c for c in candidates if c.backend.local]
     if len(locals_) < 2 or facts.preferences.order:
         return candidates
-    locals_.sort(key=lambda c: (bool(c.reasons), c.ttft_s))
+    if prefer:
+        rank = {name: place for place, name in enumerate(prefer)}
+        locals_.sort(key=lambda c: (rank.get(c.backend.name, len(rank)), bool(c.reasons), c.ttft_s))
+    else:
+        locals_.sort(key=lambda c: (bool(c.reasons), c.ttft_s))
     # The sorted local candidates take the positions that local candidates have in the chain.
     refill = iter(locals_)
     return [next(refill) if c.backend.local else c for c in candidates]
@@ -570,12 +647,14 @@ def _routed_by(resolved: _ResolvedModel, passed_over: _PassedOver) -> tuple[str,
     elif passed_over.unwanted:
         asked = tuple(dict.fromkeys([_UNWANTED[r.reason] for r in passed_over.unwanted]))
     else:
-        asked = (resolved.ordered_by,)
+        asked = resolved.ordered_by
     # `decide` adds the reason `budget` wherever a budget changed the choice.
     return (*asked, *_reason_tokens([r for r in passed_over.clouds if r.reason != "budget"]))
 
 
-_UNWANTED: Mapping[str, str] = MappingProxyType({"route": "hint", "preference": "preference", "key": "key"})
+_UNWANTED: Mapping[str, str] = MappingProxyType(
+    {"route": "hint", "preference": "preference", "key": "key", "rule": "rule"}
+)
 """Reasons for which the request itself excludes a backend, each with the token that says who asked for another one."""
 _UNABLE = frozenset({"rate_limit", "context", "capability", "endpoint"})
 """Reasons for which a local backend is left out although it is in order."""
@@ -609,6 +688,8 @@ def _refusal(removed: Sequence[Removed], signals: Signals) -> Refusal:
         names = ", ".join(r.backend for r in removed)
         return Refusal(403, "permission_denied", f"This key may not use what could answer ({names}).")
     details = "; ".join(f"{r.backend}: {r.detail}" for r in removed)
+    if reasons <= {"key", "rule"}:
+        return Refusal(403, "permission_denied", f"The policy lets no backend answer this request. {details}.")
     if "privacy" in reasons:
         message = f"No local backend can answer this private request now. {details}."
         return Refusal(503, "local_only_unavailable", message, retry_after_s=5.0)

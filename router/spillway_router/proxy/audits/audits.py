@@ -55,6 +55,7 @@ from spillway_router.proxy.exchange.audit_sample import (
 )
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.departure import renewed
+from spillway_router.proxy.exchange.ruling import under_rules
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.taking_back import known_refusals
 from spillway_router.proxy.exchange.upstream_body import prepare
@@ -222,8 +223,8 @@ class Audits:
                 self._waiting.task_done()
 
     async def _audit(self, services: Services, sample: AuditSample) -> Result:
-        config = services.config()
         facts = await renewed(services, sample.facts, sample.raw)  # it has waited
+        config = under_rules(services, services.config(), facts)
         sample = replace(sample, facts=replace(facts, stream=False))
         policy = config.policy
         if sample.document is not None:

@@ -26,6 +26,7 @@ from spillway_router.proxy.control.openapi import described
 from spillway_router.proxy.control.requests import bounded_body, caller_of, host_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
 from spillway_router.proxy.exchange.caller_signals import caller_signals
+from spillway_router.proxy.exchange.ruling import under_rules, with_traits
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.sessions import session_of
 from spillway_router.proxy.request.auth import ADMIN_ROLES, READER_ROLES, REVIEW_ROLES, USAGE_ROLES
@@ -230,6 +231,8 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         session = session_of(facts)
         if session is not None and await services.memory.sessions.private.is_private_anywhere(*session):
             facts = services.memory.sessions.with_privacy(facts)
+        facts = services.memory.sessions.with_complexity(with_traits(config, facts, body), services.clock())
+        config = under_rules(services, config, facts)
         decision = decide(facts, caller_signals(services, config, facts), config.policy)
         return {"facts": _facts(facts), **_decision(decision)}
 
@@ -318,6 +321,7 @@ def _facts(facts: RequestFacts) -> dict[str, Any]:
         "needs": sorted(facts.needs),
         "may_leave": facts.privacy.may_leave,
         "privacy_reasons": facts.privacy.reasons,
+        **({} if facts.traits is None else asdict(facts.traits)),
     }
 
 
@@ -326,6 +330,7 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "decision": decision.kind,
         "reasons": decision.reasons,
         "policy": decision.policy,
+        "rules": decision.rules,
         "candidates": [
             {
                 "backend": c.backend.name,

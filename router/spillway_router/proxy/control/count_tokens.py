@@ -34,6 +34,7 @@ from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.exchange.byok import byok_route
 from spillway_router.proxy.exchange.departure import renewed
 from spillway_router.proxy.exchange.passed_headers import passed_to_backend
+from spillway_router.proxy.exchange.ruling import under_rules, with_traits
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.stored_context import with_maker
 from spillway_router.proxy.request.auth import INFERENCE_ROLES
@@ -117,6 +118,7 @@ async def _facts(
     rule = services.config().privacy
     facts = read_facts(services.new_id(), endpoint, request.headers, body, caller, rule)
     facts = await services.memory.sessions.joined(facts)
+    facts = with_traits(services.config(), facts, body)
     if endpoint != "responses":
         return facts
     followed = await with_maker(services, facts, body)
@@ -127,7 +129,7 @@ async def _facts(
 
 def _routes(services: Services, request: Request, facts: RequestFacts) -> list[BackendRoute]:
     """Return how to reach the backends that may count the tokens. Raises RefusedError."""
-    config = services.config()
+    config = under_rules(services, services.config(), facts)
     if "x-spillway-provider" in request.headers:
         route = byok_route(services.own_keys, request.headers, facts, config)
         if isinstance(route, Refusal):

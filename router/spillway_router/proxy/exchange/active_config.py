@@ -12,6 +12,8 @@ from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.redaction import NOTHING_SECRET, Redactor
 from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import Policy
+from spillway_router.core.routing.rules import Rules
+from spillway_router.core.routing.traits.reader import TraitReader
 from spillway_router.http_client.pool import Pool
 from spillway_router.providers.interface import Provider
 from spillway_router.proxy.client.replies import naming_headers
@@ -136,6 +138,10 @@ class ActiveConfig:
     """Cuts the keys and header values of all backends out of what is shown."""
     cors_origins: frozenset[str] = frozenset()
     """Origins whose web pages may call the router."""
+    rules: Rules = Rules()
+    """The rules of the policy; `ruling.py` applies them to each request."""
+    traits: TraitReader | None = None
+    """Judges what requests ask for; None where nothing needs it."""
 
     def route_to(self, backend: Backend) -> BackendRoute:
         """Return how to reach a backend. One model of many is reached as the backend of them all."""

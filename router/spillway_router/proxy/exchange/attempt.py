@@ -172,7 +172,8 @@ class UpstreamAttempt:
     @property
     def verdict_stands(self) -> bool:
         """Whether nothing can have changed about the privacy of what is to be sent: nearly always."""
-        if self.services.config() is not self.config:
+        latest = self.services.config()  # a rule of the policy changes neither of the two, a reload both
+        if latest.privacy is not self.config.privacy or latest.backend_routes is not self.config.backend_routes:
             return False
         return not self.leaves or not self.privacy.may_leave or not self.hold.facts.hints.session_id
 

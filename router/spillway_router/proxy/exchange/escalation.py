@@ -15,8 +15,10 @@ def threshold(state: ExchangeState) -> float:
     min_confidence, may_raise = state.facts.hints.min_confidence, state.facts.caller.may_route
     if min_confidence is not None and may_raise:
         return min_confidence
-    config = state.config
-    configured = state.services.audits.threshold("chat", config, config.policy.confidence.threshold)
+    config, policy = state.config, state.config.policy
+    configured = policy.confidence.threshold
+    if not policy.ruling.sets_confidence:  # audits move the general threshold only
+        configured = state.services.audits.threshold("chat", config, configured)
     return configured if min_confidence is None else min(min_confidence, configured)
 
 
@@ -50,8 +52,9 @@ def criteria(state: ExchangeState, attempt: UpstreamAttempt) -> ConfidenceCriter
 
 def draw_audit(state: ExchangeState) -> bool:
     """Draw whether the local answer that goes to the client now is audited. An answer that was accepted under a
-    threshold of the request's own never is, as audits watch the configured one."""
-    if state.facts.hints.min_confidence is not None or not may_escalate(state):
+    threshold of the request's own or of a rule never is, as audits watch the configured one."""
+    by_other = state.facts.hints.min_confidence is not None or state.config.policy.ruling.sets_confidence
+    if by_other or not may_escalate(state):
         return False
     return state.services.audits.draws_chat(state.config)
 

@@ -49,6 +49,7 @@ from spillway_router.proxy.exchange.local_queue import ENGINE_WAIT_SHARE
 from spillway_router.proxy.exchange.outcomes import PRIVATE, failure_refusal, final_refusal
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.record import build_record, publish
+from spillway_router.proxy.exchange.ruling import under_rules, with_traits
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.exchange.stored_context import remember_response, with_maker
@@ -125,8 +126,10 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
             client.refuse(followed)
             return
         facts = followed
+    facts = services.memory.sessions.rises(with_traits(config, facts, body), admitted.started_s)
+    config = under_rules(services, config, facts)
     session = session_of(facts)
-    plan = decide_for(services, admitted, client, facts, session)  # 3
+    plan = decide_for(services, replace(admitted, config=config), client, facts, session)  # 3
     if isinstance(plan, Refusal):
         client.refuse(plan)
         return
@@ -166,7 +169,7 @@ def decide_for(
         if isinstance(route, Refusal):
             return route
         signals = caller_signals(services, config, facts)
-        return decide_byok(facts, route.backend, signals, config.policy.version), route
+        return decide_byok(facts, route.backend, signals, config.policy), route
     if BETTER_THAN in headers:
         return decide_better_answer(services, config, facts, headers[BETTER_THAN]), None
     decision = decide(facts, caller_signals(services, config, facts), config.policy)
@@ -222,8 +225,9 @@ async def _keep_local(state: ExchangeState) -> bool:
     asked = any(attempt.backend.local for attempt in state.attempts)
     if state.byok_route is not None or state.answer_judge is not None or BETTER_THAN in state.client.headers:
         return False
-    services, config = state.services, state.services.config()
+    services = state.services
     facts = await services.memory.sessions.joined(replace(state.facts, privacy=state.attempts[-1].privacy))
+    config = under_rules(services, services.config(), facts)
     decision = decide(facts, caller_signals(services, config, facts), config.policy)
     state.facts, state.config, state.decision = facts, config, decision
     state.decided, state.reasons = decision.kind, decision.reasons

@@ -37,6 +37,7 @@ from spillway_router.proxy.exchange.audit_sample import AuditSample, Compare, Do
 from spillway_router.proxy.exchange.caller_signals import caller_signals, with_gain_prices
 from spillway_router.proxy.exchange.exchange import Admitted, run
 from spillway_router.proxy.exchange.record import build_record, publish
+from spillway_router.proxy.exchange.ruling import under_rules
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.request.errors import bad_request
@@ -135,8 +136,9 @@ class InternalExchange:
         rule = admitted.config.privacy
         searched = await examined(body, rule.detectors, rule.recognizer, also)
         facts = read_facts(services.new_id(), "chat", headers, searched, admitted.caller, rule)
-        facts = await services.memory.sessions.joined(facts)
-        return cls(services, admitted, headers, replace(facts, task=task, document=True))
+        facts = replace(await services.memory.sessions.joined(facts), task=task, document=True)
+        admitted = replace(admitted, config=under_rules(services, admitted.config, facts))
+        return cls(services, admitted, headers, facts)
 
     @property
     def request_id(self) -> str:

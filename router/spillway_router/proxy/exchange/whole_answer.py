@@ -59,7 +59,8 @@ class WholeAnswer:
             verdict = await verdict_with_self_check(state, attempt, verdict, text, reply.outcome)
         state.verdict = verdict
         attempt.confidence = state.confidence = None if verdict is None else verdict.confidence
-        if state.services.audits.is_probe(state.config, attempt.confidence):
+        by_rule = state.config.policy.ruling.sets_confidence
+        if not by_rule and state.services.audits.is_probe(state.config, attempt.confidence):
             state.probe = answer_text(reply.answer["choices"][0])
 
     def refused_addition(self, outcome: Outcome) -> Addition | None:

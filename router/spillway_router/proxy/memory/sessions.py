@@ -1,7 +1,7 @@
-"""Sessions (`x-session-id`): whether anything private was said in one, and which local backend holds its prefix.
+"""Sessions (`x-session-id`): whether anything private was said in one, which local backend holds its prefix, and how
+complex it has become.
 
-Which sessions are private is durable (private_sessions.py). Which backend holds a prefix is known in this process only,
-within bounds.
+Which sessions are private is durable (private_sessions.py). The rest is known in this process only, within bounds.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ def session_of(facts: RequestFacts) -> SessionId | None:
 class _Session:
     seen_s: float
     backend: str = ""
+    complexity: int = 0
 
 
 class Sessions:
-    """Sticky privacy and prefix affinity. All times are monotonic seconds."""
+    """Sticky privacy, prefix affinity and complexity. All times are monotonic seconds."""
 
     def __init__(self, private: PrivateSessions, max_sessions: int = MAX_SESSIONS) -> None:
         self.private = private
@@ -64,8 +65,35 @@ class Sessions:
 
     def answered(self, session_id: SessionId, backend: str, monotonic_s: float) -> None:
         """Record that a local backend answered, so that it holds the session's prefix now."""
+        self._seen(session_id, monotonic_s).backend = backend
+
+    def with_complexity(self, facts: RequestFacts, monotonic_s: float) -> RequestFacts:
+        """Return the facts with the complexity of their session, which never falls: a short "go on" in a hard
+        conversation stays with the model that has it."""
+        session_id, traits = session_of(facts), facts.traits
+        session = None if session_id is None else self._sessions.get(session_id)
+        if session is None or traits is None or monotonic_s - session.seen_s > SESSION_S:
+            return facts
+        if session.complexity <= traits.complexity:
+            return facts
+        return replace(facts, traits=replace(traits, complexity=session.complexity))
+
+    def rises(self, facts: RequestFacts, monotonic_s: float) -> RequestFacts:
+        """Return the facts with the complexity of their session, which remembers it from now on."""
+        session_id = session_of(facts)
+        if session_id is None or facts.traits is None:
+            return facts
+        facts = self.with_complexity(facts, monotonic_s)
+        if facts.traits is not None:
+            self._seen(session_id, monotonic_s).complexity = facts.traits.complexity
+        return facts
+
+    def _seen(self, session_id: SessionId, monotonic_s: float) -> _Session:
         session = self._sessions.setdefault(session_id, _Session(monotonic_s))
         self._sessions.move_to_end(session_id)
         while len(self._sessions) > self._max_sessions:
             self._sessions.popitem(last=False)
-        session.seen_s, session.backend = monotonic_s, backend
+        if monotonic_s - session.seen_s > SESSION_S:
+            session.backend, session.complexity = "", 0
+        session.seen_s = monotonic_s
+        return session

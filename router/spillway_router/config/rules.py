@@ -1,0 +1,118 @@
+"""Derives from Settings the rules of the policy, and what judges the text that they look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import get_args
+from zoneinfo import ZoneInfo
+
+from spillway_router.config.load import ConfigProblem, Findings
+from spillway_router.config.policy_part import EscalatePart, PolicyPart, PolicyRulePart, RangePart, WhenPart, minutes
+from spillway_router.core.routing.model import Backend, Endpoint
+from spillway_router.core.routing.policy import ConfidenceRule
+from spillway_router.core.routing.rules import DAYS, Conditions, Hours, Rule, Rules, Span
+from spillway_router.core.routing.traits.reader import TraitReader
+
+CLOUD, LOCAL = "cloud", "local"
+"""The words of `forbid` that stand for all backends of a side."""
+_GENERATING = frozenset(get_args(Endpoint)) - {"embeddings"}
+"""Endpoints whose requests a rule may send elsewhere without naming the endpoint. Another model's embeddings lie in
+another space, so nothing but a rule that says so moves them."""
+
+
+def policy_rules(
+    part: PolicyPart, backends: Mapping[str, Backend], general: ConfidenceRule, findings: Findings
+) -> Rules:
+    """Return the rules. Problems are added to `findings`; backends that are disabled are left out of chains."""
+    rules: list[Rule] = []
+    for place, rule in enumerate(part.rules):
+        findings.problems.extend(_problems(place, rule, backends))
+        if rule.chain and not any(name in backends for name in rule.chain):
+            where = f"policy.rules.{place}.chain"
+            text = f"the rule {rule.name!r} sends nothing anywhere, because every backend of its chain is disabled"
+            findings.warnings.append(ConfigProblem(where, 0, text))
+        rules.extend(_rules(rule, backends, general))
+    return Rules(tuple(rules), ZoneInfo(part.timezone))
+
+
+def trait_reader(part: PolicyPart, rules: Rules) -> TraitReader | None:
+    """Return what judges requests; None if no rule looks at their text."""
+    if not rules.reads_text:
+        return None
+    return TraitReader(
+        part.languages, part.words, {str(factor): weight for factor, weight in part.weights.items()}, part.long_words
+    )
+
+
+def named_backends(part: PolicyPart) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the settings in which rules name backends, and the names."""
+    for place, rule in enumerate(part.rules):
+        yield f"policy.rules.{place}.chain", rule.chain
+        yield f"policy.rules.{place}.prefer", rule.prefer
+        if isinstance(rule.escalate, EscalatePart) and rule.escalate.to:
+            yield f"policy.rules.{place}.escalate.to", rule.escalate.to
+
+
+def _rules(part: PolicyRulePart, backends: Mapping[str, Backend], general: ConfidenceRule) -> Iterator[Rule]:
+    """Yield one rule for what it forbids and one for the rest: they concern different endpoints."""
+    when = _conditions(part.when)
+    if part.forbid:
+        yield Rule(part.name, when, forbid=frozenset(_forbidden(part.forbid, backends.values())))
+    if part.chain or part.prefer:
+        chosen = replace(when, endpoints=when.endpoints or _GENERATING)
+        yield Rule(part.name, chosen, chain=_usable(part.chain, backends), prefer=_usable(part.prefer, backends))
+    if part.escalate is not None:
+        yield Rule(part.name, when, confidence=_confidence(part.escalate, backends, general))
+
+
+def _usable(names: Iterable[str], backends: Mapping[str, Backend]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in backends)
+
+
+def _confidence(part: EscalatePart | str, backends: Mapping[str, Backend], general: ConfidenceRule) -> ConfidenceRule:
+    if isinstance(part, str):
+        return ConfidenceRule(general.threshold, ())
+    threshold = general.threshold if part.threshold is None else part.threshold
+    return ConfidenceRule(threshold, general.escalate_to if part.to is None else _usable(part.to, backends))
+
+
+def _forbidden(names: Iterable[str], backends: Iterable[Backend]) -> Iterator[str]:
+    candidates = tuple(backends)
+    for name in names:
+        if name in (CLOUD, LOCAL):
+            yield from (backend.name for backend in candidates if backend.local == (name == LOCAL))
+        else:
+            yield name
+
+
+def _conditions(part: WhenPart) -> Conditions:
+    days: frozenset[str] = frozenset(part.days or DAYS)
+    hours = part.hours or (("00:00-24:00",) if part.days else ())
+    return Conditions(
+        models=frozenset(part.alias),
+        endpoints=frozenset(part.endpoint),
+        tasks=frozenset(part.task),
+        languages=frozenset(part.language),
+        tiers=frozenset(part.tier),
+        keys=frozenset(part.key),
+        needs=frozenset(part.needs),
+        complexity=_span(part.complexity),
+        prompt_tokens=_span(part.prompt_tokens),
+        private=part.private,
+        hours=tuple(Hours(*minutes(text), days) for text in hours),
+        budget_left_below=part.budget_left_below,
+        waiting=_span(part.waiting),
+    )
+
+
+def _span(part: RangePart | None) -> Span | None:
+    return None if part is None else Span(part.at_least, part.at_most)
+
+
+def _problems(place: int, part: PolicyRulePart, backends: Mapping[str, Backend]) -> Iterator[ConfigProblem]:
+    if isinstance(part.escalate, EscalatePart):
+        for i, name in enumerate(part.escalate.to or ()):
+            if name in backends and backends[name].local:
+                where = f"policy.rules.{place}.escalate.to.{i}"
+                yield ConfigProblem(where, 0, f"{name} is local; an unsure local answer goes to a cloud")

@@ -1,0 +1,216 @@
+"""The rules of the policy: what a request must be like, and what then becomes of its candidates.
+
+Rules are read from top to bottom, and every rule whose conditions all hold applies:
+
+    chain      these backends, in this order, instead of those of the alias; of several rules the first one counts
+    prefer     these before the others of the chain; the first one counts
+    forbid     none of these, whatever else says so; the rules add up
+    escalate   where an unsure local answer goes and what counts as unsure; the first one counts
+
+A rule can't bring back what a rule, a key, a mark of privacy or a budget forbids: the filters come after it. `chain`
+and `prefer` concern requests for an alias only, because who names a backend has chosen; `forbid` concerns all.
+
+Pure: what changes without the request (the time, load, money left) is given as a `Moment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, tzinfo
+
+from spillway_router.core.frozen import fast_frozen
+from spillway_router.core.routing.model import Capability, Endpoint, RequestFacts
+from spillway_router.core.routing.policy import ConfidenceRule, Forbidden, Policy, Ruling
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MINUTES_PER_DAY = 24 * 60
+
+
+@fast_frozen(frozen=True, slots=True)
+class Span:
+    """A range of whole numbers, both ends in it; None: no end."""
+
+    at_least: int | None = None
+    at_most: int | None = None
+
+    def holds(self, value: int) -> bool:
+        """Return whether the value lies in the range."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+
+@fast_frozen(frozen=True, slots=True)
+class Hours:
+    """A time of day, in minutes since midnight of a time zone. It may pass midnight; its end is not in it."""
+
+    begins: int
+    ends: int
+    days: frozenset[str] = frozenset(DAYS)
+    """The days on which it begins."""
+
+    def holds(self, local: datetime) -> bool:
+        """Return whether a moment lies in it."""
+        minute, today = local.hour * 60 + local.minute, local.weekday()
+        if self.begins < self.ends:
+            return self.begins <= minute < self.ends and DAYS[today] in self.days
+        if minute >= self.begins:
+            return DAYS[today] in self.days
+        return minute < self.ends and DAYS[today - 1] in self.days
+
+
+@fast_frozen(frozen=True, slots=True)
+class Conditions:
+    """What a request must be like; an empty set and None hold for every request."""
+
+    models: frozenset[str] = frozenset()
+    """Names that requests ask for: aliases, usually."""
+    endpoints: frozenset[Endpoint] = frozenset()
+    tasks: frozenset[str] = frozenset()
+    languages: frozenset[str] = frozenset()
+    tiers: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+    needs: frozenset[Capability] = frozenset()
+    """All of these are needed."""
+    complexity: Span | None = None
+    prompt_tokens: Span | None = None
+    """Of the prompt, by its bytes."""
+    private: bool | None = None
+    hours: tuple[Hours, ...] = ()
+    budget_left_below: float | None = None
+    """Share that the budget with the least left must be below."""
+    waiting: Span | None = None
+    """Requests that wait for their first token at the local engine where fewest do."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a condition looks at what the request says."""
+        return bool(self.tasks or self.languages) or self.complexity is not None
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The reason tokens of a choice that was made by these conditions."""
+        named = (
+            ("complexity", self.complexity is not None),
+            ("task", bool(self.tasks)),
+            ("tier", bool(self.tiers)),
+            ("key", bool(self.keys)),
+            ("language", bool(self.languages)),
+            ("length", self.prompt_tokens is not None),
+            ("time", bool(self.hours)),
+            ("budget", self.budget_left_below is not None),
+            ("queue", self.waiting is not None),
+        )
+        return tuple([token for token, is_there in named if is_there]) or ("rule",)
+
+
+@fast_frozen(frozen=True, slots=True)
+class Rule:
+    """One rule. What it does not change is None or empty."""
+
+    name: str
+    when: Conditions
+    chain: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    forbid: frozenset[str] = frozenset()
+    """Names of backends or of providers."""
+    confidence: ConfidenceRule | None = None
+
+
+@fast_frozen(frozen=True, slots=True)
+class Moment:
+    """What rules may know besides the request."""
+
+    wall_s: float
+    """Epoch seconds."""
+    budget_left: float = 1.0
+    """Share that is left of the caller's tightest budget."""
+    waiting: int = 0
+    """Requests that wait for their first token at the local engine where fewest do."""
+
+
+@fast_frozen(frozen=True, slots=True)
+class Rules:
+    """The rules of a policy, in order, and the time zone of their hours."""
+
+    rules: tuple[Rule, ...] = ()
+    timezone: tzinfo = UTC
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether any rule looks at what the request says."""
+        return any(rule.when.reads_text for rule in self.rules)
+
+    def matching(self, facts: RequestFacts, moment: Moment) -> tuple[int, ...]:
+        """Return the places of the rules that apply to a request now."""
+        return tuple(
+            [place for place, rule in enumerate(self.rules) if _holds(rule.when, facts, moment, self.timezone)]
+        )
+
+
+def _holds(when: Conditions, facts: RequestFacts, moment: Moment, timezone: tzinfo) -> bool:
+    caller, traits = facts.caller, facts.traits
+    if (
+        (when.models and _alias_of(facts.model) not in when.models)
+        or (when.endpoints and facts.endpoint not in when.endpoints)
+        or (when.tiers and caller.tier not in when.tiers)
+        or (when.keys and caller.key_id not in when.keys)
+        or not when.needs <= facts.needs
+        or (when.private is not None and when.private == (facts.privacy.may_leave and not caller.local_only))
+    ):
+        return False
+    if when.tasks and (facts.task or (traits.task if traits is not None else "")) not in when.tasks:
+        return False
+    if when.languages and (traits is None or traits.language not in when.languages):
+        return False
+    if when.complexity is not None and (traits is None or not when.complexity.holds(traits.complexity)):
+        return False
+    if when.prompt_tokens is not None and not when.prompt_tokens.holds(facts.prompt_bytes // BYTES_PER_TOKEN):
+        return False
+    if when.budget_left_below is not None and moment.budget_left >= when.budget_left_below:
+        return False
+    if when.waiting is not None and not when.waiting.holds(moment.waiting):
+        return False
+    if when.hours:
+        local = datetime.fromtimestamp(moment.wall_s, timezone)
+        return any(hours.holds(local) for hours in when.hours)
+    return True
+
+
+BYTES_PER_TOKEN = 4
+"""Bytes of English text per token, about; the length of a rule is a rough one."""
+
+
+def _alias_of(model: str) -> str:
+    name, _, suffix = model.rpartition(":")
+    return name if name and suffix in ("fastest", "cheapest") else model
+
+
+def ruled(policy: Policy, rules: Rules, places: Sequence[int]) -> Policy:
+    """Return the policy as the rules at these places make it. It forbids all that `policy` forbids."""
+    chosen = [rules.rules[place] for place in places]
+    if not chosen:
+        return policy
+    chain = next((rule for rule in chosen if rule.chain), None)
+    prefer = next((rule for rule in chosen if rule.prefer), None)
+    confidence = next((rule for rule in chosen if rule.confidence is not None), None)
+    tokens = dict.fromkeys(token for rule in (chain, prefer) if rule is not None for token in rule.when.tokens)
+    aliases = dict(policy.aliases)
+    if chain is not None:
+        aliases = dict.fromkeys(aliases, chain.chain)
+    if prefer is not None:
+        rank = {name: place for place, name in enumerate(prefer.prefer)}
+        aliases = {
+            alias: tuple(sorted(names, key=lambda name: rank.get(name, len(rank)))) for alias, names in aliases.items()
+        }
+    return replace(
+        policy,
+        aliases=aliases,
+        confidence=policy.confidence if confidence is None else confidence.confidence or policy.confidence,
+        ruling=Ruling(
+            rules=tuple([rule.name for rule in chosen]),
+            tokens=tuple(tokens),
+            prefer=() if prefer is None else prefer.prefer,
+            forbidden=tuple([Forbidden(rule.name, rule.forbid) for rule in chosen if rule.forbid]),
+            sets_confidence=confidence is not None,
+        ),
+    )

@@ -1,0 +1,42 @@
+"""Applies the rules of the policy to one request: from then on it runs under the policy as they make it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from spillway_router.core.routing.model import RequestFacts
+from spillway_router.core.routing.rules import Moment, ruled
+from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.request.conversation import conversation
+
+
+def with_traits(config: ActiveConfig, facts: RequestFacts, body: Mapping[str, Any]) -> RequestFacts:
+    """Return the facts with what the body asks for, where any rule looks at it."""
+    if config.traits is None:
+        return facts
+    return replace(facts, traits=config.traits.traits(conversation(facts, body)))
+
+
+def under_rules(services: Services, config: ActiveConfig, facts: RequestFacts) -> ActiveConfig:
+    """Return the configuration under which a request runs: the policy is as its rules make it at this moment."""
+    if not config.rules.rules:
+        return config
+    places = config.rules.matching(facts, _moment(services, facts))
+    return replace(config, policy=ruled(config.policy, config.rules, places)) if places else config
+
+
+def _moment(services: Services, facts: RequestFacts) -> Moment:
+    used = services.accounts.shares_used(facts) if services.accounts.limits(facts) else {}
+    waiting = [
+        signals.backlog.waiting_first_token
+        for signals in services.board.current(services.clock()).backends.values()
+        if signals.backlog is not None
+    ]
+    return Moment(
+        wall_s=services.wall(),
+        budget_left=1.0 - max(used.values(), default=0.0),
+        waiting=min(waiting, default=0),
+    )
