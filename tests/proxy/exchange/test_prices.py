@@ -35,10 +35,14 @@ def chat(usage: dict[str, Any] | None, **more: Any) -> Answer:
     return Answer.json({"id": "c", "choices": [choice], **({} if usage is None else {"usage": usage}), **more})
 
 
-def spent(router: Router, request_id: str) -> tuple[Entry, Entry]:
-    """Return the reservation and the charge of a request."""
-    rows = {entry.kind: entry for entry in router.ledger.entries_of(request_id)}
-    return rows["reserved"], rows["charged"]
+async def spent(router: Router, request_id: str) -> tuple[Entry, Entry]:
+    """Return the reservation and the charge of a request, as soon as both are stored."""
+
+    def rows() -> dict[str, Entry]:
+        return {entry.kind: entry for entry in router.ledger.entries_of(request_id)}
+
+    await router.until(lambda: "charged" in rows())
+    return rows()["reserved"], rows()["charged"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,7 @@ async def test_a_bill_counts_caches_long_prompts_and_services(
             {"model": "auto", "messages": content, "max_tokens": 50, **asked}, "/v1/chat/completions"
         )
         assert reply.status_code == 200, reply.text
-        reserved, charged = spent(router, reply.headers["x-request-id"])
+        reserved, charged = await spent(router, reply.headers["x-request-id"])
         assert charged.amount_nano == nano_from_usd(dollars)
         assert charged.amount_nano <= reserved.reserved_nano
 
@@ -97,7 +101,7 @@ async def test_a_cache_write_of_the_messages_api_is_charged_as_one(tmp_path: Pat
     ):
         reply = await router.post({"model": "auto", "messages": MESSAGES, "max_tokens": 50}, "/v1/messages")
         assert reply.status_code == 200, reply.text
-        _, charged = spent(router, reply.headers["x-request-id"])
+        _, charged = await spent(router, reply.headers["x-request-id"])
         assert charged.amount_nano == (20 * 3000 + 60 * 3750 + 40 * 6000 + 200 * 300 + 10 * 15000)
 
 
@@ -125,7 +129,7 @@ async def test_time_is_charged_within_what_was_reserved(tmp_path: Path) -> None:
     ):
         reply = await router.chat()
         assert reply.status_code == 200
-        reserved, charged = spent(router, reply.headers["x-request-id"])
+        reserved, charged = await spent(router, reply.headers["x-request-id"])
         assert reserved.reserved_nano == 600 * 10_000_000
         assert 0 < charged.amount_nano <= reserved.reserved_nano
         assert charged.amount_nano % 10_000 == 0, "whole milliseconds"
@@ -141,7 +145,7 @@ async def test_a_stream_billed_by_the_second_ends_with_its_reservation(tmp_path:
         reply = await router.chat({"stream": True})
         assert b"as long as was reserved" in reply.content
         assert b"[DONE]" not in reply.content
-        reserved, charged = spent(router, reply.headers["x-request-id"])
+        reserved, charged = await spent(router, reply.headers["x-request-id"])
         assert reserved.reserved_nano == 10_000_000
         # Two clocks measure that second and may differ by milliseconds; more than was held is never paid.
         assert 9_900_000 <= charged.amount_nano <= reserved.reserved_nano
@@ -155,7 +159,7 @@ async def test_a_broken_stream_is_charged_for_what_came_and_may_have_cost_its_bo
         async with routing(settings(line), tmp_path) as router:
             reply = await router.chat({"stream": True, "max_tokens": 500})
             assert b"upstream_interrupted" in reply.content
-            reserved, charged = spent(router, reply.headers["x-request-id"])
+            reserved, charged = await spent(router, reply.headers["x-request-id"])
             plain = charged.prompt_tokens * 3_000 + charged.completion_tokens * 15_000
             assert charged.completion_tokens == 1
             assert charged.amount_nano == charged.estimated_nano == plain
@@ -181,10 +185,10 @@ async def test_a_new_day_takes_up_its_price_and_a_withdrawal_turns_off(
     async with FaultUpstream(done) as far, FaultUpstream(done) as near, _listed(far, near, tmp_path) as router:
         assert f"is withdrawn on {later}, in 2 days" in caplog.text
         first = await router.chat()
-        assert spent(router, first.headers["x-request-id"])[1].amount_nano == 1_000_000
+        assert (await spent(router, first.headers["x-request-id"]))[1].amount_nano == 1_000_000
         await router.runtime.reprice(tomorrow)
         second = await router.chat()
-        charged = spent(router, second.headers["x-request-id"])[1]
+        charged = (await spent(router, second.headers["x-request-id"]))[1]
         assert (charged.amount_nano, charged.tariff_ref.partition("#")[0]) == (2_000_000, f"import@{tomorrow}")
         await router.runtime.reprice(later)
         assert (await router.chat()).headers["x-spillway-backend"] == "local"
