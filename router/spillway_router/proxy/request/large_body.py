@@ -79,8 +79,11 @@ _HIGH_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 
 
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
-_NUMBERS = re.compile(rb"(?<=,)\s*+%b(?:\s*+,\s*+%b){15,}+\s*+(?=,)" % (_NUMBER, _NUMBER))
-"""The inner part of a long list of numbers, which `1` can stand for wherever slices cut the list."""
+_LISTED = rb"\s*+%b(?=\s*+[,\]])" % _NUMBER
+_NUMBERS = re.compile(rb"(?<=,)%b(?:\s*+,%b){15,}+" % (_LISTED, _LISTED))
+"""The numbers of a long list but its first, as far as they are followed by something: `1` can stand for them wherever
+slices cut the list. What follows is looked at after each number, because a search that finds it missing at the end
+begins again at the next number, which takes quadratic time."""
 
 
 class ExaminedBody(dict[str, Any]):
