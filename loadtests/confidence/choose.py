@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from spillway_router.core.confidence.calibration import ConfidenceCurve
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Map = Callable[[Floats], Floats]
+Candidates = Mapping[str, tuple[Any, ...]]
 Drawer = Callable[[Floats, Floats, Rows], Map]
 LARGE = 30.0
 """Log-odds beyond which values are not distinguished."""
@@ -94,15 +96,15 @@ class Fold:
     outputs: Mapping[str, tuple[Floats, Floats]]
 
 
-def folds(data: Table, seed: int) -> Iterator[Fold]:
-    """Return the outer folds of one shuffle of the documents."""
+def folds(data: Table, seed: int, candidates: Candidates = CANDIDATES) -> Iterator[Fold]:
+    """Return the outer folds of one shuffle of the documents. `candidates`: the models, each with its settings."""
     x, _ = filled(data)
     share = np.random.default_rng(seed).random(int(data.groups.max()) + 1)
     for rest, judged in GroupKFold(OUTER, shuffle=True, random_state=seed).split(x, data.y, data.groups):
         first = share[data.groups[rest]] < FIT_SHARE
         fitting, certifying = rest[first], rest[~first]
         outputs = {}
-        for name, options in CANDIDATES.items():
+        for name, options in candidates.items():
             option = best_option(x[fitting], data.y[fitting], data.groups[fitting], options)
             raw = np.zeros(len(fitting))
             inner = GroupKFold(OUTER).split(x[fitting], data.y[fitting], data.groups[fitting])
@@ -116,10 +118,10 @@ def folds(data: Table, seed: int) -> Iterator[Fold]:
         yield Fold(np.concatenate([fitting, certifying]), judged, {**outputs, AVERAGE: (seen, unseen)})
 
 
-def probabilities(data: Table, seed: int) -> dict[tuple[str, str], Floats]:
+def probabilities(data: Table, seed: int, candidates: Candidates = CANDIDATES) -> dict[tuple[str, str], Floats]:
     """Return P(right) of every row by a model and a curve that never saw its document."""
     by_model: dict[tuple[str, str], Floats] = {}
-    for fold in folds(data, seed):
+    for fold in folds(data, seed, candidates):
         for model, (seen, unseen) in fold.outputs.items():
             for name, drawer in CURVES.items():
                 p = by_model.setdefault((model, name), np.zeros(len(data.y)))

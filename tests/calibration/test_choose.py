@@ -11,6 +11,9 @@ from loadtests.confidence.dataset import answers, labelled
 
 from spillway_router.calibration.fit import AVERAGE, CANDIDATES, Table, table
 
+FIRST = {name: options[:1] for name, options in CANDIDATES.items()}
+"""Every model with its first setting: the search for the best one has its own tests."""
+
 
 def answered(count: int) -> Table:
     rows = [labelled(answer) for answer in islice((a for a in answers() if not a.held_out), count)]
@@ -18,18 +21,18 @@ def answered(count: int) -> Table:
 
 
 def test_no_document_is_judged_by_a_fold_that_saw_it() -> None:
-    data, judged = answered(200), []
-    for fold in folds(data, 0):
+    data, judged = answered(120), []
+    for fold in folds(data, 0, FIRST):
         assert not set(data.groups[fold.judged]) & set(data.groups[fold.curve])
-        assert set(fold.outputs) == {*CANDIDATES, AVERAGE}
+        assert set(fold.outputs) == {*FIRST, AVERAGE}
         judged.extend(fold.judged)
     assert sorted(judged) == list(range(len(data.y)))
 
 
 def test_every_model_under_every_curve_beats_the_share_of_right_answers() -> None:
-    data = answered(600)
-    by_model = probabilities(data, 0)
-    assert len(by_model) == (len(CANDIDATES) + 1) * len(CURVES)
+    data = answered(400)
+    by_model = probabilities(data, 0, FIRST)
+    assert len(by_model) == (len(FIRST) + 1) * len(CURVES)
     alone = losses(np.full(len(data.y), data.y.mean()), data.y).mean()
     for key, p in by_model.items():
         assert 0.0 <= p.min() <= p.max() <= 1.0, key

@@ -24,6 +24,10 @@ from spillway_router.core.confidence.calibration import Calibration, Calibration
 SPILLWAY = Path(sys.executable).with_name("spillway")
 
 
+FEW = {"logistic": (logistic(0.1),), "trees": (boosted(2, 20),)}
+"""Models for tests of what does not depend on the choice of a setting: no setting is searched for."""
+
+
 def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Two scores that each tell a part, and one of noise."""
     rng = random.Random(seed)
@@ -57,7 +61,7 @@ def test_the_exported_stage_says_what_scikit_learn_says(option: Any) -> None:
 
 
 def test_an_average_is_the_mean_of_both_log_odds(built: Built) -> None:
-    data = table([(row.scores, row.right, row.group) for row in labelled(600)])
+    data = table([(row.scores, row.right, row.group) for row in labelled(300)])
     options = (logistic(1.0), boosted(2, 20))
     fitted = fit(data, 0, {"logistic": options[:1], "trees": options[1:]})
     assert set(fitted.out_of_fold) == {"logistic", "trees", AVERAGE, "neighbours", "best single"}
@@ -85,10 +89,10 @@ def test_combining_beats_the_best_single_score_and_is_calibrated(built: Built) -
 def test_the_file_is_the_same_for_any_order_of_the_lines() -> None:
     given = labelled(400)
     key, promise = CalibrationKey(model="m", quantisation="*", template="*", task="*"), Promise(0.1, 0.1)
-    one = build(given, key, promise, {})
+    one = build(given, key, promise, {}, FEW)
     assert Calibration.from_json(one.text).certificate == one.calibration.certificate
     assert {row.group for row in one.certifying} == {
-        row.group for row in build(given[::-1], key, promise, {}).certifying
+        row.group for row in build(given[::-1], key, promise, {}, FEW).certifying
     }
 
 
@@ -205,7 +209,7 @@ def test_the_file_says_how_many_alternatives_its_scores_are_made_of(built: Built
         CalibrationKey(model="m", quantisation="*", template="*", task="*", weights="aaaa"),
         Promise(0.2, 0.1),
     )
-    calibration = build(with_tokens(200, 3), key, promise, {}).calibration
+    calibration = build(with_tokens(200, 3), key, promise, {}, FEW).calibration
     assert (calibration.alternatives, calibration.key.weights) == (3, "aaaa")
     assert built.calibration.alternatives is None
     mixed = with_tokens(200, 3) + with_tokens(60, 5)
@@ -223,7 +227,7 @@ def test_a_second_look_is_a_score_even_where_few_answers_have_it() -> None:
     asked = sum("self_check" in row for row in given)
     assert 60 <= asked < 450
     key, promise = CalibrationKey(model="m", quantisation="*", template="*", task="*"), Promise(0.2, 0.1)
-    calibration = build(list(read(map(json.dumps, given))), key, promise, {}).calibration
+    calibration = build(list(read(map(json.dumps, given))), key, promise, {}, FEW).calibration
     assert calibration.knows("p_true")
     unsure = {"a": -0.1, "b": -0.2, "noise": 0.5}
     low, middle, high = (

@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from evidence.deploy_commands import ROOT, spillway
+from evidence.deploy_commands import ROOT
+from tests.deploy.in_process import spillway
 
 DOCS = ROOT / "docs" / "deploy"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from evidence.deploy_commands import MODEL, TARGETS, dry_run, spillway
+from evidence.deploy_commands import MODEL, TARGETS
+from tests.deploy.in_process import dry_run, spillway
 
 from spillway_router.config.load import parse
 

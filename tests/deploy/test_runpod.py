@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from evidence.deploy_commands import MODEL, ROOT, spillway
+from evidence.deploy_commands import MODEL, ROOT
 from evidence.runpod_schema import Schema
+from tests.deploy.in_process import spillway
 from tests.deploy.runpod_server import KEY, Account, runpod_server
 
 from spillway_router.deploy.order import DeployError

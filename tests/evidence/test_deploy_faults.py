@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from evidence.deploy_commands import TARGETS, CommandResult, dry_run
+from evidence.deploy_commands import TARGETS, CommandResult
 from evidence.measures_deploy import DRY_RUNS, SECRETS, dry_runs
+from tests.deploy.in_process import dry_run
 
 
 def quiet(line: str) -> None:

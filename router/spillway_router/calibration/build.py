@@ -62,14 +62,22 @@ class Built:
         return Calibration.from_json(self.text)
 
 
-def build(rows: Sequence[Labelled], key: CalibrationKey, promise: Promise, provenance: Mapping[str, Any]) -> Built:
+def build(
+    rows: Sequence[Labelled],
+    key: CalibrationKey,
+    promise: Promise,
+    provenance: Mapping[str, Any],
+    candidates: Mapping[str, tuple[Any, ...]] = CANDIDATES,
+) -> Built:
     """Fit the models and certify the threshold. Raises FitError where the labelled answers don't allow it.
 
     `provenance`: what the file says about how it was made, besides the counts and the model's name added here.
+    `candidates`: the models to choose from, by name, each with the settings to choose from.
     """
+    alternatives = _alternatives(rows)  # before the fit, which takes the longest
     fitting = [row for row in rows if in_share(row.group, FIT_SHARE, SALT)]
     certifying = [row for row in rows if not in_share(row.group, FIT_SHARE, SALT)]
-    fitted = fit(table([(row.scores, row.right, row.group) for row in fitting]))
+    fitted = fit(table([(row.scores, row.right, row.group) for row in fitting]), candidates=candidates)
     if not certifying:
         raise FitError(
             "all labelled answers belong to one group; give rows of different documents different `group` names"
@@ -98,7 +106,7 @@ def build(rows: Sequence[Labelled], key: CalibrationKey, promise: Promise, prove
         "reference": [round(float(q), 6) for q in np.quantile(final_confidences, np.linspace(0, 1, QUANTILES))],
         "made": {
             **provenance,
-            **_alternatives(rows),
+            **alternatives,
             "fitted_on": len(fitting),
             "certified_on": len(certifying),
             "model": fitted.chosen,

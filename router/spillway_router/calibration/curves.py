@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
+from sklearn.isotonic import isotonic_regression
 
 from spillway_router.core.confidence.calibration import ConfidenceCurve
 
@@ -44,17 +42,15 @@ def isotonic(raw: Floats, y: Floats) -> ConfidenceCurve:
     more than it has, because no finite sample shows a probability of 0 or 1.
     """
     order = np.argsort(raw, kind="stable")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        level = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(raw[order], y[order])
     ordered, outcomes = raw[order], y[order]
-    xs: list[float] = []
-    ys: list[float] = []
-    starts = np.flatnonzero(np.diff(level, prepend=-1.0))
-    for begin, end in zip(starts, [*starts[1:], len(level)], strict=True):
-        size = end - begin
-        xs.append(float(np.mean(ordered[begin:end])))
-        ys.append(float((np.sum(outcomes[begin:end]) + 0.5) / (size + 1.0)))
+    firsts = np.flatnonzero(np.diff(ordered, prepend=-np.inf))  # equal outputs are one place of the curve
+    counts = np.diff(firsts, append=len(ordered)).astype(float)
+    means = np.add.reduceat(outcomes, firsts) / counts
+    level = isotonic_regression(means, sample_weight=counts, y_min=0.0, y_max=1.0)
+    starts = firsts[np.flatnonzero(np.diff(level, prepend=-1.0))]
+    sizes = np.diff(starts, append=len(ordered))
+    xs: list[float] = (np.add.reduceat(ordered, starts) / sizes).tolist()
+    ys: list[float] = ((np.add.reduceat(outcomes, starts) + 0.5) / (sizes + 1.0)).tolist()
     lowest, highest = float(ordered[0]), float(ordered[-1])
     if lowest < xs[0]:
         xs, ys = [lowest, *xs], [max(0.0, ys[0] - RISE), *ys]

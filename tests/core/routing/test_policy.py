@@ -369,7 +369,7 @@ WORLDS = st.fixed_dictionaries({}, optional=dict.fromkeys(["local", "spare", "gr
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(REQUESTS, WORLDS, st.booleans())
 def test_private_content_never_gets_a_cloud_candidate(
     request_facts: RequestFacts, world: Signals, by_key: bool
