@@ -1,6 +1,6 @@
 """`spillway` inside the test's process, for tests of what a command says: starting Python takes most of such a test.
 
-`test_programs.py` and the measurement of the dry runs (evidence/measures_deploy.py) start it as users do.
+The measurement of the dry runs (evidence/measures_deploy.py) starts it as users do.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from evidence.deploy_commands import MODEL, TARGETS, CommandResult, spillway
+from evidence.deploy_commands import MODEL, TARGETS, CommandResult
+from tests.deploy.in_process import spillway
 
 _STANDIN = """#!{python}
 import json, os, sys
