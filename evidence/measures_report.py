@@ -91,11 +91,11 @@ LONG_CASES = (
 )
 
 
-def million_rows(say: Callable[[str], None], rows: int = ROWS) -> dict[str, Measurement]:
+def million_rows(say: Callable[[str], None], rows: int = ROWS, runs: int = RUNS) -> dict[str, Measurement]:
     """Measure the seconds from the command's start to its end (Python's own start included), the slower of both
     reports.
 
-    The value is the median of five runs each, and `n` counts rows. The details have each run, and the CPU seconds it
+    The value is the median of `runs` runs each, and `n` counts rows. The details have each run, and the CPU seconds it
     took.
     """
     details: dict[str, Any] = {}
@@ -103,18 +103,20 @@ def million_rows(say: Callable[[str], None], rows: int = ROWS) -> dict[str, Meas
         with tempfile.TemporaryDirectory() as folder:
             details["summed_us_per_row"] = _fill(Path(folder, "spillway.db"), rows, case)
             try:
-                runs = _runs(Path(folder), case, rows)
+                costs = _runs(Path(folder), case, rows, runs)
             except (subprocess.SubprocessError, ValueError) as error:
                 return {MILLION_ROWS: not_measured(f"the report of a {case.name} failed: {error}")}
-        details[case.name] = _summary(runs)
+        details[case.name] = _summary(costs)
         say(f"  {case.name}: {details[case.name]}")
     value = max(details[case.name]["median_s"] for case in CASES)
     return {MILLION_ROWS: Measurement(value, rows, details)}
 
 
-def five_million_rows(say: Callable[[str], None], rows: int = 5 * ROWS) -> dict[str, Measurement]:
-    """Measure the report of a month with 10,000 API keys: the median of five runs in seconds, the most memory in MiB.
-    Then `ledger verify` and `ledger export` in rows per second, and the seconds in which a router starts.
+def five_million_rows(
+    say: Callable[[str], None], rows: int = 5 * ROWS, runs: int = RUNS
+) -> dict[str, Measurement]:
+    """Measure the report of a month with 10,000 API keys: the median of `runs` runs in seconds, the most memory in
+    MiB. Then `ledger verify` and `ledger export` in rows per second, and the seconds in which a router starts.
 
     The details have the same report grouped by key, which has 10,000 groups, and the export of one row per day.
     """
@@ -123,9 +125,9 @@ def five_million_rows(say: Callable[[str], None], rows: int = 5 * ROWS) -> dict[
         details["summed_us_per_row"] = _fill(Path(folder, "spillway.db"), rows, LONG_CASES[0])
         try:
             for case in LONG_CASES:
-                details[case.name] = _summary(_runs(Path(folder), case, rows))
+                details[case.name] = _summary(_runs(Path(folder), case, rows, runs))
                 say(f"  {case.name}: {details[case.name]}")
-            readers = _readers(Path(folder), rows, say)
+            readers = _readers(Path(folder), rows, runs, say)
         except (subprocess.SubprocessError, BenchError, ValueError) as error:
             return dict.fromkeys((*FIVE_MILLION, *READERS), not_measured(f"a command failed: {error}"))
     month = details[LONG_CASES[0].name]
@@ -135,8 +137,8 @@ def five_million_rows(say: Callable[[str], None], rows: int = 5 * ROWS) -> dict[
     }
 
 
-def _readers(folder: Path, rows: int, say: Callable[[str], None]) -> dict[str, Measurement]:
-    """Measure what else reads the whole ledger, or opens it: each once, as each takes a minute, and the start five
+def _readers(folder: Path, rows: int, runs: int, say: Callable[[str], None]) -> dict[str, Measurement]:
+    """Measure what else reads the whole ledger, or opens it: each once, as each takes a minute, and the start `runs`
     times."""
     last = _FIRST + timedelta(days=LONG_CASES[0].days - 1)
     month = ("ledger", "export", "--from", _FIRST.isoformat(), "--to", last.isoformat())
@@ -145,7 +147,7 @@ def _readers(folder: Path, rows: int, say: Callable[[str], None]) -> dict[str, M
         "export": _weighed(folder, month)[1],
         "export --daily": _weighed(folder, (*month, "--daily"))[1],
     }
-    starts = [_start_s(folder) for _ in range(RUNS)]
+    starts = [_start_s(folder) for _ in range(runs)]
     details = {name: one._asdict() | {"rows_per_s": round(rows / one.wall_s)} for name, one in cost.items()}
     say(f"  {details}, starts in {starts} s")
     exports = {name: details[name] for name in ("export", "export --daily")}
@@ -171,10 +173,10 @@ def _start_s(folder: Path) -> float:
     raise BenchError(f"the router did not start: {(folder / 'router.log').read_text()[-400:]}")
 
 
-def _runs(folder: Path, case: Case, rows: int) -> list[Cost]:
+def _runs(folder: Path, case: Case, rows: int, runs: int) -> list[Cost]:
     config = folder / "spillway.yaml"
     config.write_text(_CONFIG.format(file=folder / "spillway.db"), encoding="utf-8")
-    return [_run(config, case, rows) for _ in range(RUNS)]
+    return [_run(config, case, rows) for _ in range(runs)]
 
 
 def _summary(runs: list[Cost]) -> dict[str, Any]:
