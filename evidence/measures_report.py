@@ -112,9 +112,7 @@ def million_rows(say: Callable[[str], None], rows: int = ROWS, runs: int = RUNS)
     return {MILLION_ROWS: Measurement(value, rows, details)}
 
 
-def five_million_rows(
-    say: Callable[[str], None], rows: int = 5 * ROWS, runs: int = RUNS
-) -> dict[str, Measurement]:
+def five_million_rows(say: Callable[[str], None], rows: int = 5 * ROWS, runs: int = RUNS) -> dict[str, Measurement]:
     """Measure the report of a month with 10,000 API keys: the median of `runs` runs in seconds, the most memory in
     MiB. Then `ledger verify` and `ledger export` in rows per second, and the seconds in which a router starts.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from loadtests.confidence.dataset import FRESH, LabelledAnswer, answers, asked, labelled, legible
 from loadtests.confidence.trials import AnswerPool, Floats
 from spillway_router.calibration.build import Built, Promise, build
+from spillway_router.calibration.fit import CANDIDATES
 from spillway_router.calibration.labelled import Labelled
 from spillway_router.core.confidence.calibration import Calibration, CalibrationKey
 from spillway_router.core.confidence.judge import judge
@@ -43,14 +45,18 @@ class Held:
         return np.array([row.scores[name] for row in self.rows])
 
 
-def held(limit: int | None = None) -> Held:
-    """Run the experiment on the first `limit` answers (default: all)."""
+def held(limit: int | None = None, candidates: Mapping[str, tuple[Any, ...]] = CANDIDATES) -> Held:
+    """Run the experiment on the first `limit` answers (default: all), with these models to choose from."""
     given = list(islice(chain(answers(), answers(FRESH)), limit))
     fitting = [labelled(answer) for answer in given if not answer.held_out]
     kept = [answer for answer in given if answer.held_out]
     rows = [labelled(answer) for answer in kept]
     built = build(
-        fitting, CalibrationKey(model="demo", quantisation="*", template="*", task="*"), Promise(ALPHA, DELTA), {}
+        fitting,
+        CalibrationKey(model="demo", quantisation="*", template="*", task="*"),
+        Promise(ALPHA, DELTA),
+        {},
+        candidates,
     )
     calibration = built.calibration
     confidence = np.array([calibration.answer.probability(row.scores) for row in rows])

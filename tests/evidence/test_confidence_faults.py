@@ -13,6 +13,7 @@ from loadtests.confidence.trials import AnswerPool
 
 from evidence import measures_confidence as measures
 from spillway_router.calibration.certify import naive
+from spillway_router.calibration.fit import CANDIDATES
 from spillway_router.core.confidence.calibration import Calibration
 
 TAKEN = Circumstances("make evidence ONLY=confidence", "2026-01-01T00:00:00Z", {}, {})
@@ -22,7 +23,7 @@ ANSWERS = 1500
 
 @pytest.fixture(scope="module")
 def short() -> Held:
-    return held(ANSWERS)
+    return held(ANSWERS, {name: options[-1:] for name, options in CANDIDATES.items()})  # no search for a setting
 
 
 def holds(name: str, measured: Measurement, min_n: int = 1) -> bool:

@@ -41,7 +41,9 @@ ALERT = BudgetAlert(
     spent_nano=41 * 10**9,
     held_nano=10**9,
 )
-QUICK = DeliveryRules(attempts=4, timeout_s=0.2, first_wait_s=0.01, longest_wait_s=0.02, queue=4)
+QUICK = DeliveryRules(attempts=4, timeout_s=20.0, first_wait_s=0.01, longest_wait_s=0.02, queue=4)
+IMPATIENT = replace(QUICK, attempts=1000, timeout_s=0.2)
+"""For a receiver that hangs. On a machine that stands still any attempt may run out of time, so no number is exact."""
 BROKEN = Answer.json({"error": {"message": "broken"}}, 500)
 
 
@@ -105,7 +107,7 @@ async def test_an_alert_is_posted_signed_and_readable() -> None:
     assert headers["content-type"] == "application/json"
 
 
-@pytest.mark.parametrize("failures", [[500, 503, 502], [HANGS], [429, 408], [500, HANGS, 500]])
+@pytest.mark.parametrize("failures", [[500, 503, 502], [429, 408]])
 async def test_an_alert_is_retried_until_a_failing_receiver_accepts_it(failures: list[int]) -> None:
     receiver = Receiver(list(failures))
     async with serving(receiver) as url, alerting(url) as (alerts, calls):
@@ -116,6 +118,19 @@ async def test_an_alert_is_retried_until_a_failing_receiver_accepts_it(failures:
     assert ids == {budget_message(ALERT).id}
     assert len(receiver.seen) == len(failures) + 1
     assert "x-spillway-signature" not in receiver.seen[0][0]
+
+
+@pytest.mark.parametrize("failures", [[HANGS], [500, HANGS, 500]])
+async def test_an_alert_is_retried_when_a_receiver_hangs(failures: list[int]) -> None:
+    receiver = Receiver(list(failures))
+    async with serving(receiver) as url, alerting(url, rules=IMPATIENT) as (alerts, calls):
+        alerts.budget_reached(ALERT)
+        await calls.until_over()
+    assert calls.results[-1] == "sent"
+    assert set(calls.results[:-1]) == {"retried"}
+    assert receiver.statuses == []
+    assert len(calls.results) > len(failures)
+    assert {headers["x-spillway-delivery"] for headers, _ in receiver.seen} == {budget_message(ALERT).id}
 
 
 async def test_an_unreachable_receiver_gets_the_alert_when_it_is_back() -> None:
