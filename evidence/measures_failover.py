@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -76,14 +76,20 @@ def amplification(
     say: Callable[[str], None], seconds: float = 8.0, each_time: Callable[[Router], None] = lambda _: None
 ) -> dict[str, Measurement]:
     """Measure the most upstream calls per request while every upstream fails, over the ways to fail."""
-    by_failure: dict[str, float] = {}
-    asked = 0
-    for failure in ("reset", "end", "half a head", *ERRORS):
-        calls, requests = _run(_all_fail(failure, seconds, each_time))
-        by_failure[failure] = round(calls / requests, 3)
-        asked += requests
+    counts = _run(_all_ways_fail(("reset", "end", "half a head", *ERRORS), seconds, each_time))
+    for failure, (calls, requests) in counts.items():
         say(f"  {failure}: {calls} calls for {requests} requests")
+    by_failure = {failure: round(calls / requests, 3) for failure, (calls, requests) in counts.items()}
+    asked = sum(requests for _, requests in counts.values())
     return {AMPLIFICATION: Measurement(max(by_failure.values()), asked, {"calls_per_request": by_failure})}
+
+
+async def _all_ways_fail(
+    failures: Sequence[str], seconds: float, each_time: Callable[[Router], None]
+) -> dict[str, tuple[int, int]]:
+    """Let upstreams fail in all ways at the same time, each with a router of its own: they mostly wait."""
+    counts = await asyncio.gather(*(_all_fail(failure, seconds, each_time) for failure in failures))
+    return dict(zip(failures, counts, strict=True))
 
 
 async def _all_fail(failure: str, seconds: float, each_time: Callable[[Router], None]) -> tuple[int, int]:
@@ -104,11 +110,16 @@ def recovery(
     say: Callable[[str], None], failures: tuple[str, ...] = FAILURES, long_s: float = LONG_OUTAGE_S
 ) -> dict[str, Measurement]:
     """Measure the longest time from a repair to the first answer of the repaired backend, over the ways to fail."""
-    seconds = dict(_run(_recoveries(failures, SHORT_OUTAGE_S)))
-    seconds |= {f"{failure}, {long_s:g} s": value for failure, value in _run(_recoveries(failures, long_s)).items()}
+    short, long = _run(_after_outages(failures, (SHORT_OUTAGE_S, long_s)))
+    seconds = short | {f"{failure}, {long_s:g} s": value for failure, value in long.items()}
     worst = max(seconds.values())
     say(f"  {seconds}")
     return {RECOVERY: Measurement(round(worst, 2), len(seconds), {"seconds": seconds, "requests_per_s": ASKED_PER_S})}
+
+
+async def _after_outages(failures: tuple[str, ...], outages_s: Sequence[float]) -> list[dict[str, float]]:
+    """Measure after outages of these lengths at the same time, each with routers of its own: they mostly wait."""
+    return await asyncio.gather(*(_recoveries(failures, outage_s) for outage_s in outages_s))
 
 
 async def _recoveries(failures: tuple[str, ...], outage_s: float) -> dict[str, float]:
