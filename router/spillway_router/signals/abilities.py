@@ -24,6 +24,7 @@ import httpx
 
 from spillway_router.core.routing.model import Capability, Outcome
 from spillway_router.http_client.types import Reply
+from spillway_router.signals.answers import freed
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.liveness import Condition
 
@@ -160,7 +161,7 @@ class AbilityReader:
         try:
             async with (
                 asyncio.timeout(self._settings.timeout_s),
-                self._client.stream(method, url, json=body, headers=headers, timeout=None) as response,
+                freed(self._client.stream(method, url, json=body, headers=headers, timeout=None)) as response,
             ):
                 content = bytearray()
                 async for chunk in response.aiter_bytes():

@@ -16,6 +16,7 @@ from spillway_router.aio.tasks import end
 from spillway_router.core.routing.model import Endpoint, Outcome
 from spillway_router.http_client.types import Reply
 from spillway_router.signals.abilities import PROBE_HEADER
+from spillway_router.signals.answers import freed
 
 TIMEOUT_S = 5.0
 _MOST_BYTES = 256 * 1024
@@ -57,13 +58,13 @@ class EngineProof:
 
     async def _ask(self) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                response = await self._client.post(
-                    self._url, json=self._body, headers={PROBE_HEADER: "proof"}, timeout=None
-                )
+            headers = {PROBE_HEADER: "proof"}
+            asked = self._client.stream("POST", self._url, json=self._body, headers=headers, timeout=None)
+            async with asyncio.timeout(TIMEOUT_S), freed(asked) as response:
+                content = await response.aread()
         except (TimeoutError, httpx.HTTPError):
             return  # the prober notices an engine that is hung or gone
-        reply = Reply(response.status_code, dict(response.headers), response.content[:_MOST_BYTES])
+        reply = Reply(response.status_code, dict(response.headers), content[:_MOST_BYTES])
         outcome = self._outcome(reply)
         if outcome.kind in ("ok", "failed"):
             self._on_answer(outcome.kind == "ok")

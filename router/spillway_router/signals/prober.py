@@ -17,6 +17,7 @@ from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.aio.tasks import end
 from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.http_client.own_limits import is_own
+from spillway_router.signals.answers import freed
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.liveness import Answer, LivenessRules, LivenessState, LivenessVerdict, Observation, observe
@@ -149,7 +150,7 @@ class Prober:
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 # The head is enough: what the body says about models or versions does not matter here.
-                async with self._client.stream("GET", self._health_url, timeout=None) as response:
+                async with freed(self._client.stream("GET", self._health_url, timeout=None)) as response:
                     status = response.status_code
                     if _is_small(response.headers.get("content-length", "")):
                         await response.aread()

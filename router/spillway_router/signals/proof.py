@@ -12,6 +12,7 @@ from typing import Any, Final
 import httpx
 
 from spillway_router.signals.abilities import PROBE_HEADER
+from spillway_router.signals.answers import freed
 
 _MOST_BYTES: Final = 1 << 20
 _BUSY = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
@@ -46,7 +47,7 @@ async def generates(client: httpx.AsyncClient, root_url: str, model: str) -> boo
 async def _post(client: httpx.AsyncClient, url: str, body: Mapping[str, Any]) -> tuple[int, Any]:
     """Return the status of the answer and its JSON, None if it is none or larger than any answer of one token."""
     headers = {PROBE_HEADER: "token"}
-    async with client.stream("POST", url, json=body, headers=headers, timeout=None) as response:
+    async with freed(client.stream("POST", url, json=body, headers=headers, timeout=None)) as response:
         content = bytearray()
         async for chunk in response.aiter_bytes():
             content += chunk

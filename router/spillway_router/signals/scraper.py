@@ -18,6 +18,7 @@ import httpx
 
 from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.aio.unexpected import UNEXPECTED
+from spillway_router.signals.answers import freed
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample, ExpositionReader
 
@@ -119,7 +120,7 @@ class Scraper:
         # Compressing a page costs the engine's front end more than sending it over loopback.
         headers = {"accept": "text/plain;version=0.0.4", "accept-encoding": "identity"}
         limit = self._settings.max_bytes
-        async with self._client.stream("GET", self._url, headers=headers, timeout=None) as response:
+        async with freed(self._client.stream("GET", self._url, headers=headers, timeout=None)) as response:
             if response.status_code != httpx.codes.OK:
                 return None, f"the metrics page answered HTTP {response.status_code}"
             body = bytearray()
