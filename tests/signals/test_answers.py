@@ -41,7 +41,13 @@ async def told(client: httpx.AsyncClient, server: Server) -> object:
 
 async def proved(client: httpx.AsyncClient, server: Server) -> object:
     answered = asyncio.Event()
-    proof = EngineProof(client, server.url + "/health", {}, lambda _: Outcome("ok"), lambda _: answered.set())
+    proof = EngineProof(
+        client=client,
+        url=server.url + "/health",
+        body={},
+        outcome=lambda _: Outcome("ok"),
+        on_answer=lambda _: answered.set(),
+    )
     proof.ask()
     await answered.wait()
     return await proof.stop()
@@ -62,4 +68,4 @@ async def test_no_answer_waits_for_the_garbage_collector(ask: Ask, no_collection
         for _ in range(3):
             await ask(client, server)
         assert server.requested
-    assert [found for found in gc.get_objects() if isinstance(found, httpx.Response | httpx.Request)] == []
+    assert [one for one in gc.get_objects() if isinstance(one, httpx.Response | httpx.Request)] == []
