@@ -15,9 +15,10 @@ from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.reports.build import ReportTerms, build_report
+from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.days import GROUP_KEYS, GroupKey, ReportRange, one_day
 from spillway_router.ledger.reports.model import Report
+from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.testing.books import ExpectedBill, fill_books
 

@@ -40,8 +40,9 @@ from spillway_router.ledger.rentals.books import CONTINUE_MS
 from spillway_router.ledger.rentals.closed_days import GRACE_MS, idle_id
 from spillway_router.ledger.rentals.declared import correct, declare, deployed, end
 from spillway_router.ledger.rentals.keeper import Books, RentalKeeper, RentalTerms
-from spillway_router.ledger.reports.build import ReportTerms, build_report
+from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.days import one_day
+from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import verify
 from spillway_router.testing.books import local_work

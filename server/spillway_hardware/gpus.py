@@ -14,6 +14,7 @@ FILE = Path(__file__).with_name("gpus.yaml")
 BASE = "a100-80"
 """The GPU that work coefficients and speed estimates of all others are scaled from."""
 _MIB = 1024**2
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class UnknownGpuError(ValueError):
@@ -73,7 +74,7 @@ def read_table(text: str) -> Mapping[str, GpuModel]:
 
     Raises `KeyError`, `TypeError` or `ValueError` for an entry that lacks a field or has one too many.
     """
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    entries: dict[str, dict[str, Any]] = yaml.load(text, _LOADER)  # noqa: S506 - both loaders are safe ones
     return MappingProxyType({name: _model(name, entry) for name, entry in entries.items()})
 
 

@@ -10,9 +10,10 @@ from evidence.measures_timezones import TIMEZONE_SUMS, timezone_sums
 
 from evidence import measures_timezones
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.reports.build import ReportTerms, build_report
+from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.days import GroupKey, ReportRange
 from spillway_router.ledger.reports.model import Report
+from spillway_router.ledger.reports.terms import ReportTerms
 
 
 def silent(line: str) -> None:

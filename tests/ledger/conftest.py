@@ -16,7 +16,7 @@ def postgres() -> Iterator[PostgresServer]:
         find_binaries()
     except ServerMissingError as error:
         pytest.skip(str(error))
-    with postgres_server() as server:
+    with postgres_server(durable=False) as server:
         yield server
 
 

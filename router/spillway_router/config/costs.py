@@ -17,8 +17,8 @@ from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.pacer import PacingRules
 from spillway_router.ledger.rentals.keeper import FixedTerms, RentalTerms
 from spillway_router.ledger.rentals.other_costs import OtherCostTerms
-from spillway_router.ledger.reports.build import ReportTerms
 from spillway_router.ledger.reports.days import read_zone
+from spillway_router.ledger.reports.terms import ReportTerms
 
 
 def gpu_terms(settings: Settings) -> RentalTerms:

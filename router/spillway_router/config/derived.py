@@ -23,7 +23,7 @@ from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.services import DocumentRules
 from spillway_router.ledger.pacer import PacingRules
 from spillway_router.ledger.rentals.keeper import FixedTerms
-from spillway_router.ledger.reports.build import ReportTerms
+from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.privacy.detectors import PATTERN_NAMES, Detectors
 from spillway_router.privacy.recognizer import Recognizer
 from spillway_router.proxy.exchange.active_config import Limits

@@ -42,9 +42,7 @@ from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.journal import Journal, JournalPlace, recover
 from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.pacer import Pacer
-from spillway_router.ledger.reports.build import report_for
 from spillway_router.ledger.reports.days import ReportQuery
-from spillway_router.ledger.reports.json_report import report_values
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import LedgerWriter
@@ -383,8 +381,15 @@ class Runtime:
         """
         async with self._reporting:
             now_ms = int(self._wall() * 1000)
-            build = partial(report_for, self.ledger, query, self.config.report, now_ms, most_groups=MOST_GROUPS)
-            return await LEDGER_CALLS.run(lambda: report_values(build()), limit_s=REPORT_S)
+            return await LEDGER_CALLS.run(partial(self._reported, query, now_ms), limit_s=REPORT_S)
+
+    def _reported(self, query: ReportQuery, now_ms: int) -> Mapping[str, Any]:
+        # Imported here, since most routers are asked for no report, and an idle one has to be small.
+        from spillway_router.ledger.reports.build import report_for
+        from spillway_router.ledger.reports.json_report import report_values
+
+        report = report_for(self.ledger, query, self.config.report, now_ms, most_groups=MOST_GROUPS)
+        return report_values(report)
 
     def _stored_entries(self, request_id: str) -> list[Mapping[str, Any]]:
         return [entry._asdict() for entry in self.ledger.entries_of(request_id)]

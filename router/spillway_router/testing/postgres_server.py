@@ -75,8 +75,9 @@ def find_binaries() -> Path:
 class PostgresServer:
     """One server process. `postgres_server` creates it."""
 
-    def __init__(self, binaries: Path, folder: Path, identity: _Identity) -> None:
+    def __init__(self, binaries: Path, folder: Path, identity: _Identity, *, durable: bool) -> None:
         self._binaries = binaries
+        self._settings = _SETTINGS if durable else {**_SETTINGS, "fsync": "off"}
         self._folder = folder
         self._identity = identity
         self._process: subprocess.Popen[bytes] | None = None
@@ -84,7 +85,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
-        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binaries / "postgres", "-D", "data", "-k", str(self._folder), *options],
@@ -163,8 +164,9 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """Run a server in a new folder; stop and remove it when the block ends.
+def postgres_server(*, durable: bool = True) -> Iterator[PostgresServer]:
+    """Run a server in a new folder; stop and remove it when the block ends. What is measured waits for the disk; what
+    is not `durable` would lose commits if the machine died, and loses none if the server does.
 
     Raises:
         ServerMissingError: there is no PostgreSQL.
@@ -177,7 +179,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     try:
         identity = _identity()
         os.chown(folder, identity.uid, identity.gid)
-        server = PostgresServer(_reachable(binaries, folder, identity), folder, identity)
+        server = PostgresServer(_reachable(binaries, folder, identity), folder, identity, durable=durable)
         server.initialise()
         server.start()
         yield server

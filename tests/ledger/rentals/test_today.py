@@ -14,8 +14,9 @@ from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import OtherCost
 from spillway_router.ledger.rentals.fixed_cost import fixed_today
 from spillway_router.ledger.rentals.keeper import Books, RentalKeeper, RentalTerms
-from spillway_router.ledger.reports.build import ReportTerms, build_report
+from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.days import one_day
+from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.metrics.ledger import FixedCostMetrics
 

@@ -23,13 +23,14 @@ from spillway_router.core.money.currency import Amounts, Currency
 from spillway_router.core.money.tariff import NANO, Rates, Tariff, TariffStep, Usage, price
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
-from spillway_router.ledger.reports.build import CLOUD_ROWS, ReportTerms, build_report
+from spillway_router.ledger.reports.build import CLOUD_ROWS, build_report
 from spillway_router.ledger.reports.csv_file import report_csv
 from spillway_router.ledger.reports.days import GroupKey, ReportRange, one_day
 from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_json, report_values
 from spillway_router.ledger.reports.model import AllLocal, Report
 from spillway_router.ledger.reports.terminal import render_report
+from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.ledger.reports.words import forecast_words, notes
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 

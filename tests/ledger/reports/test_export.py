@@ -23,9 +23,10 @@ from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import unknown_charge
 from spillway_router.ledger.reconcile import reconcile
 from spillway_router.ledger.records import RentalRecord
-from spillway_router.ledger.reports.build import ReportTerms, build_report
+from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.days import GroupKey, ReportRange
 from spillway_router.ledger.reports.export import FOCUS_COLUMNS, export_focus, export_jsonl
+from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.testing import MemoryLedger
 from spillway_router.testing.books import fill_books
 

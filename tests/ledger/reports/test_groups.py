@@ -25,7 +25,7 @@ from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.rentals.closed_days import idle_id, is_closed
-from spillway_router.ledger.reports.build import ReportTerms, build_report
+from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.csv_file import COLUMNS, report_csv
 from spillway_router.ledger.reports.days import (
     GROUP_KEYS,
@@ -40,6 +40,7 @@ from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_values
 from spillway_router.ledger.reports.model import Report, UnitCosts
 from spillway_router.ledger.reports.terminal import render_report
+from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.ledger.reports.words import group_name
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger

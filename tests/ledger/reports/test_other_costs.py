@@ -19,7 +19,7 @@ from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import OtherCost, RentalRecord
 from spillway_router.ledger.rentals.keeper import Books
-from spillway_router.ledger.reports.build import ReportTerms, build_report
+from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.csv_file import report_csv
 from spillway_router.ledger.reports.days import GROUP_KEYS, GroupKey, ReportRange
 from spillway_router.ledger.reports.export import export_focus
@@ -27,6 +27,7 @@ from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_json
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.terminal import render_report
+from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DOLLAR = 10**9

@@ -16,15 +16,13 @@ A report reads the running sums of its range (store/sums.py); the forecast reads
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 
 from spillway_router.core.money.alternatives import Offer
-from spillway_router.core.money.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even_at
-from spillway_router.core.money.currency import Currency
+from spillway_router.core.money.attribution import GpuRental, TrafficShape, break_even_at
 from spillway_router.core.money.tariff import NANO, half_up
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger, Sums
@@ -58,25 +56,11 @@ from spillway_router.ledger.reports.model import (
     RentalRow,
     Report,
 )
+from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.ledger.tables.feedback import Opinion
 
 CLOUD_ROWS = ("overflow", "escalated", "fallback", "routed", "pinned", "byok", "audit", "bill", "other")
 _PRICE_PLACES = Decimal("0.000001")
-
-
-@dataclass(frozen=True, slots=True)
-class ReportTerms:
-    """The configured costs: the GPU's price if nothing was rented, the work per token, the priced models, the month's
-    cap on all cloud spend in nano-dollars, the time zone of the days, the currency that people see, and whether the
-    price of the GPU is known at all."""
-
-    gpu: GpuRental
-    coefficients: WorkCoefficients
-    alternatives: Mapping[str, Offer]
-    month_budget_nano: int | None = None
-    zone: tzinfo = UTC
-    currency: Currency | None = None
-    price_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
