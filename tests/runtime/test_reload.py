@@ -27,7 +27,7 @@ confidence: {escalate_to: [cloud], threshold: 0.7, top_logprobs: 4}
 alerts: {webhook_url: "http://127.0.0.1:9/hook"}
 documents: {max_chars: 1000, most_open: 3}
 privacy: {default: local-only}
-keys: {required: true}
+keys: {required: true, failed_logins_per_minute: 12}
 metrics: {token: scrape-0123456789abcdef}
 limits: {body_mb: 1}
 retention: {minutes: 5}
@@ -44,6 +44,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
         "limits": active.limits,
         "privacy": active.privacy,
         "keys_required": active.auth.required,
+        "failed_logins_per_minute": active.auth.failures_per_minute,
         "scrape_token": active.auth.scrape_token,
         "budgets": tuple(line for line, _ in runtime.accounts.balances()),
         "pacing": runtime.pacer._rules,
