@@ -19,6 +19,7 @@ from spillway_server import doctor as doctor_checks
 from spillway_server import environment, present
 from spillway_server.engine import launcher
 from spillway_server.engine.events import EngineEvent
+from spillway_server.engine.launcher import InstalledEngine
 from spillway_server.engine.serve import ServeOptions, run_server
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning import hardware, measurements, models, plan_table, profiles
@@ -108,11 +109,19 @@ def plan(
     else:
         raise typer.BadParameter(f"{gpu!r} is not one of {', '.join([*PROFILES, 'cpu'])}", param_hint="--gpu")
     spec = models.resolve(model, machine, environment.hub_cache())
-    options = PlanOptions(devices=gpus, vllm_args=tuple(vllm_arg or ()), mean_tokens=mean_tokens)
+    engine = _installed_engine(profile)
+    options = PlanOptions(
+        devices=gpus,
+        vllm_args=tuple(vllm_arg or ()),
+        mean_tokens=mean_tokens,
+        queue_limit=engine is None or engine.has_queue_limit,
+    )
     engine_plan = spec if isinstance(spec, Obstacle) else make_plan(profile, spec, options)
     if isinstance(engine_plan, Obstacle):
         present.end_at_obstacle(engine_plan, as_json)
-    command = (*_launcher_words(profile, engine_plan.model.location), *engine_plan.arguments)
+    location = engine_plan.model.location
+    launcher_words = ("vllm", "serve", location) if engine is None else engine.command(location)
+    command = (*launcher_words, *engine_plan.arguments)
     speed = speed_of(engine_plan, machine, measurements.shipped(), gpus)
     if as_settings:
         _print_settings(speed, as_settings, engine_plan.max_num_seqs)
@@ -160,12 +169,10 @@ def _line_printer(as_json: bool) -> Callable[[str], None]:
     return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:
-    """Return the launch command of the installed engine if it is of the right kind, else the official one."""
+def _installed_engine(profile: Profile) -> InstalledEngine | None:
+    """Return the installed engine if it is of the right kind; None stands for the version that Spillway installs."""
     engine = launcher.find_engine(None, (Path.cwd(), environment.project_root()))
-    if isinstance(engine, Obstacle) or engine.is_cpu_build is not profile.is_cpu:
-        return ("vllm", "serve", location)
-    return engine.command(location)
+    return None if isinstance(engine, Obstacle) or engine.is_cpu_build is not profile.is_cpu else engine
 
 
 def _print_settings(speed: Speed | None, backend: str, max_sequences: int) -> None:

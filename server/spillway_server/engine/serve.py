@@ -102,6 +102,7 @@ def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line:
         adapters=lora_adapters,
         embedding=options.embedding,
         gguf_plugin=engine.gguf_plugin,
+        queue_limit=engine.has_queue_limit,
     )
     plan = make_plan(profiles.of_machine(machine), model, plan_options)
     if isinstance(plan, Obstacle):

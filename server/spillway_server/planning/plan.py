@@ -36,7 +36,7 @@ _BFLOAT = {"bfloat16", "bf16"}
 class PlanOptions:
     """The user's choices: address (a port, or a Unix socket's path), devices, arguments for vLLM, the mean request
     length in tokens for the arithmetic, LoRA adapters, and whether the model embeds instead of generating.
-    `gguf_plugin` says whether the engine has the GGUF plugin."""
+    `gguf_plugin` says whether the engine has the GGUF plugin, `queue_limit` whether it has `--max-num-queued-reqs`."""
 
     host: str = "127.0.0.1"
     port: int = 8001
@@ -47,6 +47,7 @@ class PlanOptions:
     adapters: tuple[Adapter, ...] = ()
     embedding: bool = False
     gguf_plugin: bool = False
+    queue_limit: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,10 @@ def _warnings(profile: Profile, model: ModelSpec, options: PlanOptions) -> tuple
     if is_old(profile.driver):
         needs = f"the CUDA 13 build of vLLM needs {DRIVER_FLOOR} or newer; use the cu129 build."
         warnings.append(f"driver {profile.driver}: {needs}")
+    if not options.queue_limit:
+        warnings.append(
+            "this vLLM is older than 0.29 and has no --max-num-queued-reqs: only the router limits its queue."
+        )
     if profile.is_cpu and model.shape and model.shape.parameters > 3_000_000_000:
         warnings.append("a model of this size answers very slowly on a CPU; it is meant for a GPU.")
     if options.uds is None and options.host not in ("127.0.0.1", "::1", "localhost"):
@@ -297,12 +302,13 @@ def _flags(profile: Profile, model: ModelSpec, options: PlanOptions, limits: _Li
         Flag("--max-model-len", (str(limits.max_model_len),)),
         Flag("--max-num-seqs", (str(limits.max_num_seqs),)),
         Flag("--max-num-batched-tokens", (str(max(limits.batched_tokens, limits.max_num_seqs)),)),
-        # A backstop only: the router stops sending long before; beyond the limit vLLM answers 503.
-        Flag("--max-num-queued-reqs", (str(profile.queue_limit),)),
         Flag("--scheduling-policy", ("priority",)),
         Flag("--enable-prompt-tokens-details"),
         Flag("--disable-uvicorn-access-log"),
     ]
+    if options.queue_limit:
+        # A backstop only: the router stops sending long before; beyond the limit vLLM answers 503.
+        flags.insert(-3, Flag("--max-num-queued-reqs", (str(profile.queue_limit),)))
     if limits.dtype != "auto":
         flags.append(Flag("--dtype", (limits.dtype,)))
     if profile.is_cpu:

