@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from spillway_router.config.load import YAML_ERRORS
+from spillway_router.config.yaml_faults import YAML_ERRORS, yaml_line, yaml_problem
 from spillway_router.prices import book
 from spillway_router.prices.litellm import is_price, price_of
 from spillway_router.prices.rows import RATES, PriceError
@@ -89,7 +89,7 @@ def convert(text: str) -> Imported:
     try:
         data = yaml.safe_load(text)
     except YAML_ERRORS as error:
-        raise LiteLLMError(f"not valid YAML: {error}") from None
+        raise LiteLLMError(f"not valid YAML, line {yaml_line(error)}: {yaml_problem(error)}") from None
     if not isinstance(data, dict) or not isinstance(data.get("model_list"), list):
         raise LiteLLMError("no `model_list` found; give the config.yaml that `litellm --config` reads")
     draft = _Import(load_catalogue())

@@ -11,7 +11,8 @@ import typer
 import yaml
 
 from spillway_router.config import load as config
-from spillway_router.config.load import DEFAULT_FILE, YAML_ERRORS
+from spillway_router.config.load import DEFAULT_FILE
+from spillway_router.config.yaml_faults import YAML_ERRORS
 
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded

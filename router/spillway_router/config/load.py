@@ -9,12 +9,13 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from spillway_router.config.settings import SQLITE_URL, Settings
+from spillway_router.config.yaml_faults import YAML_ERRORS, shown_name, yaml_line, yaml_problem
 from spillway_router.config.yaml_size import MOST_NODES, is_too_large
 from spillway_router.core.routing.model import ANY_MODEL
 
@@ -24,6 +25,7 @@ TEXT_VARIABLE = "SPILLWAY_YAML"
 ENCODED_VARIABLE = "SPILLWAY_YAML_BASE64"
 """The whole configuration as text, for containers in which no file can be mounted; the second one in Base64."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_COLON = re.compile(r":.+", re.DOTALL)
 _Path = tuple[str | int, ...]
 
 
@@ -135,10 +137,6 @@ def _check_moved_ledger(settings: Settings, folder: Path, text: str) -> None:
     raise ConfigError([ConfigProblem("ledger.url", line, problem)])
 
 
-YAML_ERRORS: Final = (yaml.YAMLError, ValueError, RecursionError)
-"""What PyYAML raises: errors of its own, ValueError for a date or a number that can't be, RecursionError for depth."""
-
-
 def _text_of_variable(environment: Mapping[str, str]) -> str:
     """Return the configuration in a variable, or an empty text. Raises ValueError if it is not Base64 or not UTF-8."""
     encoded = environment.get(ENCODED_VARIABLE)
@@ -155,9 +153,8 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
             raise yaml.YAMLError(f"its aliases stand for more than {MOST_NODES} values")
         data = yaml.safe_load(text)
     except YAML_ERRORS as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
-        problem = getattr(error, "problem", None) or str(error) or type(error).__name__
-        raise ConfigError([ConfigProblem("YAML", line, f"{problem}; check the indentation and quotes")]) from None
+        problem = f"{yaml_problem(error)}; check the indentation and quotes"
+        raise ConfigError([ConfigProblem("YAML", yaml_line(error), problem)]) from None
     if data is None:
         return Settings()
     if not isinstance(data, dict):
@@ -189,7 +186,7 @@ def _duplicate_keys(node: yaml.Node | None) -> Iterator[ConfigProblem]:
                 if isinstance(key, yaml.ScalarNode):
                     if key.value in first and key.value != "<<":
                         problem = f"duplicate key, first in line {first[key.value]}; keep one of the two"
-                        yield ConfigProblem(_dotted((*path, key.value)), line, problem)
+                        yield ConfigProblem(_dotted((*path, shown_name(key.value))), line, problem)
                     first.setdefault(key.value, line)
                     pending.append(((*path, key.value), value))
         elif isinstance(current, yaml.SequenceNode):
@@ -335,11 +332,13 @@ def _fill(
 def _validation_problem(error: Any, lines: Mapping[_Path, int]) -> ConfigProblem:
     path = tuple(error["loc"])
     message = error["msg"].removeprefix("Value error, ")
+    line = _line(path, lines)
     if error["type"] == "extra_forbidden":
+        path = (*path[:-1], shown_name(str(path[-1])))
         message = "unknown setting; check the spelling or remove it"
     elif error["type"] == "missing":
         message = "is missing; add it"
-    return ConfigProblem(_dotted(path) or "file", _line(path, lines), message)
+    return ConfigProblem(_dotted(path) or "file", line, message)
 
 
 def _line(path: _Path, lines: Mapping[_Path, int]) -> int:
@@ -349,4 +348,5 @@ def _line(path: _Path, lines: Mapping[_Path, int]) -> int:
 
 
 def _dotted(path: _Path) -> str:
-    return ".".join(str(p) for p in path)
+    """Return a path for messages, without what follows a colon in a name: a value that lost the blank before it."""
+    return ".".join(_COLON.sub(":…", str(p)) for p in path)

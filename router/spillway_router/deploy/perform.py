@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from spillway_router.core.redaction import Redactor
 from spillway_router.deploy.order import PRICE, Command, DeployError, DeploymentPlan, Request, Save, Step
 
 COMMAND_TIMEOUT_S = 1800.0
@@ -27,11 +29,17 @@ class Api(Protocol):
         """Make one call and return the JSON of its answer. Raises `DeployError`, for an unknown ID `NotThereError`."""
 
 
+_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+"""The names of variables whose values no message shows. `AWS_ACCESS_KEY_ID` is an ID, which is no secret."""
+
+
 class Shell:
-    """Run programs with the given environment. Raises `DeployError` with what they printed on stderr."""
+    """Run programs with the given environment. Raises `DeployError` with what they printed on stderr, without the
+    secrets of the environment: programs repeat a key that was refused, or the address that holds it."""
 
     def __init__(self, environment: Mapping[str, str], timeout_s: float = COMMAND_TIMEOUT_S) -> None:
         self._environment = dict(environment)
+        self._redactor = Redactor(value for name, value in environment.items() if _SECRET_NAME.search(name))
         self._timeout_s = timeout_s
 
     def run(self, argv: tuple[str, ...], standard_input: str) -> str:
@@ -53,7 +61,7 @@ class Shell:
                 f"{argv[0]} took more than {self._timeout_s:.0f} s; check in the provider's console what exists now"
             ) from error
         if completed.returncode != 0:
-            output = (completed.stderr or completed.stdout).strip()[-2000:]
+            output = self._redactor.cut((completed.stderr or completed.stdout).strip()[-2000:])
             raise DeployError(f"{argv[0]} {argv[1]} exited with status {completed.returncode}: {output}")
         return completed.stdout
 

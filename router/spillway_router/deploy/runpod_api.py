@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from spillway_router.core.redaction import Redactor
 from spillway_router.deploy.order import DeployError
 from spillway_router.deploy.perform import NotThereError
 
@@ -139,6 +140,7 @@ class RunPodClient:
     """Call the API. All methods raise `DeployError` with RunPod's message and what to do; the key is in no message."""
 
     def __init__(self, api_key: str, base_url: str = BASE_URL, timeout_s: float = TIMEOUT_S) -> None:
+        self._redactor = Redactor([api_key])
         self._http = httpx.Client(
             base_url=base_url,
             timeout=timeout_s,
@@ -158,7 +160,7 @@ class RunPodClient:
             raise DeployError(
                 f"RunPod is unreachable ({type(error).__name__}); whether {path} took effect is unknown"
             ) from error
-        _check(reply)
+        _check(reply, self._redactor)
         try:
             return reply.json() if reply.content else None
         except ValueError as error:
@@ -193,11 +195,12 @@ class RunPodClient:
             with self._http.stream("GET", f"/v2/pods/{pod_id}/logs", params=parameters) as reply:
                 if reply.status_code != httpx.codes.OK:
                     reply.read()
-                _check(reply)
+                _check(reply, self._redactor)
                 for line in reply.iter_lines():
                     if line.startswith("data:"):
                         row = json.loads(line.removeprefix("data:"))
-                        yield LogLine(str(row.get("ts", "")), str(row.get("source", "")), str(row.get("line", "")))
+                        text = self._redactor.cut(str(row.get("line", "")))  # RunPod gives the key to pods
+                        yield LogLine(str(row.get("ts", "")), str(row.get("source", "")), text)
         except httpx.ReadTimeout:
             return
         except (httpx.HTTPError, ValueError) as error:
@@ -222,7 +225,7 @@ _ADVICE = {
 }
 
 
-def _check(reply: httpx.Response) -> None:
+def _check(reply: httpx.Response, redactor: Redactor) -> None:
     if reply.is_success:
         return
     try:
@@ -232,4 +235,6 @@ def _check(reply: httpx.Response) -> None:
         detail = ""
     advice = _ADVICE.get(reply.status_code, "try again later")
     kind = NotThereError if reply.status_code == httpx.codes.NOT_FOUND else DeployError
-    raise kind(f"RunPod answered {reply.status_code}: {detail or reply.reason_phrase}; {advice}")
+    # Services repeat a key that they refuse.
+    said = redactor.cut(detail or reply.reason_phrase)
+    raise kind(f"RunPod answered {reply.status_code}: {said}; {advice}")

@@ -169,7 +169,7 @@ def read_parser(text: str, where: str) -> Parser:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise ParserError(f"{where}: {problems}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError) as error:
         raise ParserError(f"{where}: the file is not valid YAML: {' '.join(str(error).split())}") from None
     patterns = _PatternCompiler(where, part)
     return Parser(

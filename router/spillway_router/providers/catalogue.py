@@ -174,7 +174,8 @@ def _own_headers(headers: Mapping[str, str]) -> dict[bytes, bytes]:
     for name, value in headers.items():
         low = name.lower()
         if not _HEADER_NAME.fullmatch(name):
-            raise ProviderError(f"headers: {name!r} is no name of a header")
+            shown = name.partition(":")[0]  # what follows is a value that lost the blank before it
+            raise ProviderError(f"headers: {shown!r} is no name of a header: write NAME: VALUE")
         if low in _ROUTERS_HEADERS:
             raise ProviderError(f"headers: {name} is set by Spillway; remove it{_ROUTERS_HEADERS[low]}")
         if low.encode() in checked:

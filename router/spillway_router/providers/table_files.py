@@ -17,5 +17,5 @@ def read_table(path: Path) -> Any:
     """Return the content of a table. Raises ProviderError if it can't be read or is no YAML."""
     try:
         return yaml.load(path.read_bytes(), _LOADER)  # noqa: S506 - both loaders are safe ones
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError) as error:
         raise ProviderError(f"{path}: not a usable table: {error}") from None

@@ -269,6 +269,8 @@ def test_the_password_is_never_shown(postgres: PostgresServer, caplog: pytest.Lo
         f"postgresql://locked:hunter2@/postgres?host={folder}&nonsense=1",
         "postgresql://locked:hunter2@[::1/postgres",
         "postgresql://locked:hunter2@/",
+        "postgresql://locked:hunter2/more@nowhere.invalid/postgres",
+        "postgresql://locked:4/hunter2@nowhere.invalid/postgres",
         "postgresql://locked:hunter2@nowhere.invalid/postgres",
     )
     for url in bad:

@@ -8,6 +8,7 @@ password.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -17,6 +18,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
+from spillway_router.core.redaction import Redactor
 from spillway_router.ledger.errors import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
 from spillway_router.ledger.records import Rows
 
@@ -36,6 +38,8 @@ _NETWORK: dict[str, str | int | None] = {
     "tcp_user_timeout": 10_000,
     "target_session_attrs": "read-write",
 }
+_PORTS = re.compile(r"[0-9,]*")
+"""The port, or one for each of several hosts."""
 _LOCK_TIMEOUT_MS = 5_000
 _HUNG_CLIENT_MS = 10_000
 
@@ -53,10 +57,7 @@ class DatabaseAddress:
 
     def redacted(self, error: BaseException) -> str:
         """Return the error's text in one line, without the password, should a driver ever include it."""
-        text = " ".join(str(error).split())
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text
+        return Redactor(self.secrets).cut(" ".join(str(error).split()))
 
 
 def database_address(url: str) -> DatabaseAddress:
@@ -65,10 +66,12 @@ def database_address(url: str) -> DatabaseAddress:
         given = conninfo_to_dict(url)
     except psycopg.Error:
         # The driver's text may quote the password, and so may its traceback.
-        raise LedgerConfigError(
-            "ledger.url can't be read; write postgresql://USER:PASSWORD@HOST:5432/DATABASE with special characters in "
-            "the password percent-encoded (@ is %40, / is %2F, # is %23)"
-        ) from None
+        raise _unreadable() from None
+    if (
+        _PORTS.fullmatch(str(given.get("port", ""))) is None
+        or "@" in f"{given.get('host', '')}{given.get('dbname', '')}"
+    ):
+        raise _unreadable()  # a slash in the password ends the host, and the rest of it would be shown as port and name
     if not given.get("dbname"):
         raise LedgerConfigError("ledger.url names no database; write postgresql://USER:PASSWORD@HOST:5432/DATABASE")
     where = f"{given.get('host', '')}" + (f":{given['port']}" if given.get("port") else "")
@@ -76,6 +79,13 @@ def database_address(url: str) -> DatabaseAddress:
     secrets = tuple(str(given[name]) for name in ("password", "sslpassword") if given.get(name))
     conninfo = make_conninfo("", **{**_NETWORK, **given})
     return DatabaseAddress(conninfo, name, secrets)
+
+
+def _unreadable() -> LedgerConfigError:
+    return LedgerConfigError(
+        "ledger.url can't be read; write postgresql://USER:PASSWORD@HOST:5432/DATABASE with special characters in "
+        "the password percent-encoded (@ is %40, / is %2F, # is %23)"
+    )
 
 
 def rows_of(connection: Connection, sql: str, values: Sequence[Any]) -> Rows:
