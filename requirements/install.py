@@ -162,13 +162,15 @@ def run_pip(environment: Environment, arguments: list[str], total: int) -> int:
 
 
 def check_startup_files(directory: Path) -> None:
-    """Check that no `.pth` file runs code, which Python would do at every start, whatever is imported.
+    """Check that no `.pth` file, `sitecustomize` or `usercustomize` runs code at every start, whatever is imported.
 
     A hijacked release of a well-known package once hid its code there. Raises `InstallError` that names the file.
     """
-    for file in sorted(directory.glob("lib/python*/site-packages/*.pth")):
+    for file in sorted(directory.glob("lib/python*/site-packages/*")):
+        if file.suffix != ".pth" and file.name not in ("sitecustomize.py", "usercustomize.py"):
+            continue
         text = file.read_bytes()
-        runs = any(line.startswith((b"import ", b"import\t")) for line in text.splitlines())
+        runs = file.suffix == ".py" or any(line.startswith((b"import ", b"import\t")) for line in text.splitlines())
         if runs and hashlib.sha256(text).hexdigest() != SETUPTOOLS_PTH:
             raise InstallError(f"{file} would run code at every start of Python. Inspect it before anything else runs")
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Set
-from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.sources import code
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -21,7 +22,6 @@ SLEEPERS = {
     "tests/loadtests/test_locust_runs.py": "polls the report that another process writes, bounded by a deadline",
 }
 """Files that may call `time.sleep`, each with the reason: nothing in another process signals what they wait for."""
-CODE = ("demo", "evidence", "conformance", "loadtests", "requirements", "router", "server", "tests")
 MOST_POSITIONAL = 4
 POSITIONAL = {
     ("router/spillway_router/ledger/holds.py", "Entry"): "every request creates one; by keyword it takes longer",
@@ -30,13 +30,6 @@ POSITIONAL = {
 
 NO_NAMES = frozenset({"found", "known", "made", "told"})
 """Names that say how a value came about instead of what it is."""
-
-
-@cache
-def code() -> dict[str, ast.Module]:
-    """Return all Python files of the repository by their path."""
-    files = (path for folder in CODE for path in sorted((ROOT / folder).rglob("*.py")) if "_compiled" not in path.parts)
-    return {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in files}
 
 
 def positional_constructions(tree: ast.Module, classes: Set[str]) -> Iterator[tuple[str, int]]:

@@ -132,8 +132,8 @@ def plan(
 
 
 def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
-    """Check this machine: Python, memory, disk, GPU, driver, vLLM, demo model. Exits with status 1 when a check
-    fails."""
+    """Check this machine: Python, memory, disk, GPU, driver, vLLM, startup files, demo model. Exits with status 1 if a
+    check fails."""
     engine = launcher.find_engine(None, (Path.cwd(), environment.project_root()))
     checks = doctor_checks.examine(hardware.detect(), engine, Path.cwd())
     failed = any(check.verdict is doctor_checks.CheckStatus.FAIL for check in checks)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import shutil
+import site
+import sysconfig
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +15,7 @@ from spillway_server.obstacle import Obstacle
 from spillway_server.planning import models, profiles
 from spillway_server.planning.hardware import DRIVER_FLOOR, Hardware, is_old
 from spillway_server.planning.models import GIB
+from spillway_server.startup_files import packages_of, running_at_start
 
 _DISK_FLOOR = 5 * GIB
 
@@ -46,6 +49,7 @@ def examine(machine: Hardware, engine: InstalledEngine | Obstacle, folder: Path)
         *(gpus or (Check("GPU", CheckStatus.OK, f"none ({machine.gpu_note}): the CPU engine is used"),)),
         *((_driver(machine),) if gpus else ()),
         *_engine(machine, engine),
+        _startup_files(engine),
         _demo_model(),
     )
 
@@ -100,6 +104,18 @@ def _engine(machine: Hardware, engine: InstalledEngine | Obstacle) -> tuple[Chec
             ),
         )
     return (Check("vLLM", CheckStatus.OK, seen),)
+
+
+def _startup_files(engine: InstalledEngine | Obstacle) -> Check:
+    """Look for files that run code at every start of the router's Python and of the engine's."""
+    folders = [Path(folder) for folder in dict.fromkeys((*site.getsitepackages(), sysconfig.get_path("purelib")))]
+    if isinstance(engine, InstalledEngine):
+        folders += [folder for folder in packages_of(engine.python) if folder not in folders]
+    files = running_at_start(folders)
+    if files:
+        fix = "Read them: a hijacked package hides its code so. Remove the environment and install it from its lock."
+        return Check("startup files", CheckStatus.WARN, f"run code: {', '.join(map(str, files))}", fix)
+    return Check("startup files", CheckStatus.OK, f"no unknown code in {len(folders)} folders of packages")
 
 
 def _demo_model() -> Check:

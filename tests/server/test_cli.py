@@ -64,4 +64,6 @@ def test_doctor_lists_its_checks() -> None:
     status, text = run("doctor", "--json")
     report = json.loads(text)
     assert report["ok"] is (status == 0)
-    assert {"Python", "memory", "disk", "vLLM", "demo model"} <= {check["name"] for check in report["checks"]}
+    assert {"Python", "memory", "disk", "vLLM", "startup files", "demo model"} <= {
+        check["name"] for check in report["checks"]
+    }

@@ -44,6 +44,15 @@ def test_a_pth_file_that_runs_code_is_refused(installer: ModuleType, tmp_path: P
         installer.check_startup_files(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["sitecustomize.py", "usercustomize.py"])
+def test_a_module_that_python_imports_by_itself_is_refused(installer: ModuleType, tmp_path: Path, name: str) -> None:
+    packages = tmp_path / "lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (packages / name).write_text("")
+    with pytest.raises(installer.InstallError, match="would run code"):
+        installer.check_startup_files(tmp_path)
+
+
 def test_the_environments_here_run_no_code_at_start(installer: ModuleType) -> None:
     environments = sorted(FILE.parent.parent.glob(".venv*"))
     assert environments

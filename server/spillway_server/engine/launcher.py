@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from spillway_server.environment import engine_environment
 from spillway_server.obstacle import Obstacle
 
 ENGINE_VENV = ".venv-vllm"
@@ -103,7 +104,12 @@ def inspect(python: Path) -> InstalledEngine | Obstacle | None:
     """Return the vLLM of a Python, None when it has none, or an obstacle when its vLLM is too old to be safe."""
     try:
         probe = subprocess.run(
-            [str(python), "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True
+            [str(python), "-c", _PROBE],
+            env=engine_environment(()),  # the code of its packages runs here already
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT_S,
+            check=True,
         )
         versions: dict[str, str] = json.loads(probe.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
