@@ -32,6 +32,7 @@ metrics: {token: scrape-0123456789abcdef}
 limits: {body_mb: 1}
 retention: {minutes: 5}
 cors: {origins: ["https://app.example"]}
+policy: {rules: [{name: no code leaves, when: {task: code}, forbid: cloud}]}
 """
 
 
@@ -43,6 +44,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
         "assembly": (active.policy, active.scoring, watched(runtime), set(active.backend_routes)),
         "limits": active.limits,
         "privacy": active.privacy,
+        "traits": active.traits,
         "keys_required": active.auth.required,
         "failed_logins_per_minute": active.auth.failures_per_minute,
         "scrape_token": active.auth.scrape_token,
