@@ -110,11 +110,13 @@ ALL_GROUPINGS = [by for count in range(1, len(GROUP_KEYS) + 1) for by in combina
 
 
 def test_every_grouping_equals_every_coarser_one(kept: Kept) -> None:
-    """All 511 groupings: what groups tell, added up over a key, is what the grouping without that key tells."""
+    """What groups tell, added up over a key, is what the grouping without that key tells. All 511 groupings of SQLite,
+    and those of up to three keys of the other ledgers: reports group the same sums whatever holds them."""
     ledger, bills = kept
     bill = max(bills, key=lambda bill: (bill.answers, bill.billed))
-    figures = {by: figures_of(made(ledger, bill, *by), by) for by in [(), *ALL_GROUPINGS]}
-    for by in ALL_GROUPINGS:
+    groupings = [by for by in ALL_GROUPINGS if len(by) <= 3 or isinstance(ledger, SqliteLedger)]
+    figures = {by: figures_of(made(ledger, bill, *by), by) for by in [(), *groupings]}
+    for by in groupings:
         for at in range(len(by)):
             coarser = (*by[:at], *by[at + 1 :])
             added: Counter[tuple[str, ...]] = Counter()
