@@ -75,7 +75,7 @@ async def _exchange(ask: Ask, began_s: float, seed: int) -> tuple[int, str, int,
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
         events, first_s, tail = 0, 0.0, b""
-        while chunk := await reader.read(65536):
+        while b"[DONE]" not in tail and (chunk := await reader.read(65536)):
             # The event that opens a stream has a role and empty content.
             new = max(0, chunk.count(b'"content":"') - chunk.count(b'"role"'))
             if new and not events:
