@@ -99,9 +99,13 @@ def test_reconcile_reads_a_bill(database: Path, tmp_path: Path) -> None:
     bill.write_text("request_id,attempt_no,cost_usd\nlost,1,0.0004\n")
     code, out, _ = spillway(database, "reconcile", str(bill))
     assert (code, out.splitlines()) == (0, ["     1  adjusted", "charges changed by -0.000600 USD"])
+    (act,) = json.loads(spillway(database, "acts", "--json")[1])
+    assert (act["kind"], act["subject"], act["details"]["changed_nano"]) == ("ledger.reconcile", "bill.csv", -600_000)
     bill.write_text("request_id,attempt_no,cost_usd\nr1,1,0.0004\n")
     code, _, err = spillway(database, "reconcile", str(bill))
     assert (code, err) == (1, "  r1 attempt 1: not unknown\n")
+    assert len(json.loads(spillway(database, "acts", "--about", "ledger", "--json")[1])) == 1
+    assert spillway(database, "acts", "--about", "key", "--json")[1].strip() == "[]"
     bill.write_text("request_id\n")
     code, _, err = spillway(database, "reconcile", str(bill))
     assert (code, "no rows" in err) == (1, True)
@@ -175,6 +179,9 @@ def test_a_backup_is_written_verified_and_restored(database: Path, tmp_path: Pat
     assert (code, restored["rows"], restored["head"]) == (0, 3, written["head"])
     assert Path(restored["before"]).exists()
     assert spillway(database, "verify", "--head", written["head"])[0] == 0
+    (act,) = json.loads(spillway(database, "acts", "--json")[1])
+    assert (act["kind"], act["subject"]) == ("ledger.restore", "backup.db")
+    assert act["by"].startswith("command of ")
 
 
 def test_a_damaged_backup_is_not_restored(database: Path, tmp_path: Path) -> None:

@@ -36,14 +36,14 @@ from spillway_router.ledger.records import (
     WriteResult,
 )
 from spillway_router.ledger.store.sums import SLOT_MS
-from spillway_router.ledger.tables.acts import broken_link
+from spillway_router.ledger.tables.acts import Change, broken_link
 from spillway_router.ledger.tables.alerts import KEPT_MS
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.tables.keys import KeySpec, KeySpecError, KeyStore, rules_of, spec_of
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.ledger.tables.private_sessions import KEPT_MS as SESSIONS_KEPT_MS
 from spillway_router.ledger.tables.private_sessions import PrivateSession, session_digest
-from spillway_router.ledger.tables.reviews import OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
+from spillway_router.ledger.tables.reviews import COMMAND, OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
 from spillway_router.ledger.tables.stored_responses import KEPT_MS as RESPONSES_KEPT_MS
 from spillway_router.ledger.tables.stored_responses import StoredResponse
 from spillway_router.ledger.verify import verify
@@ -911,6 +911,30 @@ class LedgerContract:
         assert details[2:] == [{"stopped_ms": T0}, {"revoked": T0 + 5}]
         assert broken_link(acts) is None
         assert (verify(ledger).acts, verify(ledger).faults) == (7, ())
+
+    def test_decisions_and_acts_without_a_table_are_in_the_chain(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        other = reopen()
+        other.actor = ledger.actor = "command of ann"
+        for name in ("rev_1", "rev_2"):
+            ledger.reviews.add(ReviewRecord(id=name, request_id="r", created_ms=T0, schema_name="s", content="text"))
+        by_key = ReviewDecision(state="accepted", outcome='{"eye":"OD"}', label="{}", decided_ms=T0, decided_by="k2")
+        assert ledger.reviews.decide("rev_1", by_key)
+        assert not other.reviews.decide("rev_1", by_key)
+        dismissal = ReviewDecision(state="dismissed", outcome=None, label=None, decided_ms=T0, decided_by=COMMAND)
+        assert other.reviews.decide("rev_2", dismissal)
+        other.acts.record(Change("config.reload", "p2", {"changed": ["slo"]}, "key k1"))
+        acts = [each.act for each in ledger.acts.all()]
+        assert [(act.kind, act.subject) for act in acts] == [
+            ("review.accept", "rev_1"),
+            ("review.dismiss", "rev_2"),
+            ("config.reload", "p2"),
+        ]
+        assert [act.by for act in acts[::2]] == ["key k2", "key k1"]
+        assert orjson.loads(acts[0].details)["label_sha256"] == hashlib.sha256(b"{}").hexdigest()
+        assert "OD" not in str(acts)
+        assert (verify(ledger).acts, verify(ledger).faults) == (3, ())
 
     def test_acts_of_many_at_once_have_one_order(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         ledgers = [ledger, reopen()]

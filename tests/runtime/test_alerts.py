@@ -326,7 +326,7 @@ async def test_a_router_posts_that_its_calibration_was_made_for_something_else(t
         more = f"confidence: {{calibration: '{calibration}'}}\nalerts: {{webhook_url: '{hook}'}}\n"
         async with routing(settings(local(engine), more=more), tmp_path) as router:
             await router.until(lambda: len(receiver.seen) == 1)
-            assert await router.runtime.reload() == []
+            assert await router.runtime.reload("a test") == []
     [(_, body)] = receiver.seen  # at stop, what waits is sent
     said = json.loads(body)
     assert said["type"] == "calibration_unused"

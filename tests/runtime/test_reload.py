@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from spillway_router.config.derived import DerivedConfig
+from spillway_router.ledger.errors import LedgerUnavailableError
+from spillway_router.ledger.tables.acts import Change
 from spillway_router.runtime.router import Runtime
 from spillway_router.testing import FaultUpstream, openai_wire
 from spillway_router.testing.harness import Router, cloud, local, routing, settings
@@ -92,7 +95,7 @@ async def test_a_reload_applies_every_value_that_the_start_derives(tmp_path: Pat
         first = runtime.config
         assert received(runtime) == derived(first)
         rewrite(router, settings(local(one), local(other, "second"), cloud(strong), more=SECOND))
-        assert await runtime.reload() == []
+        assert await runtime.reload("a test") == []
         second = runtime.config
         assert received(runtime) == derived(second)
     names = [field.name for field in fields(DerivedConfig)]
@@ -100,12 +103,47 @@ async def test_a_reload_applies_every_value_that_the_start_derives(tmp_path: Pat
     assert unchanged == [], "the second configuration must differ in every field, or the test proves nothing of it"
 
 
+async def test_reloads_are_acts_that_say_who_asked_and_what_changed_but_no_value(tmp_path: Path) -> None:
+    async with FaultUpstream() as one, routing(settings(local(one)), tmp_path) as router:
+        runtime = router.runtime
+        before = runtime.config.assembly.policy.version
+        key = router.admin["authorization"].split("-")[2]
+        rewrite(router, settings(local(one), more="metrics: {token: scrape-0123456789abcdef}\nslo: {ttft_ms: 77}\n"))
+        assert (await router.reload()).status_code == 200
+        rewrite(router, "backends: 7\n")
+        assert (await router.reload()).status_code == 400
+        assert len(await runtime.reload("signal SIGHUP")) == 1
+        acts = [each.act for each in router.ledger.acts.all()]
+    acts = [act for act in acts if act.kind.startswith("config.")]
+    assert [(act.kind, act.by) for act in acts] == [
+        ("config.reload", f"key {key}"),
+        ("config.refuse", f"key {key}"),
+        ("config.refuse", "signal SIGHUP"),
+    ]
+    details = json.loads(acts[0].details)
+    assert details["changed"] == ["slo", "metrics"]
+    assert (details["policy_before"], acts[0].subject) == (before, runtime.config.assembly.policy.version)
+    assert json.loads(acts[1].details) == {"problems": 1}
+    assert "scrape-" not in str(acts)
+    assert acts[1].subject == acts[0].subject != before
+
+
+async def test_a_reload_waits_for_no_ledger_that_is_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def away(_: Change) -> None:
+        raise LedgerUnavailableError("the disk is gone")
+
+    async with FaultUpstream() as one, routing(settings(local(one)), tmp_path) as router:
+        router.runtime.ledger.acts.record = away  # type: ignore[method-assign]
+        assert await router.runtime.reload("a test") == []
+    assert "the act config.reload by a test is not in the ledger: the disk is gone" in caplog.text
+
+
 async def test_a_backend_that_a_reload_adds_has_its_configured_rates(tmp_path: Path) -> None:
     async with FaultUpstream() as one, FaultUpstream() as other, routing(settings(local(one)), tmp_path) as router:
         second = local(other, "second").replace("model: m", "model: m, prefill_tokens_per_s: 1234")
         ledger = router.path.read_text().splitlines()[0]
         router.path.write_text(f"{ledger}\n{settings(local(one), second)}")
-        assert await router.runtime.reload() == []
+        assert await router.runtime.reload("a test") == []
         rates = router.runtime.board.current(router.runtime.services.clock()).backends["second"].rates
     assert rates is not None
     assert rates.prefill_tokens_per_s == 1234
@@ -125,7 +163,7 @@ async def test_a_reload_ends_the_connections_that_nobody_will_use_again(tmp_path
         pools = {name: route.pool for name, route in router.runtime.services.config().backend_routes.items()}
         assert {name: len(pool._open) for name, pool in pools.items()} == {"kept": 1, "moved": 1, "removed": 1}
         rewrite(router, settings(cloud(kept, "kept"), cloud(kept, "moved")))
-        assert await router.runtime.reload() == []
+        assert await router.runtime.reload("a test") == []
         assert {name: len(pool._open) for name, pool in pools.items()} == {"kept": 1, "moved": 0, "removed": 0}
 
 
@@ -137,7 +175,7 @@ async def test_a_configuration_that_is_rejected_changes_nothing(
         runtime = router.runtime
         first = runtime.config
         router.path.write_text("backends: [{name: local, provider: nobody, model: m}]\n")
-        (problem,) = await runtime.reload()
+        (problem,) = await runtime.reload("a test")
         assert "provider 'nobody' is not known" in problem
         assert runtime.config is first
         assert received(runtime) == derived(first)

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,11 +23,23 @@ if TYPE_CHECKING:
     from spillway_router.ledger.recompute import ChargeCounts
     from spillway_router.ledger.reconcile import Reconciled
     from spillway_router.ledger.reconcile_days import ReconciledDay
+    from spillway_router.ledger.tables.acts import Change
     from spillway_router.ledger.unsure import UnsureAttempt
 
 ledger_app = typer.Typer(
     no_args_is_help=True, help="Verify the ledger, export it, back it up, reconcile it with a bill."
 )
+
+
+class ActSubject(StrEnum):
+    """What acts can be about."""
+
+    key = "key"
+    rental = "rental"
+    cost = "cost"
+    review = "review"
+    config = "config"
+    ledger = "ledger"
 
 
 class Format(StrEnum):
@@ -63,7 +76,7 @@ def verify_ledger(
         say(f"{verification.rows} rows, {verification.linked} of them in the hash chain")
         say(f"head {verification.head}")
         typer.echo(charges_line(verification.charges))
-        say(f"{verification.acts} acts on keys and rentals, in a hash chain of their own")
+        say(f"{verification.acts} acts of administrators, in a hash chain of their own")
         for fault in verification.faults:
             where = f"row {fault.seq}: " if fault.seq else ""
             say(f"  {fault.rule}: {where}{fault.detail}")
@@ -85,15 +98,23 @@ def charges_line(counts: ChargeCounts) -> str:
 
 
 @ledger_app.command("acts")
-def list_acts(path: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List what was done to API keys and rentals: when, by whom, and what it set."""
+def list_acts(
+    path: ConfigOption = None,
+    about: Annotated[
+        ActSubject | None, typer.Option(help="List only acts on these. The default is all.", case_sensitive=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what administrators did: when, by whom, and what it set."""
     with opened(load(path), "read") as ledger:
         acts = [linked.act for linked in ledger.acts.all()]
+    if about is not None:
+        acts = [act for act in acts if act.kind.startswith(f"{about}.")]
     if as_json:
         typer.echo(json.dumps([{**act._asdict(), "details": json.loads(act.details)} for act in acts], indent=2))
         return
     for act in acts:
-        say(f"{when(act.ts)}  {act.kind:12}  {act.subject}  by {act.by or 'somebody'}  {act.details}")
+        say(f"{when(act.ts)}  {act.kind:16}  {act.subject}  by {act.by or 'somebody'}  {act.details}")
 
 
 @ledger_app.command("export")
@@ -154,11 +175,15 @@ def restore_ledger(
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.store.open import ledger_file
     from spillway_router.ledger.store.sqlite.backup import restore
+    from spillway_router.ledger.tables.acts import Change
 
     try:
-        target = ledger_file(_file_url(load(path)))
+        loaded = load(path)
+        target = ledger_file(_file_url(loaded))
         _report_copy(file, as_json=False, values=None)
         before = restore(file, target, now_ms())
+        with opened(loaded, "write") as ledger:
+            ledger.acts.record(Change("ledger.restore", file.name, {"before": None if before is None else before.name}))
     except LedgerError as error:
         fail(f"ledger: {error}")
     kept = None if before is None else str(before)
@@ -279,6 +304,8 @@ def reconcile_ledger(
         calls = reconcile(ledger, billed.attempts, now_ms(), force=force)
         today = datetime.now(UTC).date()
         days = [one for daily in billed.daily for one in reconcile_days(ledger, daily, today, names, force=force)]
+        if any(one.outcome == "adjusted" for one in calls) or any(day.rows for day in days):
+            ledger.acts.record(_reconciled(bill, calls, days, force=force))
     incomplete = [f"{daily.account}: {daily.incomplete}" for daily in billed.daily if daily.incomplete]
     if as_json:
         shown_calls = [asdict(one) for one in calls]
@@ -295,6 +322,16 @@ def reconcile_ledger(
             typer.echo(note, err=True)
     if any(one.outcome not in ("adjusted", "already") for one in calls) or any(d.outcome not in SETTLED for d in days):
         raise typer.Exit(1)
+
+
+def _reconciled(file: Path, calls: Sequence[Reconciled], days: Sequence[ReconciledDay], *, force: bool) -> Change:
+    """Return the act that a reconciliation is."""
+    from spillway_router.ledger.tables.acts import Change
+
+    changed_nano = sum(one.difference_nano for one in calls) + sum(nano for day in days for _, nano in day.rows)
+    bill = sha256(file.read_bytes()).hexdigest()
+    fields = {"bill_sha256": bill, "calls": len(calls), "days": len(days), "changed_nano": changed_nano, "force": force}
+    return Change("ledger.reconcile", file.name, fields)
 
 
 def _show_calls(calls: Sequence[Reconciled]) -> None:

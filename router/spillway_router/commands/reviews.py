@@ -125,13 +125,14 @@ def _table(path: str | None, access: Access = "read") -> Iterator[ReviewTable]:
 
 def _decide(review_id: str, action: str, changes: dict[str, Any] | None, path: str | None, as_json: bool) -> None:
     from spillway_router.documents.reviews import ReviewError, decision_of, review_with_document
+    from spillway_router.ledger.tables.reviews import COMMAND
 
     with _table(path, "write") as table:
         record = table.get(review_id)
         if record is None:
             fail(f"no review has the ID {review_id}; `spillway reviews list --state all` shows them")
         try:
-            decision = decision_of(record, action, changes, now_ms(), "cli")
+            decision = decision_of(record, action, changes, now_ms(), COMMAND)
         except ReviewError as error:
             fail(str(error))
         if not table.decide(review_id, decision):

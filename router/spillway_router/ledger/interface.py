@@ -179,7 +179,7 @@ class Ledger(ABC):
         self.tariffs = tariffs
         self.acts = acts
         self.actor = ""
-        """Who changes keys and rentals through this object, for the acts."""
+        """Who changes something through this object, for the acts."""
 
     @property
     @abstractmethod

@@ -10,8 +10,8 @@
     open holds   the open reservations are the reserved rows that no other row closes
     idle time    the unused part of a day's rent is at most the rent: Used + Unused = Billed
     charges      every charge whose usage and price are known is what that usage costs at that price (recompute.py)
-    acts         what was done to API keys, rentals and other costs is in a hash chain of its own, and explains their
-                 tables
+    acts         what administrators did is in a hash chain of its own, and explains the tables of API keys, rentals and
+                 other costs
     copy         the file of the ledger is not a copy that lacks its newest rows
     sums         the running sums from which reports are made are the sums of their rows
 
@@ -74,7 +74,7 @@ class Verified:
     fault_count: int
     charges: ChargeCounts = field(default_factory=ChargeCounts)
     acts: int = 0
-    """The acts on keys and rentals."""
+    """What administrators did."""
 
     @property
     def holds(self) -> bool:

@@ -35,7 +35,7 @@ from spillway_router.http_client.pool import Pool
 from spillway_router.http_client.types import Target
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.anchor import AnchorPlaces, LedgerAnchor
-from spillway_router.ledger.calls import LEDGER_CALLS
+from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.ids import request_ids
 from spillway_router.ledger.interface import Ledger
@@ -44,6 +44,7 @@ from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.pacer import Pacer
 from spillway_router.ledger.reports.days import ReportQuery
 from spillway_router.ledger.store.open import open_ledger
+from spillway_router.ledger.tables.acts import Change
 from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import LedgerWriter
 from spillway_router.metrics.backends import BackendMetrics, EngineMetrics, GpuMetrics
@@ -82,6 +83,7 @@ from spillway_router.runtime.day_change import DayChange, utc_day
 from spillway_router.runtime.descriptors import of_process
 from spillway_router.runtime.engine_watch import EngineWatch
 from spillway_router.runtime.gpu_billing import GpuBilling
+from spillway_router.runtime.reload_acts import refused_reload, reload_done
 from spillway_router.runtime.steady_clock import SteadyClock, system_sources
 from spillway_router.signals.board import Board
 
@@ -197,16 +199,26 @@ class Runtime:
         """Stop the background services in order; the last rows are written."""
         await self._background.stop()
 
-    async def reload(self) -> list[str]:
-        """Read the configuration again. A bad one changes nothing, and its problems are returned."""
+    async def reload(self, by: str) -> list[str]:
+        """Read the configuration again, as somebody asked. A bad one changes nothing, and its problems are returned."""
+        before = self.config
         try:
-            await self._replace(DerivedConfig.of(self.config.loaded.again(), utc_day(self._wall())))
+            await self._replace(DerivedConfig.of(before.loaded.again(), utc_day(self._wall())))
         except ConfigError as error:
             for problem in error.problems:
                 log.warning("configuration not reloaded: %s", problem)
+            await self._record(refused_reload(before, len(error.problems), by))
             return [str(problem) for problem in error.problems]
         log.info("configuration reloaded, policy %s", self.config.assembly.policy.version)
+        await self._record(reload_done(before, self.config, by))
         return []
+
+    async def _record(self, change: Change) -> None:
+        """Append an act. While the ledger is away it is only logged: nothing administrative waits for it."""
+        try:
+            await LEDGER_CALLS.run(self.ledger.acts.record, change, limit_s=CLIENT_LIMIT_S)
+        except LedgerError as error:
+            log.warning("the act %s by %s is not in the ledger: %s", change.kind, change.by, error)
 
     async def reprice(self, today: date) -> None:
         """Use the prices and the model withdrawals of a day; the configuration stays as it is.

@@ -140,7 +140,7 @@ def _handle_signals(loop: asyncio.AbstractEventLoop, runtime: Runtime, server: _
     reloads: set[asyncio.Task[list[str]]] = set()
 
     def reload() -> None:
-        task = loop.create_task(runtime.reload())
+        task = loop.create_task(runtime.reload("signal SIGHUP"))
         reloads.add(task)  # the loop keeps only weak references to tasks
         task.add_done_callback(reloads.discard)
 

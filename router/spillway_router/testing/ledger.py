@@ -54,7 +54,7 @@ class MemoryLedger(Ledger):
         super().__init__(
             keys=MemoryKeys(acts),
             rentals=MemoryRentals(acts),
-            reviews=MemoryReviews(),
+            reviews=MemoryReviews(acts),
             feedback=MemoryFeedback(),
             labels=MemoryLabels(),
             alerts=MemoryAlerts(),

@@ -36,6 +36,7 @@ from spillway_router.ledger.tables.reviews import (
     ReviewRecord,
     ReviewState,
     ReviewTable,
+    decision_change,
     review_exists,
 )
 from spillway_router.ledger.tables.stored_responses import MOST_RESPONSES, ResponseTable, StoredResponse
@@ -43,18 +44,21 @@ from spillway_router.ledger.tables.tariffs import TariffTable
 
 
 class MemoryActs(ActLog):
-    """An `ActLog` in memory, to which the tables of keys and rentals append."""
+    """An `ActLog` in memory, to which the tables append."""
 
     def __init__(self) -> None:
         self._acts: list[LinkedAct] = []
         self._lock = Lock()
 
     def append(self, change: Change) -> None:
-        """Append an act of nobody in particular."""
+        """Append an act; where the change doesn't say, of nobody in particular."""
         with self._lock:
             act = change.act(time.time_ns() // 1_000_000, "")
             link = act_link(self._acts[-1].link if self._acts else GENESIS, act)
             self._acts.append(LinkedAct(len(self._acts) + 1, act, link))
+
+    def record(self, change: Change) -> None:
+        self.append(change)
 
     def all(self) -> tuple[LinkedAct, ...]:
         with self._lock:
@@ -272,7 +276,8 @@ class MemoryOtherCosts(OtherCostTable):
 class MemoryReviews(ReviewTable):
     """A `ReviewTable` in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, acts: MemoryActs) -> None:
+        self._acts = acts
         self._records: dict[str, ReviewRecord] = {}
         self._lock = Lock()
 
@@ -314,6 +319,7 @@ class MemoryReviews(ReviewTable):
                 record, state=d.state, outcome=d.outcome, label=d.label, decided_ms=d.decided_ms,
                 decided_by=d.decided_by,
             )  # fmt: skip
+            self._acts.append(decision_change(review_id, decision))
             return True
 
     def forget(self, decided_before_ms: int) -> int:

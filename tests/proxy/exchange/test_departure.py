@@ -32,7 +32,7 @@ async def reload(router: Router, text: str) -> None:
     """Put another configuration in force."""
     ledger = router.path.read_text().splitlines()[0]
     router.path.write_text(f"{ledger}\n{text}")
-    assert await router.runtime.reload() == []
+    assert await router.runtime.reload("a test") == []
 
 
 async def test_audits_that_wait_obey_a_reload(tmp_path: Path) -> None:

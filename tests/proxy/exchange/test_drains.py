@@ -318,7 +318,7 @@ async def test_a_drain_survives_a_reload_that_removes_its_backend(tmp_path: Path
             await router.until(lambda: router.runtime.drains.in_progress == 1)
         text = router.path.read_text()
         router.path.write_text(text[: text.index("backends:")] + settings(cloud(other, "other")))
-        assert await router.runtime.reload() == []
+        assert await router.runtime.reload("a test") == []
         assert (await router.chat(FEW)).headers["x-spillway-backend"] == "other"
         gate.set()
         await router.until(lambda: len(router.ledger.entries_of(request_id)) == 2)

@@ -87,7 +87,7 @@ async def test_a_reload_sends_everything_again(tmp_path: Path) -> None:
     async with FaultUpstream(STREAM) as strict, routing(settings(cloud(strict)), tmp_path) as router:
         strict.script.append(NO_OPTIONS)
         await router.chat({"stream": True})
-        assert await router.runtime.reload() == []
+        assert await router.runtime.reload("a test") == []
         await router.chat({"stream": True})
         assert strict.seen[-1].json["stream_options"] == {"include_usage": True}
 

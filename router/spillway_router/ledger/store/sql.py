@@ -26,6 +26,7 @@ from spillway_router.ledger.store.statements import (
     RENTED,
 )
 from spillway_router.ledger.tables.acts import (
+    Act,
     Change,
     RunSql,
     SqlActs,
@@ -73,7 +74,7 @@ class SqlLedger(Ledger):
         super().__init__(
             keys=SqlKeys(self._read_keys, self._change_keys, self._keys_revision),
             rentals=SqlRentals(self._execute, self._change),
-            reviews=SqlReviews(self._execute),
+            reviews=SqlReviews(self._execute, self._change),
             feedback=SqlFeedback(self._execute),
             labels=SqlLabels(self._execute),
             alerts=SqlAlerts(self._execute),
@@ -81,7 +82,7 @@ class SqlLedger(Ledger):
             private_sessions=SqlPrivateSessions(self._execute),
             other_costs=SqlOtherCosts(self._execute, self._change),
             tariffs=SqlTariffs(self._execute),
-            acts=SqlActs(lambda sql: self._execute(sql, (), False)),
+            acts=SqlActs(lambda sql: self._execute(sql, (), False), self._append_act),
         )
 
     @abstractmethod
@@ -109,12 +110,24 @@ class SqlLedger(Ledger):
         def work(run: RunSql) -> Rows:
             rows = run(sql, values)
             if rows:
-                append_acts(run, [change_of(rows).act(time.time_ns() // 1_000_000, self.actor)])
+                append_acts(run, [self._act(change_of(rows))])
                 if then:
                     run(then, ())
             return rows
 
         return self._in_acts(work)
+
+    def _append_act(self, change: Change) -> None:
+        """Append the act of something that changed no row."""
+
+        def work(run: RunSql) -> Rows:
+            append_acts(run, [self._act(change)])
+            return []
+
+        self._in_acts(work)
+
+    def _act(self, change: Change) -> Act:
+        return change.act(time.time_ns() // 1_000_000, self.actor)
 
     def _change_keys(self, sql: str, values: Sequence[Any], change: Change) -> bool:
         """Run a statement that may change a key; return whether it did, and then increment the keys' revision."""

@@ -1,12 +1,19 @@
-"""Acts: what administrators and routers did to API keys, rentals and other fixed costs, in a hash chain of their own.
+"""Acts: what administrators did, in a hash chain of its own.
 
-The tables of these hold the present and are changed in place. Each change is written here in the same
-transaction, so that whoever reads the acts from the beginning gets the content of the tables; a key or a rental that
-was added or changed by hand differs from that, and `verify` says so.
+The tables of API keys, rentals and other fixed costs hold the present and are changed in place. Each change is written
+here in the same transaction, so that whoever reads the acts from the beginning gets the content of the tables; a key or
+a rental that was added or changed by hand differs from that, and `verify` says so. Of other acts the chain itself is
+what `verify` looks at.
 
     key.create, key.set, key.rotate, key.revoke, rental.start, rental.stop, rental.correct, cost.start, cost.stop
                                          a change; `details` are the fields that it set
     key.found, rental.found, cost.found  what was there when the ledger began to keep acts
+    review.accept, review.correct, review.dismiss
+                                         a person's decision, in the transaction that stores it; `details` are the
+                                         state, and the SHA-256 of the label, which holds no content
+    config.reload, config.refuse         a reload that was asked for; `details` are the versions of the policy and what
+                                         changed, or how many problems kept the running configuration in force
+    ledger.reconcile, ledger.restore     a bill that charges were adjusted to; a backup that took the ledger's place
 
 The link of an act is the SHA-256 of the link before it (GENESIS for the first one) and of the compact JSON array of its
 other values. No act holds a key's secret or the hash that admits it, but only the beginning of that hash.
@@ -40,7 +47,16 @@ ActKind = Literal[
     "cost.start",
     "cost.stop",
     "cost.found",
+    "review.accept",
+    "review.correct",
+    "review.dismiss",
+    "config.reload",
+    "config.refuse",
+    "ledger.reconcile",
+    "ledger.restore",
 ]
+_WITH_TABLES = ("key", "rental", "cost")
+"""What of a kind stands before its point, if the acts explain a table."""
 _SECRET_DIGITS = 16
 _DIGESTS = {"secret_sha256": "secret", "old_sha256": "old_secret"}
 
@@ -57,16 +73,18 @@ class Act(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What is about to be changed; it becomes an act if it is carried out. `fields` are those that it sets."""
+    """What is about to be changed; it becomes an act if it is carried out. `fields` are those that it sets. `by` says
+    who does it, if it isn't the ledger's `actor`."""
 
     kind: ActKind
     subject: str
     fields: Mapping[str, Any]
+    by: str = ""
 
-    def act(self, ts: int, by: str) -> Act:
-        """Return the act that this is, carried out at `ts` by somebody."""
+    def act(self, ts: int, actor: str) -> Act:
+        """Return the act that this is, carried out at `ts`."""
         details = fields_text(self.fields)
-        return Act(ts=ts, by=by, kind=self.kind, subject=self.subject, details=details)
+        return Act(ts=ts, by=self.by or actor, kind=self.kind, subject=self.subject, details=details)
 
 
 class LinkedAct(NamedTuple):
@@ -83,6 +101,10 @@ class ActLog(ABC):
     @abstractmethod
     def all(self) -> tuple[LinkedAct, ...]:
         """Return all acts in the order in which they were written."""
+
+    @abstractmethod
+    def record(self, change: Change) -> None:
+        """Append the act of something that is in none of the tables that acts explain. It is durable on return."""
 
 
 def act_link(previous: bytes, act: Act) -> bytes:
@@ -137,6 +159,8 @@ def unexplained(
     """Return the keys, rentals and other costs whose content in their tables is not what the acts made of them."""
     by_acts: dict[str, dict[str, Any]] = defaultdict(dict)
     for _, act, _ in acts:
+        if act.kind.partition(".")[0] not in _WITH_TABLES:
+            continue
         by_acts[_name(act.kind, act.subject)] |= orjson.loads(act.details)
     stored = {_name("key.", key.id): key_fields(key) for key in keys}
     stored |= {_name("rental.", rental.id): rental_fields(rental) for rental in rentals}
@@ -184,10 +208,14 @@ same transaction; no rows are no act."""
 
 
 class SqlActs(ActLog):
-    """An `ActLog` in SQL that both SQLite and PostgreSQL understand. `read` runs a SELECT."""
+    """An `ActLog` in SQL that both SQLite and PostgreSQL understand. `read` runs a SELECT, `append` appends an act."""
 
-    def __init__(self, read: Callable[[str], Rows]) -> None:
+    def __init__(self, read: Callable[[str], Rows], append: Callable[[Change], object]) -> None:
         self._read = read
+        self._append = append
+
+    def record(self, change: Change) -> None:
+        self._append(change)
 
     def all(self) -> tuple[LinkedAct, ...]:
         return tuple(LinkedAct(row[0], Act._make(row[1:6]), bytes(row[6])) for row in self._read(_ALL))

@@ -8,17 +8,26 @@ This is the only table that stores content. `forget` empties `content` (the docu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from operator import attrgetter
 from typing import Any, Literal
 
 from spillway_router.ledger.errors import EntryConflictError
 from spillway_router.ledger.records import Execute
+from spillway_router.ledger.tables.acts import ActKind, Change, ChangeRows
 
 ReviewState = Literal["open", "accepted", "corrected", "dismissed"]
 MOST_AT_ONCE = 500
 """Reviews in one page of a list, at most."""
+COMMAND = "cli"
+"""Who decided where it was no API key but a command on the ledger's machine."""
+_ACTS: Mapping[ReviewState, ActKind] = {
+    "accepted": "review.accept",
+    "corrected": "review.correct",
+    "dismissed": "review.dismiss",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,7 @@ class ReviewRecord:
 
     `step` names the step that produced the best values so far (local, parser, external, or none), `backend` and `model`
     say who answered it, `confidence` in [0, 1] or None says how sure it was, and `why` says why that was not enough.
-    `decided_by` is the public id of a key.
+    `decided_by` is the public id of a key, or COMMAND.
     """
 
     id: str
@@ -142,10 +151,11 @@ _FORGET = "UPDATE reviews SET content = NULL, outcome = NULL WHERE content IS NO
 
 
 class SqlReviews(ReviewTable):
-    """A `ReviewTable` in SQL that both SQLite and PostgreSQL understand."""
+    """A `ReviewTable` in SQL that both SQLite and PostgreSQL understand. `change` writes a decision with its act."""
 
-    def __init__(self, execute: Execute) -> None:
+    def __init__(self, execute: Execute, change: ChangeRows) -> None:
         self._execute = execute
+        self._change = change
 
     def add(self, record: ReviewRecord) -> None:
         if not self._execute(_ADD, _row(record), True):
@@ -182,10 +192,22 @@ class SqlReviews(ReviewTable):
 
     def decide(self, review_id: str, decision: ReviewDecision) -> bool:
         d = decision
-        return bool(self._execute(_DECIDE, (d.state, d.outcome, d.label, d.decided_ms, d.decided_by, review_id), True))
+        values = (d.state, d.outcome, d.label, d.decided_ms, d.decided_by, review_id)
+        return bool(self._change(_DECIDE, values, lambda _: decision_change(review_id, decision)))
 
     def forget(self, decided_before_ms: int) -> int:
         return len(self._execute(_FORGET, (decided_before_ms,), True))
+
+
+def decision_change(review_id: str, decision: ReviewDecision) -> Change:
+    """Return the change that a decision is, for the acts. No value of the document is in it."""
+    label = decision.label
+    return Change(
+        kind=_ACTS[decision.state],
+        subject=review_id,
+        fields={"state": decision.state, "label_sha256": None if label is None else sha256(label.encode()).hexdigest()},
+        by="" if decision.decided_by == COMMAND else f"key {decision.decided_by}",
+    )
 
 
 def review_exists(review_id: str) -> EntryConflictError:

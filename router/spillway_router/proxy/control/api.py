@@ -53,8 +53,9 @@ class ControlHooks:
     """Return the requested report as JSON values. Raise RangeError for invalid days or an invalid grouping."""
     stored: Callable[[str], list[Mapping[str, Any]]]
     """Return the ledger entries of a request that memory no longer holds."""
-    reload: Callable[[], Awaitable[list[str]]]
-    """Reload the configuration. Return the problems that kept the running one in force; [] if there are none."""
+    reload: Callable[[str], Awaitable[list[str]]]
+    """Reload the configuration, as the given person asks. Return the problems that kept the running one in force; [] if
+    there are none."""
     is_leaving: Callable[[], bool] = lambda: False
     """Return whether the router was asked to stop, so that no more requests should come."""
 
@@ -150,8 +151,8 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
 
     @api.post("/admin/reload")
     async def reload(request: Request) -> Response:
-        caller_of(services, request, ADMIN_ROLES)
-        problems = await hooks.reload()
+        caller = caller_of(services, request, ADMIN_ROLES)
+        problems = await hooks.reload(f"key {caller.key_id}")
         if problems:
             message = "The running configuration stays in force. " + " | ".join(problems)
             return JSONResponse(error_body(Refusal(400, "invalid_config", message)), 400)
