@@ -159,7 +159,9 @@ class _Trial:
     async def _reload(self) -> None:
         async with httpx.AsyncClient(timeout=LIMIT_S, trust_env=False) as client:
             for url in self._urls:
-                done = await client.post(f"{url}/admin/reload", headers={"authorization": f"Bearer {self._admin}"})
+                done = await client.post(
+                    f"{url}/admin/reload", json={}, headers={"authorization": f"Bearer {self._admin}"}
+                )
                 assert done.status_code == 200, done.text
 
     async def _send(self, asks: Sequence[MoneyRequest], token: str, at_once: int) -> list[int]:

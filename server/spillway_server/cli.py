@@ -1,4 +1,4 @@
-"""The server's commands `serve`, `plan` and `doctor`; the router's command line has them in its table."""
+"""The server's commands `serve` and `plan`, and the checks of `doctor`, for the router's command line."""
 
 from __future__ import annotations
 
@@ -131,11 +131,14 @@ def plan(
         Console().print(present.plan_view(engine_plan, command, speed), soft_wrap=True)
 
 
-def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
-    """Check this machine: Python, memory, disk, GPU, driver, vLLM, startup files, demo model. Exits with status 1 if a
-    check fails."""
+def examine_machine() -> tuple[doctor_checks.Check, ...]:
+    """Check this machine: Python, memory, disk, GPU, driver, vLLM, startup files, demo model."""
     engine = launcher.find_engine(None, (Path.cwd(), environment.project_root()))
-    checks = doctor_checks.examine(hardware.detect(), engine, Path.cwd())
+    return doctor_checks.examine(hardware.detect(), engine, Path.cwd())
+
+
+def show_checks(checks: tuple[doctor_checks.Check, ...], as_json: bool) -> None:
+    """Print the checks, and end with status 1 if one fails."""
     failed = any(check.verdict is doctor_checks.CheckStatus.FAIL for check in checks)
     if as_json:
         _print_json({"ok": not failed, "checks": [dataclasses.asdict(check) for check in checks]})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from evidence.access.findings import findings
+from evidence.access.key_rules import try_keys
 from evidence.access.matrix import PERMITTED, access_matrix
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +19,13 @@ async def test_every_caller_gets_in_where_it_should_and_a_wrong_row_shows(tmp_pa
     assert count > 1000
     assert {(cell.method, cell.path) for cell in unexpected} == {("GET", "/v1/usage")}
     assert {cell.caller for cell in unexpected} == {"inference", "viewer", "admin"}
+
+
+@pytest.mark.parametrize("fault", [False, True])
+async def test_a_rule_of_a_key_that_is_bypassed_is_counted(fault: bool) -> None:
+    seen = await try_keys(64, fault=fault)
+    assert (seen.requests, bool(seen.bypassed)) == (64, fault), seen.bypassed
+    assert {"local", "cloud", "second"} <= seen.at_backends.keys()
 
 
 def test_every_finding_has_a_row_whose_tests_exist() -> None:

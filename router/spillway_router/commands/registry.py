@@ -24,7 +24,7 @@ COMMANDS = {
     "calibrate": "spillway_router.commands.calibrate:calibrate",
     "serve": "spillway_server.cli:serve",
     "plan": "spillway_server.cli:plan",
-    "doctor": "spillway_server.cli:doctor",
+    "doctor": "spillway_router.commands.doctor:doctor",
     "convert": "spillway_server.convert_command:convert",
     "schema": "spillway_router.commands.schema:schema",
     "keys": "spillway_router.commands.keys:keys_app",

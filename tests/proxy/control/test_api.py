@@ -233,3 +233,25 @@ async def test_a_dry_run_takes_null_for_a_field_that_is_left_out() -> None:
         reply = await router.post({"prompt": "hi", **nulls}, "/v1/route/explain")
         assert reply.status_code == 200, reply.text
         assert reply.json()["facts"]["endpoint"] == "completions"
+
+
+async def test_a_reload_needs_the_type_that_no_page_of_another_site_may_send() -> None:
+    async with pair(WHOLE, WHOLE) as (_, _, router):
+        kinds: tuple[dict[str, str], ...] = (
+            {},
+            {"content-type": "text/plain"},
+            {"content-type": "multipart/form-data"},
+        )
+        for kind in kinds:
+            for path in ("/admin/reload", "/v1/route/explain"):
+                reply = await router.client.post(path, headers={**router.admin, **kind})
+                assert (reply.status_code, error_of(reply)["param"]) == (415, "content-type"), (path, kind)
+
+
+async def test_a_nul_in_a_path_or_a_query_is_a_400() -> None:
+    async with pair(WHOLE, WHOLE) as (_, _, router):
+        for path in ("/v1/reviews?after=1.%00", "/v1/reviews?schema=a%00", "/v1/reviews/%00", "/v1/requests/a%00b"):
+            assert (await router.client.get(path, headers=router.admin)).status_code == 400, path
+        for after in ("99999999999999999999999.x", "1", ".x", "-1.x", "1e3.x", "1.0", "\u0663.x", "nan.x", "1 .x"):
+            reply = await router.client.get("/v1/reviews", params={"after": after}, headers=router.admin)
+            assert reply.status_code == (200 if after == "1.0" else 400), after

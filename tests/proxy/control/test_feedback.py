@@ -13,7 +13,7 @@ from tests.proxy.answers import KEPT, RULE, STRONG, WEAK, said
 
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import Answer
-from spillway_router.testing.harness import Router, error_of, pair
+from spillway_router.testing.harness import MESSAGES, Router, error_of, pair
 
 
 async def rate(router: Router, **fields: Any) -> httpx.Response:
@@ -195,3 +195,11 @@ async def test_null_stands_for_a_field_that_is_left_out() -> None:
         request_id = (await router.chat()).headers["x-request-id"]
         nulls = dict.fromkeys(("reason", "retry", "score", "scale"))
         assert (await rate(router, request_id=request_id, rating=4, **nulls)).status_code == 200
+
+
+async def test_a_retry_that_is_refused_gets_the_refusal_in_the_shape_of_anthropic_too() -> None:
+    async with pair(WEAK, STRONG, more=KEPT) as (_, _, router):
+        reply = await router.post({"model": "cloud", "messages": MESSAGES, "max_tokens": 5}, "/v1/messages")
+        refused = await rate(router, request_id=reply.headers["x-request-id"], rating=1, retry=True)
+        assert refused.status_code in (400, 503), refused.text
+        assert error_of(refused)["message"]

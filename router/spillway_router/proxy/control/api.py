@@ -30,6 +30,7 @@ from spillway_router.proxy.exchange.ruling import under_rules, with_traits
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.sessions import session_of
 from spillway_router.proxy.request.auth import ADMIN_ROLES, READER_ROLES, REVIEW_ROLES, USAGE_ROLES
+from spillway_router.proxy.request.body import head_flaw
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.request.large_body import read_body
@@ -152,6 +153,9 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
     @api.post("/admin/reload")
     async def reload(request: Request) -> Response:
         caller = caller_of(services, request, ADMIN_ROLES)
+        flaw = head_flaw(request.headers, services.config().limits.body_bytes)
+        if flaw is not None:  # a page of another site can send anything but JSON without asking first
+            raise RefusedError(flaw)
         problems = await hooks.reload(f"key {caller.key_id}")
         if problems:
             message = "The running configuration stays in force. " + " | ".join(problems)

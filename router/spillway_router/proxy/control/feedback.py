@@ -88,7 +88,7 @@ async def _better_answer(services: Services, caller: Caller, request_id: str, re
     content = orjson.loads(client.content)
     if client.status != 200:
         error = content["error"]
-        raise RefusedError(Refusal(client.status, error["code"], error["message"], error["param"]))
+        raise RefusedError(Refusal(client.status, error["code"], error["message"], error.get("param")))
     record = services.records.get(client.request_id)
     summary: dict[str, Any] = {}
     if record is not None:

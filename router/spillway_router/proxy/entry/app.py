@@ -54,7 +54,7 @@ def build(control: App, bodies: BodyMemory, cors_origins: Callable[[], Collectio
             await _reply(send, 204, preflight)
             return
         for_origin = cors_headers(origins, headers) if origins else []
-        refusal = _host_flaw(scope, headers) or _wrong_method(scope)
+        refusal = _host_flaw(scope, headers) or _wrong_method(scope) or _nul_flaw(scope)
         if refusal is not None:
             await _refuse(send, refusal, scope["path"], for_origin)
             return
@@ -99,6 +99,13 @@ def _host_flaw(scope: Scope, headers: Mapping[str, str]) -> Refusal | None:
     if scope["http_version"] == "1.0" and scope["path"] in PROBES and "host" not in headers:
         return None
     return host_flaw(headers)
+
+
+def _nul_flaw(scope: Scope) -> Refusal | None:
+    """Return a 400 for a NUL in the path or the query. No name or id has one, and databases reject it as a text."""
+    if "\0" not in scope["path"] and b"%00" not in scope["query_string"] and b"\0" not in scope["query_string"]:
+        return None
+    return Refusal(400, "invalid_request", "The path and the query must not contain a NUL character.")
 
 
 def _wrong_method(scope: Scope) -> Refusal | None:
