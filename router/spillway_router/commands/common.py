@@ -106,7 +106,11 @@ def writing(output: Path | None) -> Iterator[TextIO]:
 
 def router_url(path: str | None, url: str | None) -> str:
     """Return the root URL of a router, without /v1: `url`, else `listen` of the configuration."""
-    root = f"http://{load(path).settings.listen}" if url is None else url.rstrip("/").removesuffix("/v1")
+    if url is None:
+        settings = load(path).settings
+        root = f"{settings.scheme}://{settings.listen}"
+    else:
+        root = url.rstrip("/").removesuffix("/v1")
     return root.replace("//0.0.0.0:", "//127.0.0.1:")
 
 

@@ -16,6 +16,7 @@ from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.places import place_of
 from spillway_router.config.rules import named_backends, policy_rules
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
+from spillway_router.config.tls import tls_problems
 from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.bounds import ItemRule, ItemRules
 from spillway_router.core.money.degrade import DegradeStep, DegradeSteps, steps_of
@@ -123,6 +124,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     local = {name: target.backend for name, target in targets.items() if target.backend.local}
     scoring = scoring_rules(settings.confidence, served_models(settings.backends, local), findings)
     findings.problems.extend(_check_degrade(settings, targets))
+    findings.problems.extend(tls_problems(settings.tls))
     findings.warnings.extend(_check_pacing(settings))
     backends.check_references()
     policy = _policy(settings, targets, scoring, backends)

@@ -14,12 +14,13 @@ def exposure_warnings(settings: Settings, proxies: Sequence[str]) -> Iterator[Co
     `proxies` names the reverse proxies and tunnels that run on the machine.
     """
     if not settings.loopback:
-        yield ConfigProblem(
-            "listen",
-            0,
-            f"{settings.listen} can be reached from other machines: every request needs a key, and without TLS keys "
-            "and prompts travel in clear. Put a proxy with TLS in front, and listen on 127.0.0.1",
-        )
+        if settings.tls is None:
+            yield ConfigProblem(
+                "listen",
+                0,
+                f"{settings.listen} can be reached from other machines: every request needs a key, and without TLS "
+                "keys and prompts travel in clear. Set tls, or put a proxy with TLS in front and listen on 127.0.0.1",
+            )
     elif not settings.keys.required:
         if proxies:
             yield ConfigProblem(

@@ -560,6 +560,14 @@ class KeysPart(Part):
     failed_logins_per_minute: Annotated[int, Field(ge=0)] = 300
 
 
+class TlsPart(Part):
+    """PEM files with which the router itself speaks TLS: the certificate, followed by those between it and the root,
+    and its key without a password. A reload loads renewed files; to switch TLS on or off needs a restart."""
+
+    certificate: Path
+    key: Path
+
+
 class MediaPart(Part):
     """Hosts inside the own network from which engines may fetch the pictures and other media that requests name. All
     other private, loopback and link-local addresses are refused."""
@@ -660,6 +668,7 @@ class Settings(Part):
     """The whole configuration. Every setting is optional."""
 
     listen: str = "127.0.0.1:8080"
+    tls: TlsPart | None = None
     server: ServerPart | None = None
     gpu: GpuPart = GpuPart()
     fixed_costs: tuple[FixedCostPart, ...] = ()
@@ -711,6 +720,11 @@ class Settings(Part):
         return int(self.listen.rpartition(":")[2])
 
     @property
+    def scheme(self) -> str:
+        """The scheme of the router's URLs."""
+        return "http" if self.tls is None else "https"
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the router."""
         return self.host in ("127.0.0.1", "::1", "localhost")
@@ -738,6 +752,9 @@ class Settings(Part):
         if self.confidence.calibration is not None:
             calibration = placed(self.confidence.calibration)
             update["confidence"] = self.confidence.model_copy(update={"calibration": calibration})
+        if self.tls is not None:
+            files = {"certificate": placed(self.tls.certificate), "key": placed(self.tls.key)}
+            update["tls"] = self.tls.model_copy(update=files)
         if self.documents.parsers is not None:
             update["documents"] = self.documents.model_copy(update={"parsers": placed(self.documents.parsers)})
         return self.model_copy(update=update)

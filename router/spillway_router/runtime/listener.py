@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -41,11 +42,16 @@ class ScarceListener:
     """Listens on a socket. It has the methods of `asyncio.Server` that uvicorn needs."""
 
     def __init__(
-        self, listening: socket.socket, protocol: Callable[[], asyncio.Protocol], places: ClientPlaces
+        self,
+        listening: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        places: ClientPlaces,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._listening = listening
         self._protocol = protocol
         self._places = places
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._beginning: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -90,8 +96,8 @@ class ScarceListener:
 
     async def _begin(self, accepted: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._protocol, accepted)
-        except OSError:
+            await self._loop.connect_accepted_socket(self._protocol, accepted, ssl=self._tls)
+        except OSError:  # ssl.SSLError too: the client speaks no TLS
             accepted.close()
 
     def _pause(self) -> None:

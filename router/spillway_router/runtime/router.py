@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +26,7 @@ from spillway_router.config.confidence import CALIBRATION
 from spillway_router.config.costs import unpriced_gpu
 from spillway_router.config.derived import DerivedConfig
 from spillway_router.config.load import ConfigError, Loaded
+from spillway_router.config.tls import renew
 from spillway_router.core.confidence.drift import Drift
 from spillway_router.core.redaction import Redactor
 from spillway_router.documents.idempotency import IdempotentExtractions
@@ -149,6 +151,8 @@ class Runtime:
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._descriptors = of_process()
         self._is_leaving = False
+        self.tls: ssl.SSLContext | None = None
+        """What the listener speaks TLS with, into which a reload loads renewed files."""
         self._apply(config)
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
         self.drains = Drains(lambda: self._active_config.limits.drains, self.metrics.on_drained)
@@ -209,9 +213,20 @@ class Runtime:
                 log.warning("configuration not reloaded: %s", problem)
             await self._record(refused_reload(before, len(error.problems), by))
             return [str(problem) for problem in error.problems]
+        self._renew_certificate()
         log.info("configuration reloaded, policy %s", self.config.assembly.policy.version)
         await self._record(reload_done(before, self.config, by))
         return []
+
+    def _renew_certificate(self) -> None:
+        """Have the listener use renewed files, which were checked with the rest of the configuration."""
+        part = self.config.loaded.settings.tls
+        if self.tls is None or part is None:
+            return
+        try:
+            renew(self.tls, part)
+        except OSError as error:
+            log.warning("the certificate %s was not loaded: %s", part.certificate, error)
 
     async def _record(self, change: Change) -> None:
         """Append an act. While the ledger is away it is only logged: nothing administrative waits for it."""

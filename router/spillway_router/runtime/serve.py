@@ -20,6 +20,7 @@ import uvicorn
 from spillway_router.aio.enduring import enduring
 from spillway_router.aio.line_output import LineOutput
 from spillway_router.config.load import Loaded
+from spillway_router.config.tls import tls_context
 from spillway_router.metrics.log import LogMetrics
 from spillway_router.runtime.descriptors import AMPLE, Descriptors, raised
 from spillway_router.runtime.listener import ClientPlaces, ScarceListener
@@ -60,7 +61,7 @@ class _Server(uvicorn.Server):
         front: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         protocol = partial(front, self.config, self.server_state, {})
         places = ClientPlaces(self.server_state.connections, self._descriptors.clients)
-        self.servers = [ScarceListener(each, protocol, places) for each in sockets]  # type: ignore[misc]
+        self.servers = [ScarceListener(each, protocol, places, self.config.ssl) for each in sockets]  # type: ignore[misc]
         self.started = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
@@ -97,6 +98,8 @@ async def route(
     if log_output is not None:
         runtime.metrics.add(LogMetrics(log_output))
     settings = loaded.settings
+    tls = None if settings.tls is None else tls_context(settings.tls)
+    runtime.tls = tls
     server = _Server(
         uvicorn.Config(
             runtime.app,
@@ -111,6 +114,7 @@ async def route(
             ws="none",
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         ),
         descriptors,
         runtime.leave,
@@ -123,7 +127,7 @@ async def route(
     _log_places(descriptors, settings.limits.in_flight)
     _relieve_garbage_collector()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    on_listening(f"http://{host}:{listener.getsockname()[1]}")
+    on_listening(f"{settings.scheme}://{host}:{listener.getsockname()[1]}")
     try:
         await server.serve(sockets=[listener])
     finally:

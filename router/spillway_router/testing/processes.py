@@ -23,7 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[3]
 SPILLWAY = str(Path(sys.executable).parent / "spillway")
 CACHE = ROOT / ".cache" / "vllm"
-LISTENS = re.compile(r"listens on (http://[\w.:\[\]]+)")
+LISTENS = re.compile(r"listens on (https?://[\w.:\[\]]+)")
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 90.0
 PAUSE_S = 0.05

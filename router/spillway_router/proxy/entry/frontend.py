@@ -174,7 +174,8 @@ class IncomingRequest(HttpClientConnection):
                 asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
             return
         self._outbox.flush()
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # not over TLS
+            self._transport.write_eof()
         asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
 
     def keep(self, part: bytes) -> None:
@@ -418,7 +419,8 @@ class FrontendConnection(HttpToolsProtocol):
         if request is not None and not request.response_complete:
             self.transport.close()  # its answer is given up
             return
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.abort)
 
     def _discard(self, data: bytes) -> None:
