@@ -17,7 +17,7 @@ from spillway_router.commands.common import ConfigOption, fail, load
 from spillway_router.commands.fingerprint import fingerprint_of
 from spillway_router.commands.first_price import with_price
 from spillway_router.commands.route import run_router
-from spillway_router.config.settings import FingerprintPart, ServerPart, Settings
+from spillway_router.config.settings import FingerprintPart, MediaPart, ServerPart, Settings
 from spillway_server.engine.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
 from spillway_server.engine.serve import Prepared, ServeOptions, prepare, run_prepared
 from spillway_server.obstacle import Obstacle
@@ -36,7 +36,7 @@ def up(path: ConfigOption = None) -> None:
         model=server.model,
         host=url.hostname or "127.0.0.1",
         port=url.port or 8001,
-        vllm_args=server.vllm_args,
+        vllm_args=vllm_arguments(server, loaded.settings.media),
         loras=tuple(f"{name}={folder}" for name, folder in server.loras.items()),
         cache_root=Path(".cache/vllm"),
     )
@@ -46,6 +46,13 @@ def up(path: ConfigOption = None) -> None:
     served = loaded.served_by(partial(_with_engine, backend.name, prepared, fingerprint_of(prepared.plan.model)))
     with LineOutput(sys.stdout.fileno()) as screen:
         run_router(served, partial(_supervise, prepared, options, screen.put))
+
+
+def vllm_arguments(server: ServerPart, media: MediaPart) -> tuple[str, ...]:
+    """Return vLLM's further arguments, with the hosts of media that the router permits, unless the user names some."""
+    if not media.domains or any(word.startswith("--allowed-media-domains") for word in server.vllm_args):
+        return server.vllm_args
+    return (*server.vllm_args, "--allowed-media-domains", *media.domains)
 
 
 def _with_engine(name: str, prepared: Prepared, fingerprint: FingerprintPart, settings: Settings) -> Settings:

@@ -115,6 +115,7 @@ def _privacy_rule(settings: Settings) -> PrivacyRule:
         unreadable=part.unreadable == "local-only",
         recognizer=_recognizer(part.presidio),
         media_hosts=frozenset(host.lower() for host in settings.media.allowed_hosts),
+        media_domains=frozenset(host.lower() for host in settings.media.domains),
     )
 
 

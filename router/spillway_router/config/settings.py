@@ -569,10 +569,16 @@ class TlsPart(Part):
 
 
 class MediaPart(Part):
-    """Hosts inside the own network from which engines may fetch the pictures and other media that requests name. All
-    other private, loopback and link-local addresses are refused."""
+    """From which hosts engines may fetch the pictures and other media that requests name: of the own network those in
+    `allowed_hosts`, of all others those in `only_hosts`, or any if that is empty. `spillway up` tells vLLM too."""
 
     allowed_hosts: tuple[str, ...] = ()
+    only_hosts: tuple[str, ...] = ()
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The hosts from which alone media may come; () if public ones are not ruled."""
+        return (*self.only_hosts, *self.allowed_hosts) if self.only_hosts else ()
 
 
 SHORTEST_TOKEN = 16

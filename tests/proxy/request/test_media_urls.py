@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from spillway_router.commands.up import vllm_arguments
+from spillway_router.config.settings import MediaPart, ServerPart
 from spillway_router.proxy.request.errors import RefusedError
-from spillway_router.proxy.request.media_urls import addresses_in, refuse_internal
+from spillway_router.proxy.request.media_urls import addresses_in, refuse_media
 from spillway_router.testing import Answer
 from spillway_router.testing.harness import error_of, pair
 from spillway_router.testing.openai_wire import message_choice
@@ -70,13 +72,13 @@ PUBLIC = [
 def test_an_internal_address_is_refused(address: str) -> None:
     content = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": address}}]}]
     with pytest.raises(RefusedError) as refused:
-        refuse_internal(addresses_in(content), frozenset())
+        refuse_media(addresses_in(content), frozenset())
     assert refused.value.refusal.status == 400
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_is_not(address: str) -> None:
-    refuse_internal([address], frozenset())
+    refuse_media([address], frozenset())
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,34 @@ async def test_every_part_is_looked_at(part: dict[str, object]) -> None:
     async with pair(answer, answer, more="media: {allowed_hosts: [10.0.0.1]}\n") as (_, _, router):
         reply = await router.post({"model": "auto", **body})
         assert "media.allowed_hosts" not in reply.text
+
+
+async def test_where_hosts_are_named_media_come_from_no_other() -> None:
+    answer = Answer.json({"choices": [message_choice({"content": "yes"})]})
+    more = "media: {only_hosts: [Images.example.com], allowed_hosts: [10.0.0.1]}\n"
+    async with pair(answer, answer, more=more) as (_, _, router):
+        for address, is_permitted in (
+            ("https://images.example.com/a.png", True),
+            ("https://IMAGES.example.com:8443/a.png", True),
+            ("http://10.0.0.1/a.png", True),
+            ("data:image/png;base64,AAAA", True),
+            ("https://example.com/a.png", False),
+            ("https://images.example.com.evil.example/a.png", False),
+            ("https://images.example.com@evil.example/a.png", False),
+            ("http://10.0.0.2/a.png", False),
+        ):
+            part = {"type": "image_url", "image_url": {"url": address}}
+            reply = await router.post({"model": "auto", "messages": [{"role": "user", "content": [part]}]})
+            assert ("media." in reply.text) is not is_permitted, (address, reply.text)
+
+
+def test_vllm_is_told_the_hosts_unless_the_user_told_it() -> None:
+    told = ("--allowed-media-domains", "images.example.com", "10.0.0.1")
+    media = MediaPart(only_hosts=("images.example.com",), allowed_hosts=("10.0.0.1",))
+    assert vllm_arguments(ServerPart(vllm_args=("--seed", "1")), media) == ("--seed", "1", *told)
+    assert vllm_arguments(ServerPart(), MediaPart(allowed_hosts=("10.0.0.1",))) == ()  # public hosts stay open
+    own = ("--allowed-media-domains", "elsewhere.example")
+    assert vllm_arguments(ServerPart(vllm_args=own), media) == own
 
 
 @pytest.mark.parametrize("name", ["prompt_embeds", "chat_template"])

@@ -30,7 +30,7 @@ from spillway_router.proxy.request.errors import bad_request
 from spillway_router.proxy.request.hint_names import OPEN_MARKS, check_hint_names, privacy_mark
 from spillway_router.proxy.request.items import PLAIN_MESSAGE, hides_input, request_items, requested_mode
 from spillway_router.proxy.request.large_body import ExaminedBody, cut_strings
-from spillway_router.proxy.request.media_urls import addresses_in, refuse_internal
+from spillway_router.proxy.request.media_urls import addresses_in, refuse_media
 
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_CHOICES = 128
@@ -85,6 +85,8 @@ class PrivacyRule:
     recognizer: Recognizer | None = None
     """Reads the text after the detectors, in a thread."""
     media_hosts: frozenset[str] = frozenset()
+    media_domains: frozenset[str] = frozenset()
+    """The hosts from which alone media may be fetched; empty: all public ones and `media_hosts`."""
     """Hosts of the own network from which media may be fetched."""
 
 
@@ -127,7 +129,7 @@ def read_facts(
         if body[name] is not None:
             raise bad_request(f"'{name}' is not taken: {_REFUSED_FIELDS[name]}.", name)
     if has_parts:
-        refuse_internal(addresses_in(content), rule.media_hosts)
+        refuse_media(addresses_in(content), rule.media_hosts, rule.media_domains)
     choices, needs = _choices(endpoint, body), _needs(body, content)
     items = request_items(endpoint, body)
     attached = attachments(content, cut_strings(body))

@@ -21,8 +21,9 @@ _FETCHED = frozenset({"http", "https", "ftp"})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-def refuse_internal(addresses: Iterable[str], allowed: frozenset[str]) -> None:
-    """Raise RefusedError if an address leads to a host inside the network that is not `allowed`, or to a file."""
+def refuse_media(addresses: Iterable[str], allowed: frozenset[str], only: frozenset[str] = frozenset()) -> None:
+    """Raise RefusedError if an address leads to a host inside the network that is not `allowed`, to a file, or, where
+    hosts are named from which media may come `only`, to another one."""
     for address in addresses:
         scheme = address.split(":", 1)[0].strip().lower() if ":" in address[:20] else ""
         if scheme == "file":
@@ -33,6 +34,12 @@ def refuse_internal(addresses: Iterable[str], allowed: frozenset[str]) -> None:
                 message = (
                     f"The address of a medium leads into the router's own network ({host[:100]!r}). Send the data as a "
                     "data: URL, or let the operator add the host to media.allowed_hosts."
+                )
+                raise bad_request(message, "messages")
+            if only and host not in only:
+                message = (
+                    f"Media may not be fetched from {host[:100]!r} here. Send the data as a data: URL, or let the "
+                    "operator add the host to media.only_hosts."
                 )
                 raise bad_request(message, "messages")
 
