@@ -50,13 +50,20 @@ def with_queue_cap(say: Say, seconds: float = 20.0) -> dict[str, Measurement]:
 
 
 def without_cloud(say: Say, seconds: float = 20.0) -> dict[str, Measurement]:
-    """Measure goodput at four times the capacity of an engine that queues without an end, with nobody else to ask."""
+    """Measure goodput at four times the capacity of an engine that queues without an end, with nobody else to ask; the
+    lower share of an engine whose metrics are read, and of one that has none."""
     try:
-        steps = _loaded(say, seconds)
+        runs = {name: _loaded(say, seconds, has_metrics=has) for name, has in (("read", True), ("none", False))}
     except SiteError as error:
         return {WITHOUT_CLOUD: not_measured(str(error))}
-    details = {"steps": [_summary_of_step(step) for step in steps], "slo_s": SLO_S, "sequences": SEQUENCES}
-    return {WITHOUT_CLOUD: Measurement(_share_of_peak(steps), len(steps[-1]["replies"]), details)}
+    shares = {name: _share_of_peak(steps) for name, steps in runs.items()}
+    details = {
+        "share_by_metrics": shares,
+        "steps_by_metrics": {name: [_summary_of_step(step) for step in steps] for name, steps in runs.items()},
+        "slo_s": SLO_S,
+        "sequences": SEQUENCES,
+    }
+    return {WITHOUT_CLOUD: Measurement(min(shares.values()), len(runs["none"][-1]["replies"]), details)}
 
 
 def calm_key(say: Say, seconds: float = 60.0, calm_name: str = "calm") -> dict[str, Measurement]:

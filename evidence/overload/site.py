@@ -51,12 +51,15 @@ def site(
     keys: tuple[str, ...] = (),
     has_cloud: bool = False,
     sequences: int = SEQUENCES,
+    has_metrics: bool = True,
     more: str = "",
 ) -> Iterator[Site]:
-    """Run an engine, a cloud if there is one, and a router in front of them. Raises SiteError."""
+    """Run an engine, a cloud if there is one, and a router in front of them. Without metrics the router is told nothing
+    of the engine but its address. Raises SiteError."""
     with ExitStack() as stack:
         engine = stack.enter_context(_engine(folder, "engine", queue_cap, sequences))
-        backends = [f"{{name: local, provider: vllm, model: demo, base_url: '{engine}', max_sequences: {sequences}}}"]
+        known = f"provider: vllm, max_sequences: {sequences}" if has_metrics else "provider: generic, local: true"
+        backends = [f"{{name: local, {known}, model: demo, base_url: '{engine}'}}"]
         if has_cloud:
             cloud = stack.enter_context(_engine(folder, "cloud", NO_CAP, 256))
             price = '{input_per_million: "1", output_per_million: "2"}'
