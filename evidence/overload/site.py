@@ -58,8 +58,10 @@ def site(
     of the engine but its address. Raises SiteError."""
     with ExitStack() as stack:
         engine = stack.enter_context(_engine(folder, "engine", queue_cap, sequences))
-        known = f"provider: vllm, max_sequences: {sequences}" if has_metrics else "provider: generic, local: true"
-        backends = [f"{{name: local, {known}, model: demo, base_url: '{engine}'}}"]
+        settings_of_engine = (
+            f"provider: vllm, max_sequences: {sequences}" if has_metrics else "provider: generic, local: true"
+        )
+        backends = [f"{{name: local, {settings_of_engine}, model: demo, base_url: '{engine}'}}"]
         if has_cloud:
             cloud = stack.enter_context(_engine(folder, "cloud", NO_CAP, 256))
             price = '{input_per_million: "1", output_per_million: "2"}'

@@ -129,9 +129,9 @@ async def test_where_hosts_are_named_media_come_from_no_other() -> None:
 
 
 def test_vllm_is_told_the_hosts_unless_the_user_told_it() -> None:
-    told = ("--allowed-media-domains", "images.example.com", "10.0.0.1")
+    option = ("--allowed-media-domains", "images.example.com", "10.0.0.1")
     media = MediaPart(only_hosts=("images.example.com",), allowed_hosts=("10.0.0.1",))
-    assert vllm_arguments(ServerPart(vllm_args=("--seed", "1")), media) == ("--seed", "1", *told)
+    assert vllm_arguments(ServerPart(vllm_args=("--seed", "1")), media) == ("--seed", "1", *option)
     assert vllm_arguments(ServerPart(), MediaPart(allowed_hosts=("10.0.0.1",))) == ()  # public hosts stay open
     own = ("--allowed-media-domains", "elsewhere.example")
     assert vllm_arguments(ServerPart(vllm_args=own), media) == own
