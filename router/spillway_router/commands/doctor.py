@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def doctor(path: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Check this machine: Python, memory, disk, GPU, driver, vLLM, startup files, demo model, and who reaches the router.
+    """Check this machine (Python, memory, GPU, vLLM, startup files and more), and who can reach the router.
 
     Exits with status 1 when a check fails."""
     from spillway_server.cli import examine_machine, show_checks
