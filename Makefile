@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-engine test-others check format bench loadtest evidence fuzz conformance lock clean install install-dev install-engine install-loadtest install-conformance install-convert
+.PHONY: help up demo test test-engine test-others check format bench loadtest evidence fuzz conformance audit lock clean install install-dev install-engine install-loadtest install-conformance install-audit install-convert
 
 # The first Python from 3.11 to 3.13 that can create environments. 3.11 is preferred, because torch's CPU hash is recorded
 # for it.
@@ -68,8 +68,15 @@ fuzz: install-dev  ## send made-up requests to a router for FOR seconds (60; hou
 conformance: install install-conformance  ## run other projects' test suites directly and through the router, write docs/conformance.md; ONLY=prefix
 	.venv/bin/python -m conformance --only "$(ONLY)"
 
+audit: install-audit  ## run bandit, write a bill of materials (CycloneDX) per lock, ask for known vulnerabilities (network)
+	.venv-audit/bin/bandit -q -c pyproject.toml -r router/spillway_router server requirements
+	mkdir -p .cache/sbom
+	for lock in requirements/*.lock; do .venv-audit/bin/cyclonedx-py requirements $$lock --pyproject pyproject.toml \
+		--output-reproducible -o .cache/sbom/$$(basename $$lock .lock).cdx.json || exit 1; done
+	for name in router image dev; do .venv-audit/bin/pip-audit --disable-pip --require-hashes -r requirements/$$name.lock || exit 1; done
+
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router dev compile loadtest judges conformance vllm-cpu vllm-gpu convert; do \
+	for name in router dev compile audit loadtest judges conformance vllm-cpu vllm-gpu convert; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
@@ -93,6 +100,10 @@ install-loadtest:
 install-conformance:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py conformance
+
+install-audit:
+	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
+	@$(PYTHON) requirements/install.py audit
 
 install-engine:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }

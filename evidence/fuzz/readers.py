@@ -40,7 +40,7 @@ DAY: Final = date(2026, 11, 29)
 _NUMBER: Final = re.compile(rb"-?\d+(\.\d+)?")
 _WORDS: Final = (
     b"NaN", b"-1", b"1e999", b"9" * 5000, b"null", b"~", b"''", b"\x00", b"\xff", b"${X}", b"[" * 2000, b"!!python/x",
-    b"&a", b"*a", b"2026-99-99",
+    b"&a", b"*a", b"2026-99-99", b"!!bool ", b"!!timestamp ", b"!!int ''", b"!!float ''", b"!!binary \xff",
 )  # fmt: skip
 
 
