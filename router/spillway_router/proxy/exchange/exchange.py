@@ -2,7 +2,7 @@
 
 1. authenticate            find the caller, on the head alone
 2. read                    parse the body once: its bytes stay as they are, routing gets facts
-3. decide                  which backends, in which order, and why (core/routing/policy.py)
+3. decide                  by the policy as its rules make it (ruling.py): which backends, in which order, and why
 4. for each candidate      hold its money and ask it; the next one only while the client has seen nothing
 5. answer                  fetch as much as must be seen before the client may see it (whole_answer.py,
                            streamed_answer.py); escalate an unsure local answer, or deliver it
@@ -126,10 +126,13 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
             client.refuse(followed)
             return
         facts = followed
-    facts = services.memory.sessions.rises(with_traits(config, facts, body), admitted.started_s)
+    if config.traits is not None:
+        facts = services.memory.sessions.rises(with_traits(config, facts, body), admitted.started_s)
     config = under_rules(services, config, facts)
+    if config is not admitted.config:
+        admitted = replace(admitted, config=config)
     session = session_of(facts)
-    plan = decide_for(services, replace(admitted, config=config), client, facts, session)  # 3
+    plan = decide_for(services, admitted, client, facts, session)  # 3
     if isinstance(plan, Refusal):
         client.refuse(plan)
         return
