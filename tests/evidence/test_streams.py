@@ -17,7 +17,7 @@ from evidence.streams.protocols import ANSWERS
 from evidence.streams.truncations import DIFFER, SILENT, Kind, Trial, count, differences
 from evidence.streams.verdicts import Judged, judged
 
-EVERY = 131
+EVERY = 113
 """A prime, so that every kind of fault meets every part of a stream."""
 TAKEN = Circumstances("make evidence ONLY=wire.builds", "2026-01-01T00:00:00Z", {}, {})
 
@@ -28,7 +28,7 @@ def _quiet(_line: str) -> None:
 
 @pytest.fixture(scope="module")
 def runs() -> dict[Build, MatrixRun]:
-    """Every 131st case through each build that this checkout has."""
+    """Every 113th case through each build that this checkout has."""
     return run_matrix(_quiet, available(), EVERY)
 
 

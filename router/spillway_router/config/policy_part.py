@@ -28,9 +28,21 @@ def _listed(value: object) -> object:
     return value if isinstance(value, list | tuple) else (value,)
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Weight = Annotated[int, Field(ge=-10, le=10)]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2}$")]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
+Endpoints = Annotated[
+    tuple[Endpoint, ...], BeforeValidator(_listed, json_schema_input_type=Endpoint | tuple[Endpoint, ...])
+]
+Tasks = Annotated[tuple[Task, ...], BeforeValidator(_listed, json_schema_input_type=Task | tuple[Task, ...])]
+Languages = Annotated[
+    tuple[LanguageCode, ...], BeforeValidator(_listed, json_schema_input_type=LanguageCode | tuple[LanguageCode, ...])
+]
+Capabilities = Annotated[
+    tuple[Capability, ...], BeforeValidator(_listed, json_schema_input_type=Capability | tuple[Capability, ...])
+]
+Days = Annotated[tuple[Day, ...], BeforeValidator(_listed, json_schema_input_type=Day | tuple[Day, ...])]
+Weight = Annotated[int, Field(ge=-10, le=10)]
 
 
 class RangePart(Part):
@@ -58,17 +70,17 @@ class WhenPart(Part):
     """
 
     alias: Names = ()
-    endpoint: Annotated[tuple[Endpoint, ...], BeforeValidator(_listed)] = ()
-    task: Annotated[tuple[Task, ...], BeforeValidator(_listed)] = ()
+    endpoint: Endpoints = ()
+    task: Tasks = ()
     complexity: RangePart | None = None
-    language: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z]{2}$")], ...], BeforeValidator(_listed)] = ()
+    language: Languages = ()
     tier: Names = ()
     key: Names = ()
-    needs: Annotated[tuple[Capability, ...], BeforeValidator(_listed)] = ()
+    needs: Capabilities = ()
     prompt_tokens: RangePart | None = None
     private: bool | None = None
     hours: Names = ()
-    days: Annotated[tuple[Day, ...], BeforeValidator(_listed)] = ()
+    days: Days = ()
     budget_left_below: float | None = Field(None, gt=0, le=1)
     waiting: RangePart | None = None
 

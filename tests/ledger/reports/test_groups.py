@@ -69,7 +69,7 @@ def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     else:
         ledger = PostgresLedger.open(request.getfixturevalue("postgres").new_database())
     rng = Random(7)
-    bills = [fill_books(rng, ledger, FIRST + timedelta(days=4 * number), f"s{number}") for number in range(20)]
+    bills = [fill_books(rng, ledger, FIRST + timedelta(days=4 * number), f"s{number}") for number in range(24)]
     yield ledger, bills
     ledger.close()
 
