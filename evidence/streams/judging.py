@@ -26,7 +26,8 @@ PYTHON = ROOT / ".venv-judges" / "bin" / "python"
 NODE_FOLDER = ROOT / ".cache" / "judges"
 NODE_FILES = ("package.json", "package-lock.json", "judge.mjs")
 INSTALL_LIMIT_S = 900
-SILENCE_LIMIT_S = 120.0
+SILENCE_LIMIT_S = 600.0
+"""Seconds. A helper needs minutes for a stream of 100,000 events on a slow machine."""
 LINE_BYTES = 64 * 1024 * 1024
 IN_FLIGHT = 64
 """Jobs that one process holds at most."""
