@@ -19,8 +19,6 @@ from spillway_router.core.routing.traits.conversation import Task
 from spillway_router.core.routing.traits.reader import LONG_WORDS
 from spillway_router.core.routing.traits.words import KINDS
 
-NEVER = "never"
-"""The word for `escalate` that keeps every local answer."""
 _HOURS = re.compile(r"^([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)$")
 
 

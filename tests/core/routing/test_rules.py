@@ -213,7 +213,7 @@ REQUESTS = st.builds(
 )
 
 
-@given(st.lists(any_rule(), max_size=5).map(tuple), REQUESTS, st.floats(0, 1))
+@given(st.lists(any_rule(), max_size=5, unique_by=lambda rule: rule.name).map(tuple), REQUESTS, st.floats(0, 1))
 def test_restrictions_bind_whatever_the_rules_say(rules: tuple[Rule, ...], request: RequestFacts, left: float) -> None:
     """Private content stays, what a rule forbids is never a candidate, and forbidding adds nothing."""
     moment, given_rules = Moment(NOON, budget_left=left), Rules(rules)

@@ -16,7 +16,7 @@ RULES = """policy:
     - {name: code to the coder, when: {task: code}, prefer: [coder]}
     - {name: hard for who pays, when: {complexity: {at_least: 4}}, chain: [dear, local]}
     - {name: nothing german leaves, when: {language: de}, forbid: cloud}
-    - {name: keep summaries, when: {task: summary}, escalate: never}
+    - {name: keep summaries, when: {task: summary}, prefer: [local], forbid: [coder], escalate: never}
 aliases: {auto: {chain: [local, coder, dear]}, cloudy: {chain: [dear]}}
 """
 HARD = "Compare these two plans and come up with a better one."

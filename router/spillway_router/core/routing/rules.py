@@ -207,7 +207,7 @@ def ruled(policy: Policy, rules: Rules, places: Sequence[int]) -> Policy:
         aliases=aliases,
         confidence=policy.confidence if confidence is None else confidence.confidence or policy.confidence,
         ruling=Ruling(
-            rules=tuple([rule.name for rule in chosen]),
+            rules=tuple(dict.fromkeys([rule.name for rule in chosen])),  # the configuration may make several of one
             tokens=tuple(tokens),
             prefer=() if prefer is None else prefer.prefer,
             forbidden=tuple([Forbidden(rule.name, rule.forbid) for rule in chosen if rule.forbid]),
