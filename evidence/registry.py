@@ -30,6 +30,7 @@ from evidence import (
     measures_overflow,
     measures_overload,
     measures_pacing,
+    measures_policy,
     measures_privacy,
     measures_relay,
     measures_rentals,
@@ -60,6 +61,8 @@ class Group:
 GROUPS: tuple[Group, ...] = (
     Group(measures_confidence.IDS, measures_confidence.confidence, "about 2 minutes; no engine"),
     Group(measures_bench.RATIOS, measures_bench.ratios, "about 6 minutes; installs the peers on first use"),
+    Group((measures_policy.DECIDE_CPU,), measures_policy.decide_cpu, "about 20 s"),
+    Group((measures_policy.MANY_BACKENDS,), measures_policy.many_backends, "about 4 minutes"),
     Group(("bench.idle_rss",), measures_bench.idle_rss, "about 30 s"),
     Group(("relay.disconnect_close",), measures_relay.disconnect_close, "about 1 minute"),
     Group(("relay.slow_reader_growth",), measures_relay.slow_reader_growth, "about 1 minute"),

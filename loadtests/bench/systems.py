@@ -16,6 +16,7 @@ from typing import Protocol
 
 import yaml
 
+from loadtests.bench.every_rule import every_rule
 from loadtests.bench.install import Unavailable, debian_program, environment, installed_version
 from loadtests.bench.processes import ROOT, Command, free_port
 
@@ -189,6 +190,8 @@ class Spillway:
     """The Python of the environment that Spillway is installed in; its `spillway` command is started."""
     confident: bool = False
     """Whether every stream of the local engine is scored; all of its scores are above the threshold."""
+    backends_under_rules: int = 0
+    """How many backends it has, under a policy with a rule of every kind; 0: the usual two, without rules."""
 
     def prepare(self) -> str:
         if not self._command.exists():
@@ -201,6 +204,8 @@ class Spillway:
     def command(self, site: StartSite) -> Command:
         file = site.scratch / "spillway.yaml"
         config = _spillway_config(site)
+        if self.backends_under_rules:
+            config |= every_rule(self.backends_under_rules, f"{site.upstream}/v1")
         if self.confident:
             config["confidence"] = {"threshold": 0.1, "escalate_to": ["cloud"]}
         file.write_text(yaml.safe_dump(config))
@@ -319,5 +324,7 @@ _ALL: tuple[System, ...] = (
     AsgiRelay(),
     Spillway(),
     Spillway("spillway-confident", "the same with streams scored and their first tokens held", confident=True),
+    Spillway("spillway-rules-2", "two backends under every kind of rule", backends_under_rules=2),
+    Spillway("spillway-rules-12", "twelve backends under every kind of rule", backends_under_rules=12),
 )
 SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}

@@ -45,7 +45,7 @@ from spillway_router.core.money.budget import (
 )
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.money.users import user_id
-from spillway_router.core.routing.model import Caller
+from spillway_router.core.routing.model import Caller, KeyRules
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerUnavailableError
@@ -107,6 +107,23 @@ async def test_the_database_has_the_last_word_though_the_state_here_is_stale(led
         assert router.accounts.headroom(facts(), GROQ) == 100  # learnt from the refusal
         assert isinstance(await router.hold("r2", 100), Hold)
         assert router.balance() == Balance(900, 100)
+
+
+async def test_the_headroom_of_several_backends_is_that_of_each(ledger: FaultyDisk) -> None:
+    tier = BudgetLine("tier:paid", "hour", 500)
+    lines = (BudgetLine("backend:groq", "day", 300), tier, BudgetLine("all", "month", 900))
+    async with router_accounts(ledger, *lines) as router:
+        paid, backends = facts(caller=Caller(key_id="k1", tier="paid")), ("groq", "openai")
+        assert router.accounts.headrooms(paid, backends) == {"groq": 300, "openai": 500}
+        assert router.accounts.headrooms(facts(), backends) == {"groq": 300, "openai": 900}
+        own = replace(paid, caller=replace(paid.caller, rules=KeyRules(budget=BudgetLine("key:k1", "day", 200))))
+        assert router.accounts.headrooms(own, backends) == {"groq": 200, "openai": 200}
+        hold = await router.hold("r1", 250)
+        assert isinstance(hold, Hold)
+        assert router.accounts.headrooms(paid, backends) == {"groq": 50, "openai": 500}
+        assert router.accounts.headrooms(facts(), backends) == {"groq": 50, "openai": 650}
+    async with router_accounts(ledger, BudgetLine("backend:groq", "day", 300)) as router:
+        assert router.accounts.headrooms(facts(), backends) == {"groq": 50, "openai": None}
 
 
 async def test_many_holds_at_once_never_pass_the_cap(ledger: FaultyDisk) -> None:

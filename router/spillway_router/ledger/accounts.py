@@ -87,6 +87,7 @@ class Accounts:
         self._each_user: tuple[BudgetLine, ...] = ()
         self._state = budget.opening(lines, wall())
         self._by_scope = _by_scope(lines)
+        self._by_backend = _by_backend(self._by_scope)
         self._hour = 0
         self._covers: dict[tuple[str, str, str], _Cover] = {}
         """By backend, key and tier. They are valid for one hour, because every period ends with an hour."""
@@ -109,6 +110,7 @@ class Accounts:
         lines = tuple(line for line in lines if line.scope not in EACH)
         self._state = budget.opening(lines, wall_s, read_balances(ledger, lines, wall_s))
         self._by_scope = _by_scope(lines)
+        self._by_backend = _by_backend(self._by_scope)
         self._covers.clear()
 
     def keep_prices(self, tariffs: Iterable[Tariff | None]) -> None:
@@ -160,12 +162,22 @@ class Accounts:
         None means that no budget covers them. What a key or a user may spend for itself counts as free here: the
         database alone knows how much of that is taken.
         """
-        lines = (*self._cover(_spender(facts, backend), self._wall_s()).lines, *self._each_user, *_rule_lines(facts))
-        if not lines:
-            return None
-        balances = self._state.balances
-        left_nano = [line.limit_nano - _taken_nano(balances.get(line.key)) for line in lines]
-        return max(0, min(left_nano))
+        return self.headrooms(facts, (backend.name,))[backend.name]
+
+    def headrooms(self, facts: RequestFacts, backends: Iterable[str]) -> Mapping[str, int | None]:
+        """Return `headroom` for each of the backends, by name. What they share is looked at once."""
+        shared = self._cover(Spender("", facts.caller.key_id, facts.caller.tier), self._wall_s()).lines
+        balances, by_backend = self._state.balances, self._by_backend
+        shared_nano = _least_left_nano((*shared, *self._each_user, *_rule_lines(facts)), balances)
+        left_nano: dict[str, int | None] = {}
+        for name in backends:
+            own = by_backend.get(name)
+            own_nano = None if own is None else _least_left_nano(own, balances)
+            if own_nano is None:
+                left_nano[name] = shared_nano
+            else:
+                left_nano[name] = own_nano if shared_nano is None else min(own_nano, shared_nano)
+        return left_nano
 
     def refused(self, facts: RequestFacts, backend: Backend, bound_nano: int) -> None:
         """Note that a request got a 402, as its bound did not fit into what a budget had left."""
@@ -393,6 +405,18 @@ def _by_scope(lines: Iterable[BudgetLine]) -> Mapping[str, tuple[BudgetLine, ...
     for line in lines:
         by_scope[line.scope] = (*by_scope.get(line.scope, ()), line)
     return by_scope
+
+
+def _by_backend(by_scope: Mapping[str, tuple[BudgetLine, ...]]) -> Mapping[str, tuple[BudgetLine, ...]]:
+    """Return the lines that cover a single backend, by its name."""
+    return {scope.removeprefix("backend:"): lines for scope, lines in by_scope.items() if scope.startswith("backend:")}
+
+
+def _least_left_nano(lines: Sequence[BudgetLine], balances: Mapping[LineKey, LineBalance]) -> int | None:
+    """Return the nano-dollars that are left of the line with the least left; None without a line."""
+    if not lines:
+        return None
+    return max(0, min([line.limit_nano - _taken_nano(balances.get(line.key)) for line in lines]))
 
 
 def _taken_nano(balance: LineBalance | None) -> int:

@@ -262,6 +262,30 @@ class BackendSignals:
     price_of_gain: float = 0.0
     """What an escalation to it must gain per USD (core/money/pacing.py); 0 where no paced budget covers it."""
 
+    def with_budget(self, headroom_nano: int | None, budget_used: Mapping[LineKey, float] | None) -> BackendSignals:
+        """Return the signals with these. `replace` takes four times as long, which adds up over many backends."""
+        return BackendSignals(
+            health=self.health,
+            health_reason=self.health_reason,
+            breaker_open=self.breaker_open,
+            breaker_open_for=self.breaker_open_for,
+            breaker_reason=self.breaker_reason,
+            limited_until=self.limited_until,
+            ttft_s=self.ttft_s,
+            tokens_per_byte=self.tokens_per_byte,
+            backlog=self.backlog,
+            rates=self.rates,
+            expected_output_tokens=self.expected_output_tokens,
+            margin=self.margin,
+            gpu_rate=self.gpu_rate,
+            headroom_nano=headroom_nano,
+            budget_used=budget_used,
+            engine_context_tokens=self.engine_context_tokens,
+            engine_lacks=self.engine_lacks,
+            refused_bounds=self.refused_bounds,
+            price_of_gain=self.price_of_gain,
+        )
+
 
 @fast_frozen(frozen=True, slots=True)
 class Signals:

@@ -140,6 +140,16 @@ class Rules:
         """Whether any rule looks at what the request says."""
         return any(rule.when.reads_text for rule in self.rules)
 
+    @property
+    def read_budgets(self) -> bool:
+        """Whether any rule looks at what is left of a budget."""
+        return any(rule.when.budget_left_below is not None for rule in self.rules)
+
+    @property
+    def read_queues(self) -> bool:
+        """Whether any rule looks at the queues of the engines."""
+        return any(rule.when.waiting is not None for rule in self.rules)
+
     def matching(self, facts: RequestFacts, moment: Moment) -> tuple[int, ...]:
         """Return the places of the rules that apply to a request now."""
         return tuple(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from spillway_router.core.money.budget import LineKey
-from spillway_router.core.routing.model import BackendSignals, RequestFacts, Signals
+from spillway_router.core.routing.model import Backend, BackendSignals, RequestFacts, Signals
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.taking_back import is_added, refused_bounds
@@ -24,26 +22,24 @@ def caller_signals(services: Services, config: ActiveConfig, facts: RequestFacts
         signals = _with_refused_bounds(services, config, facts, signals)
     if not accounts.limits(facts):
         return signals
-    used: Mapping[LineKey, float] | None = None
-    with_budget: dict[str, BackendSignals] = {}
-    for name, backend_signals in signals.backends.items():
-        backend = config.policy.backends.get(name)
-        if backend is None:
-            continue
-        if backend.tariff is not None or backend.any_model:
-            if backend.degrade_steps and used is None:
-                used = accounts.shares_used(facts)
-            headroom_nano = accounts.headroom(facts, backend)
-            backend_signals = replace(backend_signals, headroom_nano=headroom_nano, budget_used=used)
-        with_budget[name] = backend_signals
+    backends = config.policy.backends
+    paid = [name for name in signals.backends if name in backends and _has_price(backends[name])]
+    used = accounts.shares_used(facts) if any(backends[name].degrade_steps for name in paid) else None
+    with_budget = {name: one for name, one in signals.backends.items() if name in backends}
+    for name, headroom_nano in accounts.headrooms(facts, paid).items():
+        with_budget[name] = with_budget[name].with_budget(headroom_nano, used)
     return Signals(signals.monotonic_s, with_budget)
+
+
+def _has_price(backend: Backend) -> bool:
+    return backend.tariff is not None or backend.any_model
 
 
 def _with_refused_bounds(services: Services, config: ActiveConfig, facts: RequestFacts, signals: Signals) -> Signals:
     """The snapshot with what bounds the cost of such a request and is known to be refused at each paid backend."""
     refusing: dict[str, BackendSignals] = {}
     for name, backend in config.policy.backends.items():
-        if (backend.tariff is None and not backend.any_model) or name not in signals.backends:
+        if not _has_price(backend) or name not in signals.backends:
             continue
         refused = [addition for addition in refused_bounds(services, facts, name) if is_added(addition, facts)]
         if refused:

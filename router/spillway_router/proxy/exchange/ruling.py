@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from spillway_router.core.routing.model import RequestFacts
-from spillway_router.core.routing.rules import Moment, ruled
+from spillway_router.core.routing.rules import Moment, Rules
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.conversation import conversation
@@ -24,17 +24,17 @@ def under_rules(services: Services, config: ActiveConfig, facts: RequestFacts) -
     """Return the configuration under which a request runs: the policy is as its rules make it at this moment."""
     if not config.rules.rules:
         return config
-    places = config.rules.matching(facts, _moment(services, facts))
-    return replace(config, policy=ruled(config.policy, config.rules, places)) if places else config
+    places = config.rules.matching(facts, _moment(services, config.rules, facts))
+    return config.under(places) if places else config
 
 
-def _moment(services: Services, facts: RequestFacts) -> Moment:
-    used = services.accounts.shares_used(facts) if services.accounts.limits(facts) else {}
-    waiting = [
-        signals.backlog.waiting_first_token
-        for signals in services.board.current(services.clock()).backends.values()
-        if signals.backlog is not None
-    ]
+def _moment(services: Services, rules: Rules, facts: RequestFacts) -> Moment:
+    """Return what the rules may know besides the request. What none of them looks at is left out."""
+    used = services.accounts.shares_used(facts) if rules.read_budgets and services.accounts.limits(facts) else {}
+    waiting = [0]
+    if rules.read_queues:
+        backends = services.board.current(services.clock()).backends.values()
+        waiting = [one.backlog.waiting_first_token for one in backends if one.backlog is not None]
     return Moment(
         wall_s=services.wall(),
         budget_left=1.0 - max(used.values(), default=0.0),

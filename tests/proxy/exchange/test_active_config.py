@@ -1,0 +1,25 @@
+"""The configuration in force, as the rules of its policy make it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.proxy.exchange.scene import scene
+
+from spillway_router.core.routing.policy import ConfidenceRule
+from spillway_router.core.routing.rules import Conditions, Rule, Rules
+from spillway_router.testing.harness import cloud, local, settings
+
+RULES = Rules((Rule("nothing leaves", Conditions(), forbid=frozenset({"cloud"})),))
+URL = "http://127.0.0.1:1"
+
+
+async def test_what_the_rules_make_of_a_configuration_is_kept_for_that_configuration_only() -> None:
+    async with scene(settings(local(URL), cloud(URL))) as world:
+        config = replace(world.services.config(), rules=RULES)
+        under = config.under((0,))
+        assert under.policy.ruling.rules == ("nothing leaves",)
+        assert config.under((0,)) is under
+        stricter = replace(config, policy=replace(config.policy, confidence=ConfidenceRule(0.95)))
+        assert stricter.under((0,)).policy.confidence.threshold == 0.95
+        assert config.under((0,)) is under
