@@ -104,7 +104,7 @@ def test_an_example_is_accepted_without_a_warning(path: Path) -> None:
     assert not derived.assembly.warnings
 
 
-async def test_the_coaching_app(engine: RunningEngine) -> None:
+async def test_coaching(engine: RunningEngine) -> None:
     async with example("coaching", engine, **{'limit_usd: "62.50"': 'limit_usd: "0.0625"'}) as site:
         free, paid = site.key("free"), site.key("paid")
         assert (await site.ask("Hi")).status_code == 401
@@ -122,7 +122,7 @@ async def test_the_coaching_app(engine: RunningEngine) -> None:
         assert "budget" in answers[-1].headers["x-spillway-reason"]
 
 
-async def test_the_quiz_team(engine: RunningEngine) -> None:
+async def test_quiz(engine: RunningEngine) -> None:
     async with example("quiz", engine) as site:
         assert who(await site.ask("Which eye?", "prefer-local")) == ("local", "local")
         assert who(await site.ask("Which eye?", "prefer-together")) == ("together", "routed")
@@ -131,7 +131,7 @@ async def test_the_quiz_team(engine: RunningEngine) -> None:
         assert who(await site.ask("Which eye?", "prefer-together"))[0] == "local"
 
 
-async def test_the_biometry_company(engine: RunningEngine) -> None:
+async def test_biometry(engine: RunningEngine) -> None:
     async with example("biometry", engine) as site:
         key = site.key()
 
@@ -152,7 +152,7 @@ async def test_the_biometry_company(engine: RunningEngine) -> None:
         assert len(site.clouds.seen) == asked > 0
 
 
-async def test_the_enterprise(engine: RunningEngine) -> None:
+async def test_enterprise(engine: RunningEngine) -> None:
     async with example("enterprise", engine) as site:
         key = site.key()
         rows = site.router.rows(await site.ask("Write a python function that adds two numbers.", **key))
