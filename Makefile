@@ -41,7 +41,7 @@ test-engine:
 	.venv/bin/python -m pytest -m "engine or load"
 
 test-others:
-	.venv/bin/python -m pytest -m "not engine and not load"
+	.venv/bin/python -m pytest -m "not engine and not load" --numprocesses=2 --dist=loadfile
 
 check: install-dev  ## run ruff, the format check, mypy and the import rules (about 30 s)
 	.venv/bin/ruff check .

@@ -68,6 +68,7 @@ from spillway_router.proxy.exchange.audit_sample import AuditKind
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.exchange.drains import Drains
 from spillway_router.proxy.exchange.local_queue import LocalQueues
+from spillway_router.proxy.exchange.ruled_configs import RuledConfigs
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.private_sessions import PrivateSessions
@@ -272,6 +273,7 @@ class Runtime:
                 loop=asyncio.get_running_loop(),
                 slo_ttft_s=lambda: self._active_config.policy.slo.ttft_s,
             ),
+            ruled_configs=RuledConfigs(),
         )
 
     def _add_metrics(self, clock: Callable[[], float]) -> None:

@@ -37,6 +37,7 @@ from spillway_router.proxy.exchange.audit_sample import AuditKind, AuditSample, 
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.exchange.drains import Drains
 from spillway_router.proxy.exchange.local_queue import LocalQueues
+from spillway_router.proxy.exchange.ruled_configs import RuledConfigs
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.memory.memory import Memory
@@ -318,6 +319,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         local_queues=LocalQueues(
             board, clock=clock, loop=asyncio.get_running_loop(), slo_ttft_s=lambda: config.policy.slo.ttft_s
         ),
+        ruled_configs=RuledConfigs(),
     )
     try:
         yield Scene(config=config, services=services, ledger=ledger, audits=audits, hooked=hooked)

@@ -12,17 +12,13 @@ from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.redaction import NOTHING_SECRET, Redactor
 from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import Policy
-from spillway_router.core.routing.rules import Rules, ruled
+from spillway_router.core.routing.rules import Rules
 from spillway_router.core.routing.traits.reader import TraitReader
 from spillway_router.http_client.pool import Pool
 from spillway_router.providers.interface import Provider
 from spillway_router.proxy.client.replies import naming_headers
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.facts import PrivacyRule
-
-MOST_RULED = 1_000
-"""Sets of rules whose policies are kept at a time. A router has a handful: one for each set of rules that ever applied
-together."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -146,18 +142,6 @@ class ActiveConfig:
     """The rules of the policy; `ruling.py` applies them to each request."""
     traits: TraitReader | None = None
     """Judges what requests ask for; None where nothing needs it."""
-
-    _ruled: dict[tuple[int, ...], ActiveConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """What `under` has made. Each copy of a configuration begins with none."""
-
-    def under(self, places: tuple[int, ...]) -> ActiveConfig:
-        """Return the configuration with its policy as the rules at these places make it."""
-        under = self._ruled.get(places)
-        if under is None:
-            if len(self._ruled) >= MOST_RULED:
-                self._ruled.clear()
-            under = self._ruled[places] = replace(self, policy=ruled(self.policy, self.rules, places))
-        return under
 
     def route_to(self, backend: Backend) -> BackendRoute:
         """Return how to reach a backend. One model of many is reached as the backend of them all."""

@@ -25,7 +25,7 @@ def under_rules(services: Services, config: ActiveConfig, facts: RequestFacts) -
     if not config.rules.rules:
         return config
     places = config.rules.matching(facts, _moment(services, config.rules, facts))
-    return config.under(places) if places else config
+    return services.ruled_configs.under(config, places) if places else config
 
 
 def _moment(services: Services, rules: Rules, facts: RequestFacts) -> Moment:

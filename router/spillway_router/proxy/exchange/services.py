@@ -15,6 +15,7 @@ from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.audit_sample import AuditKind, AuditSample, LocalReading
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.exchange.local_queue import LocalQueues
+from spillway_router.proxy.exchange.ruled_configs import RuledConfigs
 from spillway_router.proxy.exchange.unread import DrainSink
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
@@ -78,3 +79,5 @@ class Services:
     drains: DrainSink
     local_queues: LocalQueues
     """The requests that wait for local engines."""
+    ruled_configs: RuledConfigs
+    """What the rules of the policy make of the configuration."""
