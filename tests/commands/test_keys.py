@@ -35,11 +35,16 @@ def listed(config: Path) -> dict[str, object]:
 def test_rules_are_set_changed_and_shown(config: Path) -> None:
     key_id = json.loads(keys(config, "create", "ann", *RULES, "--json"))["id"]
     row = listed(config)
-    assert (row["models"], row["backends"], row["rpm"], row["budget"]) == ("auto,cm", "local", 30, "2.500000 USD/day")
+    assert (row["models"], row["backends"], row["rpm"], row["budget"]) == (
+        ["auto", "cm"],
+        ["local"],
+        30,
+        "2.500000/day",
+    )
     assert row["expires"]
     keys(config, "set", key_id, "--models", "all", "--rpm", "0", "--budget", "none", "--may-route")
     row = listed(config)
-    assert (row["models"], row["backends"], row["rpm"], row["budget"]) == ("", "local", 0, None)
+    assert (row["models"], row["backends"], row["rpm"], row["budget"]) == ([], ["local"], 0, None)
     assert (row["may_route"], row["role"]) == (True, "inference")
     assert row["expires"]
     keys(config, "set", key_id, "--expires", "never", "--role", "viewer")

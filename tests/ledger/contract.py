@@ -22,7 +22,7 @@ from spillway_router.core.money.budget import AlertKey, BudgetError, BudgetLine
 from spillway_router.core.routing.model import KeyRules
 from spillway_router.ledger.calendar import days_of, start_of, utc_days
 from spillway_router.ledger.entries import GENESIS, Entry, link_of, row_of
-from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
+from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError, LastAdminError
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import (
     Balance,
@@ -855,10 +855,10 @@ class LedgerContract:
         assert store.rules(new.record.id) == KeyRules(models=frozenset({"auto", "m"}))
         other = KeyStore(reopen().keys)
         spec = replace(spec_of(new.record), models=(), backends=("local",), per_minute=9, may_route=True)
-        assert other.set(new.record.id, replace(spec, budget_nano=5, budget_period="day"))
-        assert not other.set("nobody", spec)
+        assert other.set(new.record.id, replace(spec, budget_nano=5, budget_period="day"), T0)
+        assert not other.set("nobody", spec, T0)
         with pytest.raises(KeySpecError):
-            other.set(new.record.id, replace(spec, per_minute=-1))
+            other.set(new.record.id, replace(spec, per_minute=-1), T0)
         line = BudgetLine(f"key:{new.record.id}", "day", 5)
         rules = KeyRules(backends=frozenset({"local"}), per_minute=9, budget=line)
         assert rules_of(ledger.keys.all()[0]) == rules
@@ -868,7 +868,7 @@ class LedgerContract:
             later = KeyStore(ledger.keys, wall=lambda seconds=seconds: T0 / 1000 + seconds)  # type: ignore[misc]
             assert {each for each in (new.token, token) if later.verify(each, 0.0) is not None} == works
         assert other.revoke(new.record.id, T0)
-        assert not other.set(new.record.id, replace(spec, per_minute=1))
+        assert not other.set(new.record.id, replace(spec, per_minute=1), T0)
         assert other.rotate(new.record.id, bytes(32), T0) is None
         acts = ledger.acts.all()
         assert [each.act.kind for each in acts] == ["key.create", "key.set", "key.rotate", "key.revoke"]
@@ -877,6 +877,30 @@ class LedgerContract:
         )
         for digest in (new.record.secret_sha256, hashlib.sha256(bytes(32).hex().encode()).digest()):
             assert digest.hex() not in str(acts)
+        assert verify(ledger).faults == ()
+
+    def test_the_last_administrator_stays_unless_that_is_forced(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        store, other = KeyStore(ledger.keys), KeyStore(reopen().keys)
+        first, second = (
+            store.create(KeySpec("ann", role="admin", expires=expires), key_id, bytes(range(32)), T0).record
+            for key_id, expires in ((b"ann123", None), (b"bob123", T0 + 10))
+        )
+        for weaker in (KeySpec("ann"), KeySpec("ann", role="admin", expires=T0 + 60_000)):
+            with pytest.raises(LastAdminError):
+                other.set(first.id, weaker, T0 + 10)  # the other one has expired
+        with pytest.raises(LastAdminError, match="--force"):
+            other.revoke(first.id, T0 + 10)
+        assert other.revoke(first.id, T0 + 9, by="key k1")
+        with pytest.raises(LastAdminError):
+            store.revoke(second.id, T0 + 9)
+        assert not other.revoke(first.id, T0 + 9)
+        assert store.set(second.id, KeySpec("bob", role="viewer"), T0 + 9, by="key k2", force=True)
+        assert [(each.act.kind, each.act.by) for each in ledger.acts.all()][2:] == [
+            ("key.revoke", "key k1"),
+            ("key.set", "key k2"),
+        ]
         assert verify(ledger).faults == ()
 
     def test_what_is_done_to_keys_and_rentals_is_an_act(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:

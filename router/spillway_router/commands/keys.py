@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -14,10 +13,8 @@ import typer
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say, when
 
 if TYPE_CHECKING:
-    from spillway_router.ledger.records import KeyPrivacy, KeyRecord, Role
+    from spillway_router.ledger.records import KeyRecord, Role
 
-_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_NANO = 10**9
 ModelsOption = Annotated[
     str | None, typer.Option(help="Aliases and models that the key may ask for, separated by commas; all: every one.")
 ]
@@ -28,10 +25,11 @@ ExpiresOption = Annotated[
     str | None, typer.Option(help="How long the key is valid from now on, such as 90d, 12h or 30m; never: for ever.")
 ]
 RateOption = Annotated[int | None, typer.Option("--rpm", help="Most requests per minute; 0: any number.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Do it even if no key with the role admin is left.")]
 BudgetOption = Annotated[
     str | None, typer.Option(help="Cap on the key's cloud spend, such as 5/day, 0.50/hour or 100/month; none: no cap.")
 ]
-keys_app = typer.Typer(no_args_is_help=True, help="Manage API keys: create, list, set, rotate, revoke.")
+keys_app = typer.Typer(no_args_is_help=True, help="Manage API keys: create, list, show, set, rotate, revoke.")
 
 
 @keys_app.command("create")
@@ -55,13 +53,15 @@ def create_key(
 ) -> None:
     """Create a key and show its secret once."""
     from spillway_router.ledger.errors import LedgerError
+    from spillway_router.ledger.tables.key_terms import spec_fields
     from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 
-    privacy: KeyPrivacy = "local-only" if private else "any"
+    terms = {"name": name, "role": role, "tier": tier, "may_route": may_route}
+    terms |= _terms(private=private, models=models, backends=backends)
+    terms |= {"expires": expires, "rpm": per_minute, "budget": budget}
     with opened(load(path)) as ledger:
         try:
-            rules = _rules(models, backends, expires, per_minute, budget)
-            spec = KeySpec(name, cast("Role", role), tier=tier, privacy=privacy, may_route=may_route, **rules)
+            spec = KeySpec(**spec_fields(terms, now_ms()))
             created = KeyStore(ledger.keys).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
         except LedgerError as error:
             fail(str(error))
@@ -98,24 +98,11 @@ def accept_key(
 @keys_app.command("list")
 def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List all keys, without their secrets."""
+    from spillway_router.ledger.tables.key_terms import shown
     from spillway_router.ledger.tables.keys import KeyStore
 
     with opened(load(path), "read") as ledger:
-        records = KeyStore(ledger.keys).list()
-    rows = [
-        {
-            "id": r.id,
-            "name": r.name,
-            "role": r.role,
-            "tier": r.tier,
-            "privacy": r.privacy,
-            "may_route": r.may_route,
-            **_shown_rules(r),
-            "created": when(r.created),
-            "revoked": None if r.revoked is None else when(r.revoked),
-        }
-        for r in records
-    ]
+        rows = [shown(record) for record in KeyStore(ledger.keys).list()]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -123,9 +110,25 @@ def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
         state = f"revoked {row['revoked']}" if row["revoked"] else "valid"
         if row["expires"]:
             state += f" until {row['expires']}"
-        limits = [f"{name} {row[name]}" for name in ("models", "backends", "rpm", "budget") if row[name]]
         line = f"{row['id']}  {row['role']:9}  {row['privacy']:10}  {row['created']}  {state}  {row['name']}"
-        typer.echo("; ".join([line, *limits]))
+        typer.echo("; ".join([line, *_limits(row)]))
+
+
+@keys_app.command("show")
+def show_key(key_id: str, path: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show what a key may do. Its secret is not stored."""
+    from spillway_router.ledger.tables.key_terms import shown
+    from spillway_router.ledger.tables.keys import KeyStore
+
+    with opened(load(path), "read") as ledger:
+        record = KeyStore(ledger.keys).get(key_id)
+    if record is None:
+        fail(f"no key has the ID {key_id}; `spillway keys list` shows all keys")
+    if as_json:
+        typer.echo(json.dumps(shown(record), indent=2))
+        return
+    for term, value in shown(record).items():
+        say(f"{term:18}{_text(value)}")
 
 
 @keys_app.command("set")
@@ -145,20 +148,22 @@ def set_key(
     expires: ExpiresOption = None,
     per_minute: RateOption = None,
     budget: BudgetOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Change what a key may do; what is left out stays. Running routers follow within a second."""
     from spillway_router.ledger.errors import LedgerError
+    from spillway_router.ledger.tables.key_terms import spec_fields
     from spillway_router.ledger.tables.keys import KeyStore, spec_of
 
+    terms = {"role": role, "tier": tier, "may_route": may_route}
+    terms |= _terms(private=private, models=models, backends=backends)
+    terms |= {"expires": expires, "rpm": per_minute, "budget": budget}
     with opened(load(path), "write") as ledger:
         store = KeyStore(ledger.keys)
         record = _valid_key(store.list(), key_id)
         try:
-            changes: dict[str, Any] = {"role": role, "tier": tier, "may_route": may_route}
-            changes["privacy"] = None if private is None else "local-only" if private else "any"
-            changes = {name: value for name, value in changes.items() if value is not None}
-            changes |= _rules(models, backends, expires, per_minute, budget)
-            store.set(key_id, replace(spec_of(record), **changes))
+            spec = replace(spec_of(record), **spec_fields(terms, now_ms()))
+            store.set(key_id, spec, now_ms(), force=force)
         except LedgerError as error:
             fail(str(error))
     say(f"changed {key_id}")
@@ -174,12 +179,17 @@ def rotate_key(
     as_json: JsonOption = False,
 ) -> None:
     """Give a key a new secret, and show it once. The one before works until the grace period ends."""
+    from spillway_router.ledger.errors import LedgerError
+    from spillway_router.ledger.tables.key_terms import duration_ms
     from spillway_router.ledger.tables.keys import KeyStore
 
+    try:
+        until_ms = now_ms() + duration_ms(grace, "grace")
+    except LedgerError as error:
+        fail(str(error))
     with opened(load(path), "write") as ledger:
         store = KeyStore(ledger.keys)
         _valid_key(store.list(), key_id)
-        until_ms = now_ms() + _duration_ms(grace, "--grace")
         token = store.rotate(key_id, secrets.token_bytes(32), until_ms)
     if as_json:
         typer.echo(json.dumps({"id": key_id, "key": token, "old_until": when(until_ms)}))
@@ -194,54 +204,22 @@ def _valid_key(records: tuple[KeyRecord, ...], key_id: str) -> KeyRecord:
     return record
 
 
-def _rules(
-    models: str | None, backends: str | None, expires: str | None, per_minute: int | None, budget: str | None
-) -> dict[str, Any]:
-    """Return the rules that the options set, by their names in KeySpec."""
-    rules: dict[str, Any] = {}
+def _terms(private: bool | None, models: str | None, backends: str | None) -> dict[str, Any]:
+    """Return the options that are written otherwise on the command line than in a key's terms."""
+    terms: dict[str, Any] = {} if private is None else {"privacy": "local-only" if private else "any"}
     for name, text in (("models", models), ("backends", backends)):
         if text is not None:
-            rules[name] = () if text == "all" else tuple(part.strip() for part in text.split(","))
-    if expires is not None:
-        rules["expires"] = None if expires == "never" else now_ms() + _duration_ms(expires, "--expires")
-    if per_minute is not None:
-        rules["per_minute"] = per_minute
-    if budget is not None:
-        rules["budget_nano"], rules["budget_period"] = _budget(budget)
-    return rules
+            terms[name] = [] if text == "all" else [part.strip() for part in text.split(",")]
+    return terms
 
 
-def _duration_ms(text: str, option: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,6})([mhdw])", text)
-    if match is None:
-        fail(f"{option} {text!r} is no time; write it like 30m, 12h, 90d or 4w")
-    return int(match.group(1)) * _SECONDS[match.group(2)] * 1000
+def _limits(row: Mapping[str, Any]) -> list[str]:
+    """Return what limits a key, for its line in the list."""
+    return [f"{name} {_text(row[name])}" for name in ("models", "backends", "rpm", "budget") if row[name]]
 
 
-def _budget(text: str) -> tuple[int | None, str]:
-    if text == "none":
-        return None, ""
-    amount, slash, period = text.partition("/")
-    try:
-        nano = int(Decimal(amount) * _NANO)
-    except (InvalidOperation, ValueError, OverflowError):
-        slash = ""
-    if not slash:
-        fail(f"--budget {text!r} is no budget; write USD per period, such as 5/day")
-    return nano, period
-
-
-def _shown_rules(record: KeyRecord) -> dict[str, Any]:
-    from spillway_router.core.money.tariff import usd
-
-    budget = None if record.budget_nano is None else f"{usd(record.budget_nano)} USD/{record.budget_period}"
-    return {
-        "models": record.models,
-        "backends": record.backends,
-        "rpm": record.per_minute,
-        "budget": budget,
-        "expires": None if record.expires is None else when(record.expires),
-    }
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else "" if value is None else str(value)
 
 
 @keys_app.command("user")
@@ -256,12 +234,16 @@ def user_pseudonym(
 
 
 @keys_app.command("revoke")
-def revoke_key(key_id: str, path: ConfigOption = None) -> None:
+def revoke_key(key_id: str, path: ConfigOption = None, force: ForceOption = False) -> None:
     """Revoke a key; running routers reject it within a second."""
+    from spillway_router.ledger.errors import LastAdminError
     from spillway_router.ledger.tables.keys import KeyStore
 
     with opened(load(path), "write") as ledger:
-        revoked = KeyStore(ledger.keys).revoke(key_id, now_ms())
+        try:
+            revoked = KeyStore(ledger.keys).revoke(key_id, now_ms(), force=force)
+        except LastAdminError as error:
+            fail(str(error))
     if not revoked:
         fail(f"no valid key has the ID {key_id}; `spillway keys list` shows all keys")
     say(f"revoked {key_id}")

@@ -47,6 +47,16 @@ class EntryConflictError(LedgerError):
     """
 
 
+class LastAdminError(LedgerError):
+    """A change would leave no valid key with the role admin; nothing of it was stored."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(
+            f"{key_id} is the last key with the role admin that is valid. Create another one first, or do it with "
+            "`spillway keys` and --force"
+        )
+
+
 class LedgerFullError(LedgerError):
     """The writer's queue is full: paid calls are refused, and local answers continue without a durable row."""
 

@@ -61,6 +61,7 @@ from spillway_router.providers.interface import CatalogueEntry
 from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.control.api import ControlHooks, build_control
 from spillway_router.proxy.control.feedback import add_feedback_routes
+from spillway_router.proxy.control.keys import add_key_routes
 from spillway_router.proxy.entry.app import App, build
 from spillway_router.proxy.entry.frontend import frontend_factory
 from spillway_router.proxy.exchange.active_config import ActiveConfig
@@ -393,12 +394,13 @@ class Runtime:
         self.services.own_keys.close()
 
     def _control_api(self, version: str, extractions: IdempotentExtractions) -> FastAPI:
-        """Return the control API with the routes of feedback and documents."""
+        """Return the control API with the routes of feedback, keys and documents."""
         hooks = ControlHooks(
             self.metrics.render, self._usage, self._stored_entries, self.reload, is_leaving=lambda: self._is_leaving
         )
         control = build_control(self.services, hooks, version)
         add_feedback_routes(control, self.services, self._stored_entries)
+        add_key_routes(control, self.services, self._keys)
         documents = DocumentServices(self.services, lambda: self.config.documents, self.reviews, extractions)
         add_document_routes(control, documents)
         return control

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
-from typing import Any
 
 from spillway_router.core.money.budget import AlertKey
 from spillway_router.ledger.entries import GENESIS
+from spillway_router.ledger.errors import LastAdminError
 from spillway_router.ledger.records import KeyRecord, OtherCost, RentalRecord
 from spillway_router.ledger.tables import private_sessions, stored_responses
 from spillway_router.ledger.tables.acts import (
@@ -24,7 +24,7 @@ from spillway_router.ledger.tables.acts import (
 )
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion
-from spillway_router.ledger.tables.key_table import KeyActKind, KeyTable, key_exists
+from spillway_router.ledger.tables.key_table import KeyChange, KeyTable, key_exists
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
 from spillway_router.ledger.tables.other_costs import OtherCostTable
 from spillway_router.ledger.tables.private_sessions import PrivateSession, PrivateSessionTable
@@ -74,37 +74,37 @@ class MemoryKeys(KeyTable):
         self._revision = 0
         self._lock = Lock()
 
-    def add(self, record: KeyRecord) -> None:
+    def add(self, record: KeyRecord, by: str = "") -> None:
         with self._lock:
             if record.id in self._records:
                 raise key_exists(record.id)
             self._records[record.id] = record
             self._revision += 1
-            self._acts.append(Change("key.create", record.id, key_fields(record)))
+            self._acts.append(Change("key.create", record.id, key_fields(record), by))
 
     def all(self) -> tuple[KeyRecord, ...]:
         with self._lock:
             return tuple(sorted(self._records.values(), key=lambda record: (record.created, record.id)))
 
-    def revoke(self, key_id: str, now_ms: int) -> bool:
+    def change(self, change: KeyChange) -> bool:
         with self._lock:
-            record = self._records.get(key_id)
+            record = self._records.get(change.key_id)
             if record is None or record.revoked is not None:
                 return False
-            self._records[key_id] = replace(record, revoked=now_ms)
+            left_ms = change.admin_left_ms
+            if left_ms is not None and record.role == "admin" and not self._other_admin(change.key_id, left_ms):
+                raise LastAdminError(change.key_id)
+            self._records[change.key_id] = replace(record, **change.fields)
             self._revision += 1
-            self._acts.append(Change("key.revoke", key_id, {"revoked": now_ms}))
+            self._acts.append(Change(change.kind, change.key_id, without_secrets(change.fields), change.by))
             return True
 
-    def change(self, kind: KeyActKind, key_id: str, fields: Mapping[str, Any]) -> bool:
-        with self._lock:
-            record = self._records.get(key_id)
-            if record is None or record.revoked is not None:
-                return False
-            self._records[key_id] = replace(record, **fields)
-            self._revision += 1
-            self._acts.append(Change(kind, key_id, without_secrets(fields)))
-            return True
+    def _other_admin(self, key_id: str, now_ms: int) -> bool:
+        return any(
+            other.role == "admin" and other.revoked is None and (other.expires is None or other.expires > now_ms)
+            for other in self._records.values()
+            if other.id != key_id
+        )
 
     def revision(self) -> int:
         return self._revision

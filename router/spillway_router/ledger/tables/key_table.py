@@ -8,15 +8,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Literal
 
-from spillway_router.ledger.errors import EntryConflictError
+from spillway_router.ledger.errors import EntryConflictError, LastAdminError
 from spillway_router.ledger.records import KeyRecord, Rows
 from spillway_router.ledger.tables.acts import Change, key_fields, without_secrets
 
-KeyActKind = Literal["key.set", "key.rotate"]
+KeyActKind = Literal["key.set", "key.rotate", "key.revoke"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """What is to become of a valid key: the fields that are set.
+
+    `by` says who does it; if it is empty, the ledger's `actor` does. With `admin_left_ms`, nothing changes unless
+    another key with the role admin is valid at that time (epoch milliseconds) where this one has that role.
+    """
+
+    kind: KeyActKind
+    key_id: str
+    fields: Mapping[str, Any]
+    by: str = ""
+    admin_left_ms: int | None = None
 
 
 class KeyTable(ABC):
@@ -26,20 +41,24 @@ class KeyTable(ABC):
     """
 
     @abstractmethod
-    def add(self, record: KeyRecord) -> None:
-        """Store a new key. Raises EntryConflictError if the id is taken."""
+    def add(self, record: KeyRecord, by: str = "") -> None:
+        """Store a new key, made by `by` (the ledger's `actor` if empty). Raises EntryConflictError if the id is
+        taken."""
 
     @abstractmethod
     def all(self) -> tuple[KeyRecord, ...]:
         """Return all keys, including revoked ones, oldest first."""
 
     @abstractmethod
-    def revoke(self, key_id: str, now_ms: int) -> bool:
-        """Mark a key as revoked; return False if no valid key has this id."""
+    def change(self, change: KeyChange) -> bool:
+        """Set some fields of a valid key; return False if no valid key has this id.
 
-    @abstractmethod
-    def change(self, kind: KeyActKind, key_id: str, fields: Mapping[str, Any]) -> bool:
-        """Set some fields of a valid key; return False if no valid key has this id."""
+        Raises LastAdminError if the change asks that an administrator is left, and none would be.
+        """
+
+    def revoke(self, key_id: str, now_ms: int) -> bool:
+        """Mark a key as revoked, whoever is left; return False if no valid key has this id."""
+        return self.change(KeyChange("key.revoke", key_id, {"revoked": now_ms}))
 
     @abstractmethod
     def revision(self) -> int:
@@ -52,7 +71,10 @@ _ADD = (
     f"INSERT INTO api_keys ({', '.join(_NAMES)}) VALUES ({', '.join('?' for _ in _NAMES)})"  # noqa: S608
     " ON CONFLICT DO NOTHING RETURNING id"
 )
-_REVOKE = "UPDATE api_keys SET revoked = ? WHERE id = ? AND revoked IS NULL RETURNING id"
+_ADMIN_LEFT = (
+    " AND (role <> 'admin' OR EXISTS (SELECT 1 FROM api_keys AS other WHERE other.id <> api_keys.id"
+    " AND other.role = 'admin' AND other.revoked IS NULL AND (other.expires IS NULL OR other.expires > ?)))"
+)
 _ALL = f"SELECT {', '.join(_NAMES)} FROM api_keys ORDER BY created, id"  # noqa: S608
 
 
@@ -71,22 +93,24 @@ class SqlKeys(KeyTable):
         self._change = change
         self._revision = revision
 
-    def add(self, record: KeyRecord) -> None:
-        if not self._change(_ADD, _row(record), Change("key.create", record.id, key_fields(record))):
+    def add(self, record: KeyRecord, by: str = "") -> None:
+        if not self._change(_ADD, _row(record), Change("key.create", record.id, key_fields(record), by)):
             raise key_exists(record.id)
 
     def all(self) -> tuple[KeyRecord, ...]:
         rows = [dict(zip(_NAMES, row, strict=True)) for row in self._read(_ALL)]
         return tuple(KeyRecord(**{**row, "may_route": bool(row["may_route"])}) for row in rows)
 
-    def revoke(self, key_id: str, now_ms: int) -> bool:
-        return self._change(_REVOKE, (now_ms, key_id), Change("key.revoke", key_id, {"revoked": now_ms}))
-
-    def change(self, kind: KeyActKind, key_id: str, fields: Mapping[str, Any]) -> bool:
-        changed = Change(kind, key_id, without_secrets(fields))
+    def change(self, change: KeyChange) -> bool:
+        key_id, fields, guarded = change.key_id, change.fields, change.admin_left_ms is not None
         settings = ", ".join(f"{name} = ?" for name in fields if name in _NAMES)
-        statement = f"UPDATE api_keys SET {settings} WHERE id = ? AND revoked IS NULL RETURNING id"  # noqa: S608
-        return self._change(statement, (*fields.values(), key_id), changed)
+        statement = f"UPDATE api_keys SET {settings} WHERE id = ? AND revoked IS NULL"  # noqa: S608
+        values = (*fields.values(), key_id, *((change.admin_left_ms,) if guarded else ()))
+        act = Change(change.kind, key_id, without_secrets(fields), change.by)
+        changed = self._change(f"{statement}{_ADMIN_LEFT if guarded else ''} RETURNING id", values, act)
+        if not changed and guarded and any(key.id == key_id and key.revoked is None for key in self.all()):
+            raise LastAdminError(key_id)
+        return changed
 
     def revision(self) -> int:
         return self._revision()

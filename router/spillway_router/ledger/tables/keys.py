@@ -24,7 +24,7 @@ from spillway_router.ledger.records import (
     KeyRecord,
     Role,
 )
-from spillway_router.ledger.tables.key_table import KeyTable
+from spillway_router.ledger.tables.key_table import KeyChange, KeyTable
 
 PREFIX = "sk-spill-"
 SECRET_BYTES = 32
@@ -133,31 +133,37 @@ class KeyStore:
         """Return what a key that was just verified may use; None if it may use everything."""
         return self._ring.rules(key_id)
 
-    def create(self, spec: KeySpec, key_id: bytes, secret: bytes, now_ms: int) -> NewKey:
+    def create(self, spec: KeySpec, key_id: bytes, secret: bytes, now_ms: int, by: str = "") -> NewKey:
         """Store a new key durably, made from 6 (`key_id`) and 32 (`secret`) bytes of `secrets.token_bytes`.
 
-        Raises KeySpecError for an invalid name, role, tier or privacy, EntryConflictError if the id is taken.
+        `by` says who does it; if it is empty, the ledger's `actor` does. Raises KeySpecError for an invalid name, role,
+        tier or privacy, EntryConflictError if the id is taken.
         """
         new = mint(spec, key_id, secret, now_ms)
-        self._table.add(new.record)
+        self._table.add(new.record, by)
         self._checked_s = float("-inf")
         return new
 
-    def set(self, key_id: str, spec: KeySpec) -> bool:
+    def set(self, key_id: str, spec: KeySpec, now_ms: int, *, by: str = "", force: bool = False) -> bool:
         """Give a key other rules durably: everything of `spec` but its name. Return False if no valid key has this id.
 
-        Raises KeySpecError.
+        Raises KeySpecError, and LastAdminError if the last administrator would become something else or expire; with
+        `force` that is permitted.
         """
         _check(spec)
         before = self._valid(key_id)
         if before is None:
             return False
         fields = {name: value for name, value in _settings(spec).items() if getattr(before, name) != value}
-        changed = not fields or self._table.change("key.set", key_id, fields)
+        stays_admin = spec.role == "admin" and fields.get("expires") is None
+        admin_left_ms = None if force or stays_admin else now_ms
+        changed = not fields or self._table.change(
+            KeyChange("key.set", key_id, fields, by=by, admin_left_ms=admin_left_ms)
+        )
         self._checked_s = float("-inf")
         return changed
 
-    def rotate(self, key_id: str, secret: bytes, until_ms: int) -> str | None:
+    def rotate(self, key_id: str, secret: bytes, until_ms: int, by: str = "") -> str | None:
         """Give a key another secret, made from 32 random bytes, and accept the one before until `until_ms`.
 
         Return the new token, or None if no valid key has this id.
@@ -167,13 +173,18 @@ class KeyStore:
             return None
         digest = hashlib.sha256(secret.hex().encode()).digest()
         fields = {"secret_sha256": digest, "old_sha256": before.secret_sha256, "old_until": until_ms}
-        changed = self._table.change("key.rotate", key_id, fields)
+        changed = self._table.change(KeyChange("key.rotate", key_id, fields, by=by))
         self._checked_s = float("-inf")
         return f"{PREFIX}{key_id}-{secret.hex()}" if changed else None
 
-    def revoke(self, key_id: str, now_ms: int) -> bool:
-        """Revoke a key durably; return False if no valid key has this id."""
-        revoked = self._table.revoke(key_id, now_ms)
+    def revoke(self, key_id: str, now_ms: int, *, by: str = "", force: bool = False) -> bool:
+        """Revoke a key durably; return False if no valid key has this id.
+
+        Raises LastAdminError for the last administrator; with `force` it is revoked too.
+        """
+        admin_left_ms = None if force else now_ms
+        change = KeyChange("key.revoke", key_id, {"revoked": now_ms}, by=by, admin_left_ms=admin_left_ms)
+        revoked = self._table.change(change)
         self._checked_s = float("-inf")
         return revoked
 
@@ -181,8 +192,13 @@ class KeyStore:
         """Return all keys, including revoked ones, oldest first."""
         return self._table.all()
 
+    def get(self, key_id: str) -> KeyRecord | None:
+        """Return a key, revoked or not; None if none has this id."""
+        return next((record for record in self._table.all() if record.id == key_id), None)
+
     def _valid(self, key_id: str) -> KeyRecord | None:
-        return next((record for record in self._table.all() if record.id == key_id and record.revoked is None), None)
+        record = self.get(key_id)
+        return None if record is None or record.revoked is not None else record
 
     def _reload(self) -> None:
         # The revision is read before the keys, so that the next check sees a change in between.

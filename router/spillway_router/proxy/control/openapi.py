@@ -47,6 +47,22 @@ _STARS: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 5}
 _OUTPUT_BOUND: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 1_000_000}
 
 
+_NAMES: Final[Schema] = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 256}}
+_COUNT: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 10**9}
+_KEY_TERMS: Final[Schema] = {
+    "role": {"enum": ["inference", "viewer", "admin"]},
+    "tier": {"type": "string", "maxLength": 100},
+    "privacy": {"enum": ["any", "local-only"]},
+    "may_route": _BOOLEAN,
+    "models": _NAMES,
+    "backends": _NAMES,
+    "expires": {"type": "string", "examples": ["90d", "2027-01-31T00:00:00Z", "never"]},
+    "rpm": _COUNT,
+    "budget": {"type": "string", "examples": ["5/day", "none"]},
+}
+"""What a key may do, as `control/keys.py:KeyTerms` reads it."""
+
+
 _EVENT: Final[Schema] = {"type": "object", "properties": {"event": _TEXT, "data": _TEXT}}
 """One event of a stream."""
 
@@ -130,6 +146,34 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
     ("get", "/ping"): Operation((), "200 if a backend can answer, 204 while none can", answers={"200": "", "204": ""}),
     ("get", "/metrics"): Operation(_READING_ERRORS, "Prometheus metrics", answers={"200": "text/plain"}),
     ("post", "/admin/reload"): Operation((400, *_READING_ERRORS), "Reload the configuration"),
+    ("get", "/admin/keys"): Operation((*_READING_ERRORS, 503), "All API keys, without their secrets"),
+    ("post", "/admin/keys"): Operation(
+        (*_BODY_ERRORS, 503),
+        "Create an API key; its secret is in this answer only",
+        {
+            "type": "object",
+            "required": ["name"],
+            "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 100}, **_KEY_TERMS},
+            "additionalProperties": False,
+        },
+        answers={"201": "application/json"},
+    ),
+    ("get", "/admin/keys/{key_id}"): Operation((*_READING_ERRORS, 404, 503), "What one API key may do"),
+    ("patch", "/admin/keys/{key_id}"): Operation(
+        (*_BODY_ERRORS, 404, 409, 503),
+        "Change what an API key may do; what is left out stays",
+        {"type": "object", "properties": _KEY_TERMS, "additionalProperties": False},
+    ),
+    ("delete", "/admin/keys/{key_id}"): Operation((*_READING_ERRORS, 404, 409, 503), "Revoke an API key"),
+    ("post", "/admin/keys/{key_id}/rotate"): Operation(
+        (*_BODY_ERRORS, 404, 503),
+        "Give an API key another secret, which is in this answer only",
+        {
+            "type": "object",
+            "properties": {"grace": {"type": "string", "pattern": "^[0-9]{1,6}[mhdw]$", "default": "24h"}},
+            "additionalProperties": False,
+        },
+    ),
     ("get", "/v1/models"): Operation(_READING_ERRORS, "The aliases and the backends"),
     ("get", "/v1/models/{model_id}"): Operation((*_READING_ERRORS, 404), "One alias or backend"),
     ("get", "/v1/requests/{request_id}"): Operation((*_READING_ERRORS, 404), "The record of a request"),
