@@ -82,6 +82,7 @@ MODULES = (
     "proxy.exchange.escalation",
     "proxy.exchange.exchange",
     "proxy.exchange.held_stream",
+    "proxy.exchange.key_limits",
     "proxy.exchange.outcomes",
     "proxy.exchange.passed_headers",
     "proxy.exchange.presentation",

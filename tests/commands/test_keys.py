@@ -61,6 +61,8 @@ def test_rules_are_set_changed_and_shown(config: Path) -> None:
         ["--budget=-1/day"],
         ["--expires", "soon"],
         ["--rpm", "-1"],
+        ["--tpm", "-1"],
+        ["--concurrent", "9999999999"],
         ["--models", ","],
         ["--role", "root"],
     ],

@@ -26,6 +26,10 @@ ExpiresOption = Annotated[
 ]
 RateOption = Annotated[int | None, typer.Option("--rpm", help="Most requests per minute; 0: any number.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do it even if no key with the role admin is left.")]
+TokensOption = Annotated[
+    int | None, typer.Option("--tpm", help="Most tokens per minute, of prompts and answers; 0: any number.")
+]
+ConcurrentOption = Annotated[int | None, typer.Option(help="Most requests in progress at one router; 0: any number.")]
 BudgetOption = Annotated[
     str | None, typer.Option(help="Cap on the key's cloud spend, such as 5/day, 0.50/hour or 100/month; none: no cap.")
 ]
@@ -48,6 +52,8 @@ def create_key(
     backends: BackendsOption = None,
     expires: ExpiresOption = None,
     per_minute: RateOption = None,
+    tokens_per_minute: TokensOption = None,
+    concurrent: ConcurrentOption = None,
     budget: BudgetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,9 +62,10 @@ def create_key(
     from spillway_router.ledger.tables.key_terms import spec_fields
     from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 
-    terms = {"name": name, "role": role, "tier": tier, "may_route": may_route}
+    terms: dict[str, Any] = {"name": name, "role": role, "tier": tier, "may_route": may_route}
     terms |= _terms(private=private, models=models, backends=backends)
-    terms |= {"expires": expires, "rpm": per_minute, "budget": budget}
+    terms |= {"expires": expires, "budget": budget}
+    terms |= {"rpm": per_minute, "tpm": tokens_per_minute, "concurrent": concurrent}
     with opened(load(path)) as ledger:
         try:
             spec = KeySpec(**spec_fields(terms, now_ms()))
@@ -147,6 +154,8 @@ def set_key(
     backends: BackendsOption = None,
     expires: ExpiresOption = None,
     per_minute: RateOption = None,
+    tokens_per_minute: TokensOption = None,
+    concurrent: ConcurrentOption = None,
     budget: BudgetOption = None,
     force: ForceOption = False,
 ) -> None:
@@ -155,9 +164,10 @@ def set_key(
     from spillway_router.ledger.tables.key_terms import spec_fields
     from spillway_router.ledger.tables.keys import KeyStore, spec_of
 
-    terms = {"role": role, "tier": tier, "may_route": may_route}
+    terms: dict[str, Any] = {"role": role, "tier": tier, "may_route": may_route}
     terms |= _terms(private=private, models=models, backends=backends)
-    terms |= {"expires": expires, "rpm": per_minute, "budget": budget}
+    terms |= {"expires": expires, "budget": budget}
+    terms |= {"rpm": per_minute, "tpm": tokens_per_minute, "concurrent": concurrent}
     with opened(load(path), "write") as ledger:
         store = KeyStore(ledger.keys)
         record = _valid_key(store.list(), key_id)
@@ -215,7 +225,11 @@ def _terms(private: bool | None, models: str | None, backends: str | None) -> di
 
 def _limits(row: Mapping[str, Any]) -> list[str]:
     """Return what limits a key, for its line in the list."""
-    return [f"{name} {_text(row[name])}" for name in ("models", "backends", "rpm", "budget") if row[name]]
+    return [
+        f"{name} {_text(row[name])}"
+        for name in ("models", "backends", "rpm", "tpm", "concurrent", "budget")
+        if row[name]
+    ]
 
 
 def _text(value: Any) -> str:

@@ -116,6 +116,7 @@ async def _answer(
     *,
     review: bool,
 ) -> Response:
+    exchange.enter()
     status, code = 499, "client_left"
     try:
         extraction = await extract(exchange, request, documents.rules().cascade)

@@ -21,8 +21,9 @@ class KeyRecord:
     `privacy` is the default for requests with this key, and `may_route` permits requests to choose between the GPU and
     the clouds. `models` and `backends` are the names that it may use, separated by commas; all if empty. `per_minute`
     is the most requests per minute, 0 for any number, and `budget_nano` the most nano-dollars in each `budget_period`,
-    None for no cap of its own. `old_sha256` is the digest of the secret before the last rotation, which is accepted
-    before `old_until`. Times are in epoch milliseconds.
+    None for no cap of its own. `tokens_per_minute` and `concurrent` are the most tokens per minute and the most
+    requests in progress at one router, 0 for any number. `old_sha256` is the digest of the secret before the last
+    rotation, which is accepted before `old_until`. Times are in epoch milliseconds.
     """
 
     id: str
@@ -42,6 +43,8 @@ class KeyRecord:
     budget_period: Period | Literal[""] = ""
     old_sha256: bytes | None = None
     old_until: int | None = None
+    tokens_per_minute: int = 0
+    concurrent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

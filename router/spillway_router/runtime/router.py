@@ -80,6 +80,7 @@ from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.proxy.request.failed_logins import FailedLogins
+from spillway_router.proxy.request.key_loads import KeyLoads
 from spillway_router.proxy.request.key_rates import KeyRates
 from spillway_router.runtime.alerts import AlertHooks, Alerts
 from spillway_router.runtime.background import Background, Service
@@ -267,6 +268,7 @@ class Runtime:
             responses=StoredResponses(self.ledger.responses, self._wall),
             audits=self.audits,
             bodies=BodyMemory(),
+            key_loads=KeyLoads(),
             drains=self.drains,
             local_queues=LocalQueues(
                 self.board,

@@ -23,6 +23,8 @@ TERMS = {
     "backends": ["local"],
     "expires": "2999-01-31T00:00:00Z",
     "rpm": 30,
+    "tpm": 100_000,
+    "concurrent": 4,
     "budget": "0.500000/hour",
 }
 

@@ -48,6 +48,7 @@ from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.proxy.request.facts import read_facts
+from spillway_router.proxy.request.key_loads import KeyLoads
 from spillway_router.signals.board import Board
 from spillway_router.testing import MemoryLedger, openai_wire
 
@@ -315,6 +316,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         responses=StoredResponses(ledger.responses, time.time),
         audits=cast("Any", audits),
         bodies=BodyMemory(),
+        key_loads=KeyLoads(),
         drains=Drains(DrainLimits, lambda _attempt: None),
         local_queues=LocalQueues(
             board, clock=clock, loop=asyncio.get_running_loop(), slo_ttft_s=lambda: config.policy.slo.ttft_s

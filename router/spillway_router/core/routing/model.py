@@ -69,6 +69,10 @@ class KeyRules:
     per_minute: int = 0
     """The most requests per minute; 0 for any number."""
     budget: BudgetLine | None = None
+    tokens_per_minute: int = 0
+    """The most tokens of prompts and answers per minute; 0 for any number."""
+    concurrent: int = 0
+    """The most requests in progress at one router; 0 for any number."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -4,7 +4,8 @@ role, tier, may_route     as KeySpec has them
 privacy                   any, or local-only: its requests stay on the engines of this machine
 models, backends          lists of names; empty: every one
 expires                   90d, 12h or 30m from now, or a time such as 2027-01-31T00:00:00Z; never
-rpm                       requests per minute; 0: any number
+rpm, tpm                  requests and tokens per minute; 0: any number
+concurrent                requests in progress at one router; 0: any number
 budget                    5/day, 0.50/hour or 100/month in USD; none
 """
 
@@ -31,6 +32,8 @@ _AS_THEY_ARE = {
     "privacy": "privacy",
     "may_route": "may_route",
     "rpm": "per_minute",
+    "tpm": "tokens_per_minute",
+    "concurrent": "concurrent",
 }
 """Terms that a KeySpec has as they are written, with its name for each."""
 
@@ -71,6 +74,8 @@ def shown(record: KeyRecord) -> dict[str, Any]:
         "backends": _names(record.backends),
         "expires": _time(record.expires),
         "rpm": record.per_minute,
+        "tpm": record.tokens_per_minute,
+        "concurrent": record.concurrent,
         "budget": None if record.budget_nano is None else f"{usd(record.budget_nano)}/{record.budget_period}",
         "created": _time(record.created),
         "revoked": _time(record.revoked),

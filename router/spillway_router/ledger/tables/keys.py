@@ -30,6 +30,7 @@ PREFIX = "sk-spill-"
 SECRET_BYTES = 32
 ID_BYTES = 6
 RECHECK_S = 1.0
+MOST_PER_LIMIT = 10**9
 _MAX_TOKEN = 200
 _NO_KEY = bytes(32)  # the digest to compare with if the id is unknown, so that both cases take the same time
 
@@ -54,6 +55,8 @@ class KeySpec:
     per_minute: int = 0
     budget_nano: int | None = None
     budget_period: str = ""
+    tokens_per_minute: int = 0
+    concurrent: int = 0
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -230,7 +233,14 @@ def rules_of(record: KeyRecord) -> KeyRules | None:
     budget = None
     if record.budget_nano is not None and record.budget_period:
         budget = BudgetLine(f"key:{record.id}", record.budget_period, record.budget_nano)
-    rules = KeyRules(names_in(record.models), names_in(record.backends), record.per_minute, budget)
+    rules = KeyRules(
+        models=names_in(record.models),
+        backends=names_in(record.backends),
+        per_minute=record.per_minute,
+        budget=budget,
+        tokens_per_minute=record.tokens_per_minute,
+        concurrent=record.concurrent,
+    )
     return None if rules == KeyRules() else rules
 
 
@@ -248,6 +258,8 @@ def spec_of(record: KeyRecord) -> KeySpec:
         per_minute=record.per_minute,
         budget_nano=record.budget_nano,
         budget_period=record.budget_period,
+        tokens_per_minute=record.tokens_per_minute,
+        concurrent=record.concurrent,
     )
 
 
@@ -273,6 +285,8 @@ def _settings(spec: KeySpec) -> dict[str, Any]:
         "per_minute": spec.per_minute,
         "budget_nano": spec.budget_nano,
         "budget_period": spec.budget_period,
+        "tokens_per_minute": spec.tokens_per_minute,
+        "concurrent": spec.concurrent,
     }
 
 
@@ -290,8 +304,10 @@ def _check(spec: KeySpec) -> None:
     for kind, names in (("model", spec.models), ("backend", spec.backends)):
         if any(not name or not name.isprintable() or "," in name or len(name) > 256 for name in names):
             raise KeySpecError(f"the name of a {kind} must be printable text without a comma")
-    if spec.per_minute < 0:
-        raise KeySpecError("the number of requests per minute must be 0 (any number) or more")
+    limits = {"requests per minute": spec.per_minute, "tokens per minute": spec.tokens_per_minute}
+    for kind, most in {**limits, "requests in progress": spec.concurrent}.items():
+        if not 0 <= most <= MOST_PER_LIMIT:
+            raise KeySpecError(f"the number of {kind} must be 0 (any number) to {MOST_PER_LIMIT}")
     if (spec.budget_nano is None) != (not spec.budget_period):
         raise KeySpecError("a budget needs an amount and a period")
     if spec.budget_nano is not None and (spec.budget_nano < 0 or spec.budget_period not in get_args(Period)):

@@ -21,7 +21,15 @@ from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LastAdminError
 from spillway_router.ledger.records import KeyPrivacy, KeyRecord, Role
 from spillway_router.ledger.tables.key_terms import duration_ms, shown, spec_fields
-from spillway_router.ledger.tables.keys import ID_BYTES, SECRET_BYTES, KeySpec, KeySpecError, KeyStore, spec_of
+from spillway_router.ledger.tables.keys import (
+    ID_BYTES,
+    MOST_PER_LIMIT,
+    SECRET_BYTES,
+    KeySpec,
+    KeySpecError,
+    KeyStore,
+    spec_of,
+)
 from spillway_router.proxy.control.requests import caller_of, json_body
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.auth import ADMIN_ROLES
@@ -31,6 +39,8 @@ _T = TypeVar("_T")
 _Form = TypeVar("_Form", bound=BaseModel)
 _NO_STORE = {"cache-control": "no-store"}
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+Limit = Annotated[int, Field(ge=0, le=MOST_PER_LIMIT)]
 
 
 class KeyTerms(BaseModel):
@@ -45,7 +55,9 @@ class KeyTerms(BaseModel):
     models: list[Name] | None = None
     backends: list[Name] | None = None
     expires: str | None = None
-    rpm: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    rpm: Limit | None = None
+    tpm: Limit | None = None
+    concurrent: Limit | None = None
     budget: str | None = None
 
 

@@ -58,6 +58,8 @@ _KEY_TERMS: Final[Schema] = {
     "backends": _NAMES,
     "expires": {"type": "string", "examples": ["90d", "2027-01-31T00:00:00Z", "never"]},
     "rpm": _COUNT,
+    "tpm": _COUNT,
+    "concurrent": _COUNT,
     "budget": {"type": "string", "examples": ["5/day", "none"]},
 }
 """What a key may do, as `control/keys.py:KeyTerms` reads it."""

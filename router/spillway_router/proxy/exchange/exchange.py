@@ -45,6 +45,7 @@ from spillway_router.proxy.exchange.caller_signals import caller_signals, with_g
 from spillway_router.proxy.exchange.escalation import should_escalate
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
+from spillway_router.proxy.exchange.key_limits import enter_limits, leave_limits
 from spillway_router.proxy.exchange.local_queue import ENGINE_WAIT_SHARE
 from spillway_router.proxy.exchange.outcomes import PRIVATE, failure_refusal, final_refusal
 from spillway_router.proxy.exchange.presentation import response_headers
@@ -137,6 +138,10 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
         client.refuse(plan)
         return
     decision, own_route = plan
+    share = enter_limits(services, facts, decision)
+    if isinstance(share, Refusal):
+        client.refuse(share)
+        return
     if services.memory.retained.enabled and facts.privacy.may_leave and own_route is None:
         services.memory.retained.add(facts, client.headers, client.body, admitted.started_s)
     request = DecidedRequest(facts, body, decision, started_s=admitted.started_s, byok_route=own_route)
@@ -153,7 +158,9 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
             state.status, state.code = INTERNAL_ERROR.status, INTERNAL_ERROR.code
     finally:
         state.replace_heartbeat(None)
-        publish(services, build_record(state))  # 7
+        record = build_record(state)  # 7
+        leave_limits(services, share, record.attempts)
+        publish(services, record)
     if state.response_id:  # of a stream that broke off
         await remember_response(state)
     if state.status == 200 and session is not None and _answered_locally(state):

@@ -21,6 +21,7 @@ from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.body_memory import BodyMemory
+from spillway_router.proxy.request.key_loads import KeyLoads
 from spillway_router.signals.board import Board
 
 Hook = Callable[[RequestRecord], None]
@@ -76,6 +77,8 @@ class Services:
     audits: AuditSink
     bodies: BodyMemory
     """Bytes of the bodies of all requests in progress."""
+    key_loads: KeyLoads
+    """What keys have in progress, and the tokens that they have left."""
     drains: DrainSink
     local_queues: LocalQueues
     """The requests that wait for local engines."""
