@@ -19,6 +19,7 @@ import pytest
 from tests.ledger.helpers import D0, DAY, H0, HOUR, M0, T0, entry, requests_in
 
 from spillway_router.core.money.budget import AlertKey, BudgetError, BudgetLine
+from spillway_router.core.money.credits import CreditCap
 from spillway_router.core.routing.model import KeyRules
 from spillway_router.ledger.calendar import days_of, start_of, utc_days
 from spillway_router.ledger.entries import GENESIS, Entry, link_of, row_of
@@ -832,6 +833,35 @@ class LedgerContract:
         ledger.append([entry("gpu_hour", "gpu-1", i, amount_nano=10, gpu_us=60, ts=T0 + i) for i in range(3)])
         rented = ledger.rented(T0, T0 + 2)
         assert (rented.billed_nano, rented.gpu_us) == (20, 120)
+
+    def test_credits_are_taken_of_all_caps_or_of_none(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        user = CreditCap(scope="user:u1", counted="requests", period="month", start_ms=M0, limit=2)
+        key = CreditCap(scope="key:k1", counted="requests", period="day", start_ms=D0, limit=3)
+        better = CreditCap(scope="user:u1", counted="better", period="day", start_ms=D0, limit=1)
+        other = reopen().credits
+        assert ledger.credits.take((user, key)) is None
+        assert other.take((key, user)) is None
+        assert other.take((key, user)) == user
+        assert ledger.credits.take((key, better)) is None  # nothing of the key was taken by the refused one
+        assert ledger.credits.take((key,)) == key
+        assert other.take((replace(key, limit=0, start_ms=D0 + 1),)) is not None
+        ledger.credits.give_back((user, better))
+        assert other.take((user,)) is None
+        assert ledger.credits.take((replace(user, limit=1),)) is not None  # a limit that was lowered
+        rows = {(row.scope, row.counted): (row.used, row.limit) for row in other.used(D0, D0 + DAY, 9)}
+        assert rows == {("user:u1", "requests"): (2, 2), ("key:k1", "requests"): (3, 3)}
+        assert other.used(D0, D0 + DAY, 1)[0].scope == "key:k1"
+        assert {row.scope for row in other.used(D0 + DAY, D0 + DAY + 1, 9)} == {"user:u1"}  # the month goes on
+
+    def test_no_credit_is_taken_twice_by_many_at_once(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        tables = [ledger.credits, reopen().credits]
+        user = CreditCap(scope="user:u1", counted="requests", period="day", start_ms=D0, limit=17)
+        caps = (user, CreditCap(scope="key:k1", counted="requests", period="month", start_ms=M0, limit=40))
+        with ThreadPoolExecutor(8) as pool:
+            refused = list(pool.map(lambda number: tables[number % 2].take(caps), range(60)))
+        assert refused.count(None) == 17
+        assert {cap.scope for cap in refused if cap is not None} == {"user:u1"}
+        assert {row.used for row in ledger.credits.used(D0, D0 + 1, 9)} == {17}
 
     def test_keys_are_kept_revoked_and_counted(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         store = KeyStore(ledger.keys)

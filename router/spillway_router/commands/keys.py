@@ -30,6 +30,15 @@ TokensOption = Annotated[
     int | None, typer.Option("--tpm", help="Most tokens per minute, of prompts and answers; 0: any number.")
 ]
 ConcurrentOption = Annotated[int | None, typer.Option(help="Most requests in progress at one router; 0: any number.")]
+UserBudgetOption = Annotated[
+    str | None, typer.Option(help="Cap on the cloud spend of each of its end users, such as 0.50/day; none: no cap.")
+]
+UserCreditsOption = Annotated[
+    str | None, typer.Option(help="Most requests of each of its end users, such as 1000/month; none: any number.")
+]
+UserBetterOption = Annotated[
+    str | None, typer.Option(help="Most better answers that each of its end users may ask for, such as 20/day; none.")
+]
 BudgetOption = Annotated[
     str | None, typer.Option(help="Cap on the key's cloud spend, such as 5/day, 0.50/hour or 100/month; none: no cap.")
 ]
@@ -55,6 +64,9 @@ def create_key(
     tokens_per_minute: TokensOption = None,
     concurrent: ConcurrentOption = None,
     budget: BudgetOption = None,
+    user_budget: UserBudgetOption = None,
+    user_credits: UserCreditsOption = None,
+    user_better: UserBetterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a key and show its secret once."""
@@ -65,6 +77,7 @@ def create_key(
     terms: dict[str, Any] = {"name": name, "role": role, "tier": tier, "may_route": may_route}
     terms |= _terms(private=private, models=models, backends=backends)
     terms |= {"expires": expires, "budget": budget}
+    terms |= {"user_budget": user_budget, "user_credits": user_credits, "user_better": user_better}
     terms |= {"rpm": per_minute, "tpm": tokens_per_minute, "concurrent": concurrent}
     with opened(load(path)) as ledger:
         try:
@@ -157,6 +170,9 @@ def set_key(
     tokens_per_minute: TokensOption = None,
     concurrent: ConcurrentOption = None,
     budget: BudgetOption = None,
+    user_budget: UserBudgetOption = None,
+    user_credits: UserCreditsOption = None,
+    user_better: UserBetterOption = None,
     force: ForceOption = False,
 ) -> None:
     """Change what a key may do; what is left out stays. Running routers follow within a second."""
@@ -167,6 +183,7 @@ def set_key(
     terms: dict[str, Any] = {"role": role, "tier": tier, "may_route": may_route}
     terms |= _terms(private=private, models=models, backends=backends)
     terms |= {"expires": expires, "budget": budget}
+    terms |= {"user_budget": user_budget, "user_credits": user_credits, "user_better": user_better}
     terms |= {"rpm": per_minute, "tpm": tokens_per_minute, "concurrent": concurrent}
     with opened(load(path), "write") as ledger:
         store = KeyStore(ledger.keys)
@@ -227,7 +244,7 @@ def _limits(row: Mapping[str, Any]) -> list[str]:
     """Return what limits a key, for its line in the list."""
     return [
         f"{name} {_text(row[name])}"
-        for name in ("models", "backends", "rpm", "tpm", "concurrent", "budget")
+        for name in ("models", "backends", "rpm", "tpm", "concurrent", "budget", "user_budget", "user_credits")
         if row[name]
     ]
 

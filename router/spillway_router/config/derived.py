@@ -18,6 +18,7 @@ from spillway_router.config.load import ConfigError, ConfigProblem, Loaded
 from spillway_router.config.rules import trait_reader
 from spillway_router.config.settings import SCRAPE_VARIABLE, SHORTEST_TOKEN, AlertsPart, PresidioPart, Settings
 from spillway_router.core.money.budget import BudgetLine
+from spillway_router.core.money.credits import CreditLine
 from spillway_router.core.routing.traits.reader import TraitReader
 from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.services import DocumentRules
@@ -60,6 +61,7 @@ class DerivedConfig:
     """Of one address; 0: any number."""
     """Whether requests need an API key: configured, or the router listens beyond loopback."""
     budgets: tuple[BudgetLine, ...]
+    credits: tuple[CreditLine, ...]
     pacing: PacingRules
     fixed: FixedTerms
     """What the router bills for its GPUs and as other fixed costs."""
@@ -89,6 +91,7 @@ class DerivedConfig:
             keys_required=settings.keys.required or not settings.loopback,
             failed_logins_per_minute=settings.keys.failed_logins_per_minute,
             budgets=budget_lines(settings),
+            credits=tuple(line for part in settings.credits for line in part.lines()),
             pacing=pacing_rules(settings, assembly),
             fixed=fixed_terms(settings, assembly, socket.gethostname()),
             report=report_terms(settings, assembly),

@@ -27,6 +27,7 @@ from spillway_router.config.part import Part, Timezone
 from spillway_router.config.policy_part import PolicyPart
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
 from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, check_scope
+from spillway_router.core.money.credits import MOST_CREDITS, Counted, CreditLine
 from spillway_router.core.money.currency import Currency
 from spillway_router.core.money.tariff import MEDIA, NANO, Rates, Tariff, TariffStep, service_of
 from spillway_router.core.routing.model import ANY_MODEL
@@ -431,6 +432,33 @@ class BudgetPart(Part):
         return BudgetLine(self.scope, self.period, int(self.limit_usd * NANO), self.alert_at)
 
 
+class CreditsPart(Part):
+    """How many requests, and how many better answers, somebody may have per period. The scope is one of all, each key,
+    each user, key:ID and tier:NAME. A line of `key:ID` takes the place of one of each key for the same period, and what
+    a key sets for its own users that of one of each user."""
+
+    scope: str
+    period: Literal["hour", "day", "month"]
+    requests: Annotated[int, Field(ge=0, le=MOST_CREDITS)] | None = None
+    better: Annotated[int, Field(ge=0, le=MOST_CREDITS)] | None = None
+
+    @model_validator(mode="after")
+    def _counts_something(self) -> Self:
+        if self.requests is None and self.better is None:
+            raise ValueError("credits need a number of requests, of better answers, or both")
+        self.lines()
+        return self
+
+    def lines(self) -> tuple[CreditLine, ...]:
+        """Return a line for each kind that is counted. Raises BudgetError, which is a ValueError, for its scope."""
+        limits: dict[Counted, int | None] = {"requests": self.requests, "better": self.better}
+        return tuple(
+            CreditLine(self.scope, self.period, limit, counted)
+            for counted, limit in limits.items()
+            if limit is not None
+        )
+
+
 class AlertsPart(Part):
     """The webhook to which alerts are posted in addition to the log. The secret signs the messages.
 
@@ -686,6 +714,7 @@ class Settings(Part):
     slo: SloPart = SloPart()
     confidence: ConfidencePart = ConfidencePart()
     budgets: tuple[BudgetPart, ...] = ()
+    credits: tuple[CreditsPart, ...] = ()
     alerts: AlertsPart = AlertsPart()
     documents: DocumentsPart = DocumentsPart()
     privacy: PrivacyPart = PrivacyPart()

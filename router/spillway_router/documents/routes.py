@@ -116,7 +116,7 @@ async def _answer(
     *,
     review: bool,
 ) -> Response:
-    exchange.enter()
+    await exchange.enter()
     status, code = 499, "client_left"
     try:
         extraction = await extract(exchange, request, documents.rules().cascade)

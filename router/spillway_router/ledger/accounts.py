@@ -154,7 +154,7 @@ class Accounts:
 
     def limits(self, facts: RequestFacts) -> bool:
         """Return whether any cap may concern this caller."""
-        return self.has_budgets or bool(_rule_lines(facts))
+        return self.has_budgets or bool(_rule_lines(facts)) or bool(self._user_lines(facts))
 
     def headroom(self, facts: RequestFacts, backend: Backend) -> int | None:
         """Return the nano-dollars that this caller may still spend at this backend, as far as this process knows.
@@ -168,7 +168,7 @@ class Accounts:
         """Return `headroom` for each of the backends, by name. What they share is looked at once."""
         shared = self._cover(Spender("", facts.caller.key_id, facts.caller.tier), self._wall_s()).lines
         balances, by_backend = self._state.balances, self._by_backend
-        shared_nano = _least_left_nano((*shared, *self._each_user, *_rule_lines(facts)), balances)
+        shared_nano = _least_left_nano((*shared, *self._user_lines(facts), *_rule_lines(facts)), balances)
         left_nano: dict[str, int | None] = {}
         for name in backends:
             own = by_backend.get(name)
@@ -220,8 +220,9 @@ class Accounts:
             stored=True,
         )
         caps = self._cover(_spender(facts, backend), wall_s).caps
-        if self._each_user:
-            lines = budget.lines_for(f"user:{self._entries.user_id(facts)}", self._each_user)
+        user_lines = self._user_lines(facts)
+        if user_lines:
+            lines = budget.lines_for(f"user:{self._entries.user_id(facts)}", user_lines)
             caps = (*caps, *_caps(lines, wall_s))
         if facts.caller.rules is not None:
             caps = _lowest((*caps, *_caps(_rule_lines(facts), wall_s)))
@@ -359,6 +360,15 @@ class Accounts:
         scopes = ("all", f"backend:{spender.backend}", f"tier:{spender.tier}")
         shared = (line for scope in scopes for line in self._by_scope.get(scope, ()))
         return (*shared, *self._own_lines(f"key:{spender.key_id}")) if spender.key_id else tuple(shared)
+
+    def _user_lines(self, facts: RequestFacts) -> tuple[BudgetLine, ...]:
+        """Return the caps of each user that bind this caller: those of the configuration, and that of its key, which
+        takes the place of one for the same period."""
+        rules = facts.caller.rules
+        if rules is None or rules.user_budget is None:
+            return self._each_user
+        own = rules.user_budget
+        return (own, *[line for line in self._each_user if line.period != own.period])
 
     def _own_lines(self, scope: str) -> tuple[BudgetLine, ...]:
         """Return the caps of one key or user: its own ones, and those that every key or user has."""

@@ -98,7 +98,8 @@ class AttemptResult:
 class AttemptEntries:
     """Creates the ledger entries of this process's attempts. `wall` returns epoch seconds.
 
-    `names_users` says whether the entries of paid attempts name the end user, because every user has a cap.
+    `names_users` says whether the entries of all paid attempts name the end user, because every user has a cap. Those
+    of keys whose users have one name them in any case.
     """
 
     router_id: str
@@ -108,7 +109,10 @@ class AttemptEntries:
 
     def user_id(self, facts: RequestFacts) -> str:
         """Return the user to whom a paid attempt of this request belongs; empty if users have no caps."""
-        return (facts.user_id or anonymous_id(facts.caller.key_id)) if self.names_users else ""
+        rules = facts.caller.rules
+        if not self.names_users and (rules is None or rules.user_budget is None):
+            return ""
+        return facts.user_id or anonymous_id(facts.caller.key_id)
 
     def reserved(self, hold: Hold) -> Entry:
         """Return the entry that reserves the bound."""
@@ -164,8 +168,8 @@ class AttemptEntries:
         )
         if charge is not None:
             entry = _with_bill(entry, charge)
-        if self.names_users and tariff is not None:
-            entry = entry._replace(user_id=self.user_id(facts))
+        if tariff is not None and (user_id := self.user_id(facts)):
+            entry = entry._replace(user_id=user_id)
         return entry
 
     def _of_hold(self, kind: Literal["reserved", "released"], hold: Hold, reserved_nano: int) -> Entry:

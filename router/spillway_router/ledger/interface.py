@@ -29,6 +29,7 @@ from spillway_router.ledger.records import (
 )
 from spillway_router.ledger.tables.acts import ActLog
 from spillway_router.ledger.tables.alerts import AlertTable
+from spillway_router.ledger.tables.credits import CreditTable
 from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.ledger.tables.key_table import KeyTable
 from spillway_router.ledger.tables.labels import LabelTable
@@ -165,6 +166,7 @@ class Ledger(ABC):
         private_sessions: PrivateSessionTable,
         other_costs: OtherCostTable,
         tariffs: TariffTable,
+        credits: CreditTable,
         acts: ActLog,
     ) -> None:
         self.keys = keys
@@ -177,6 +179,7 @@ class Ledger(ABC):
         self.private_sessions = private_sessions
         self.other_costs = other_costs
         self.tariffs = tariffs
+        self.credits = credits
         self.acts = acts
         self.actor = ""
         """Who changes something through this object, for the acts."""

@@ -22,8 +22,10 @@ class KeyRecord:
     the clouds. `models` and `backends` are the names that it may use, separated by commas; all if empty. `per_minute`
     is the most requests per minute, 0 for any number, and `budget_nano` the most nano-dollars in each `budget_period`,
     None for no cap of its own. `tokens_per_minute` and `concurrent` are the most tokens per minute and the most
-    requests in progress at one router, 0 for any number. `old_sha256` is the digest of the secret before the last
-    rotation, which is accepted before `old_until`. Times are in epoch milliseconds.
+    requests in progress at one router, 0 for any number. `user_budget` (in USD), `user_credits` and `user_better` are
+    what each end user may spend, request and have answered better, such as 1000/month; empty for any number.
+    `old_sha256` is the digest of the secret before the last rotation, which is accepted before `old_until`. Times are
+    in epoch milliseconds.
     """
 
     id: str
@@ -45,6 +47,9 @@ class KeyRecord:
     old_until: int | None = None
     tokens_per_minute: int = 0
     concurrent: int = 0
+    user_budget: str = ""
+    user_credits: str = ""
+    user_better: str = ""
 
 
 @dataclass(frozen=True, slots=True)

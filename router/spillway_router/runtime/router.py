@@ -38,6 +38,7 @@ from spillway_router.http_client.types import Target
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.anchor import AnchorPlaces, LedgerAnchor
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
+from spillway_router.ledger.credits import Credits
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.ids import request_ids
 from spillway_router.ledger.interface import Ledger
@@ -149,6 +150,7 @@ class Runtime:
         self.engine_watch = EngineWatch(self.board, clock, self.alerts.engine_outage)
         self.watchdog = Watchdog(self.alerts.task_stopped)
         self._keys = KeyStore(ledger.keys)
+        self.credits = Credits(ledger.credits, self._wall)
         self._key_rates = KeyRates()
         self.failed_logins = FailedLogins()
         self._pools: dict[str, tuple[Target, Pool]] = {}
@@ -268,6 +270,7 @@ class Runtime:
             responses=StoredResponses(self.ledger.responses, self._wall),
             audits=self.audits,
             bodies=BodyMemory(),
+            credits=self.credits,
             key_loads=KeyLoads(),
             drains=self.drains,
             local_queues=LocalQueues(
@@ -312,6 +315,7 @@ class Runtime:
             Service("ledger anchor", anchor.stop, anchor.start),
             Service("private sessions", self.private_sessions.stop),
             Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
+            Service("credits", self.credits.close),
             Service("ledger upkeep", upkeep.stop, upkeep.start),
             Service("connections", self._disconnect),
             Service("drains", self.drains.close),
@@ -348,6 +352,7 @@ class Runtime:
         self.alerts.configure(config.webhook)
         self.accounts.set_coefficients(config.report.coefficients)
         self.accounts.load(self.ledger, config.budgets)
+        self.credits.load(config.credits)
         self.accounts.keep_prices(backend.tariff for backend in assembly.backends)
         self.board.update(assembly.backends, assembly.rates)
         self.pacer.configure(config.pacing)

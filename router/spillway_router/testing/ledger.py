@@ -29,6 +29,7 @@ from spillway_router.ledger.records import (
 from spillway_router.testing.tables import (
     MemoryActs,
     MemoryAlerts,
+    MemoryCredits,
     MemoryFeedback,
     MemoryKeys,
     MemoryLabels,
@@ -62,6 +63,7 @@ class MemoryLedger(Ledger):
             private_sessions=MemoryPrivateSessions(),
             other_costs=MemoryOtherCosts(acts),
             tariffs=MemoryTariffs(),
+            credits=MemoryCredits(),
             acts=acts,
         )
         self._entries: dict[tuple[str, int, str], Entry] = {}

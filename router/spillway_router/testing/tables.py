@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 
-from spillway_router.core.money.budget import AlertKey
+from spillway_router.core.money.budget import AlertKey, Period
+from spillway_router.core.money.credits import Counted, CreditCap
 from spillway_router.ledger.entries import GENESIS
 from spillway_router.ledger.errors import LastAdminError
 from spillway_router.ledger.records import KeyRecord, OtherCost, RentalRecord
@@ -23,6 +24,7 @@ from spillway_router.ledger.tables.acts import (
     without_secrets,
 )
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
+from spillway_router.ledger.tables.credits import CreditsUsed, CreditTable, begun_at
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion
 from spillway_router.ledger.tables.key_table import KeyChange, KeyTable, key_exists
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
@@ -108,6 +110,44 @@ class MemoryKeys(KeyTable):
 
     def revision(self) -> int:
         return self._revision
+
+
+class MemoryCredits(CreditTable):
+    """A `CreditTable` in memory."""
+
+    def __init__(self) -> None:
+        self._used: dict[tuple[str, Counted, Period, int], CreditsUsed] = {}
+        self._lock = Lock()
+
+    def take(self, caps: Sequence[CreditCap]) -> CreditCap | None:
+        with self._lock:
+            for cap in sorted(caps, key=_credit_key):
+                stored = self._used.get(_credit_key(cap))
+                if (0 if stored is None else stored.used) >= cap.limit:
+                    return cap
+            for cap in caps:
+                stored = self._used.get(_credit_key(cap))
+                used = 1 if stored is None else stored.used + 1
+                self._used[_credit_key(cap)] = CreditsUsed(*_credit_key(cap), used=used, limit=cap.limit)
+            return None
+
+    def give_back(self, caps: Sequence[CreditCap]) -> None:
+        with self._lock:
+            for cap in caps:
+                stored = self._used.get(_credit_key(cap))
+                if stored is not None and stored.used:
+                    self._used[_credit_key(cap)] = replace(stored, used=stored.used - 1)
+
+    def used(self, start_ms: int, end_ms: int, most: int) -> tuple[CreditsUsed, ...]:
+        begun = dict(zip(("hour", "day", "month"), begun_at(start_ms), strict=True))
+        rows = [row for row in self._used.values() if row.used and begun[row.period] <= row.start_ms < end_ms]
+        rows.sort(key=lambda row: (-row.used, row.scope, row.period, row.start_ms))
+        kinds: tuple[Counted, ...] = ("requests", "better")
+        return tuple(row for kind in kinds for row in [row for row in rows if row.counted == kind][:most])
+
+
+def _credit_key(cap: CreditCap) -> tuple[str, Counted, Period, int]:
+    return (cap.scope, cap.counted, cap.period, cap.start_ms)
 
 
 class MemoryAlerts(AlertTable):

@@ -117,4 +117,4 @@ def test_too_little_randomness_is_refused() -> None:
 
 
 def test_records_carry_no_token() -> None:
-    assert not any("token" in name or name == "secret" for name in KeyRecord.__slots__)
+    assert not {"token", "key", "secret"} & set(KeyRecord.__slots__)

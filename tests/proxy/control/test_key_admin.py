@@ -25,6 +25,9 @@ TERMS = {
     "rpm": 30,
     "tpm": 100_000,
     "concurrent": 4,
+    "user_budget": "0.50/day",
+    "user_credits": "1000/month",
+    "user_better": "20/day",
     "budget": "0.500000/hour",
 }
 
@@ -114,6 +117,9 @@ async def test_only_an_administrator_may_see_or_change_keys(role: Any) -> None:
         ({"models": ["a,b"]}, None),
         ({"budget": "5"}, None),
         ({"budget": "5/week"}, None),
+        ({"user_budget": "1"}, None),
+        ({"user_credits": "1.5/day"}, None),
+        ({"user_better": "-1/day"}, None),
         ({"budget": "1e30/day"}, None),
         ({"expires": "soon"}, None),
         ({"expires": "2027-01-31T00:00:00"}, None),

@@ -24,6 +24,7 @@ from spillway_router.http_client.connection import Connection
 from spillway_router.http_client.pool import Pool, PoolLimits, Response
 from spillway_router.http_client.types import Target
 from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.credits import Credits
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.holds import AttemptReason
 from spillway_router.ledger.pacer import Pacer, PacingRules
@@ -316,6 +317,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         responses=StoredResponses(ledger.responses, time.time),
         audits=cast("Any", audits),
         bodies=BodyMemory(),
+        credits=Credits(ledger.credits, time.time),
         key_loads=KeyLoads(),
         drains=Drains(DrainLimits, lambda _attempt: None),
         local_queues=LocalQueues(

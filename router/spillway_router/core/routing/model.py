@@ -9,6 +9,7 @@ from typing import Any, Literal
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.bounds import ItemRules, RequestItem
 from spillway_router.core.money.budget import BudgetLine, LineKey
+from spillway_router.core.money.credits import CreditLine
 from spillway_router.core.money.degrade import DegradeSteps
 from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
 from spillway_router.core.routing.backlog import BacklogView, EngineRates
@@ -73,6 +74,10 @@ class KeyRules:
     """The most tokens of prompts and answers per minute; 0 for any number."""
     concurrent: int = 0
     """The most requests in progress at one router; 0 for any number."""
+    user_budget: BudgetLine | None = None
+    """The cap of each end user of the key, with the scope `each user`."""
+    credits: tuple[CreditLine, ...] = ()
+    """How many requests and better answers each end user of the key may have."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 
@@ -47,6 +48,7 @@ from spillway_router.ledger.reports.model import (
     Alternative,
     CloudRow,
     CloudSide,
+    CreditRow,
     FeedbackRow,
     FixedSide,
     LocalRow,
@@ -57,8 +59,10 @@ from spillway_router.ledger.reports.model import (
     Report,
 )
 from spillway_router.ledger.reports.terms import ReportTerms
+from spillway_router.ledger.tables.credits import CreditsUsed
 from spillway_router.ledger.tables.feedback import Opinion
 
+MOST_CREDIT_ROWS = 100
 CLOUD_ROWS = ("overflow", "escalated", "fallback", "routed", "pinned", "byok", "audit", "bill", "other")
 _PRICE_PLACES = Decimal("0.000001")
 
@@ -184,6 +188,7 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         groups=group_rows(costs, by, source.sums, days, most_groups=source.most_groups) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
         feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
+        credits=tuple(map(_credit_row, ledger.credits.used(start_ms, end_ms, MOST_CREDIT_ROWS))),
         currency=terms.currency,
         other=_other_fixed(books.other),
         unpriced_gpu_hours=_unpriced_gpu_hours(rented, terms),
@@ -211,6 +216,13 @@ def _unpriced_gpu_hours(rented: Rent, terms: ReportTerms) -> float:
         return 0.0
     free = [s.gpu_us for r, s in rented.rentals if not r.all_nano_per_hour and not r.price_nano_per_month]
     return sum(free) / 3.6e9
+
+
+def _credit_row(used: CreditsUsed) -> CreditRow:
+    starts = datetime.fromtimestamp(used.start_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+    return CreditRow(
+        scope=used.scope, counted=used.counted, period=used.period, starts=starts, used=used.used, limit=used.limit
+    )
 
 
 def _feedback_row(opinion: Opinion, totals: Sequence[Total]) -> FeedbackRow:

@@ -13,6 +13,7 @@ from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.rows import (
     ALTERNATIVES_HEAD,
     CLOUD_HEAD,
+    CREDITS_HEAD,
     FEEDBACK_HEAD,
     GROUP_HEAD,
     OTHER_HEAD,
@@ -20,6 +21,7 @@ from spillway_router.ledger.reports.rows import (
     Row,
     alternative_rows,
     cloud_rows,
+    credit_rows,
     feedback_rows,
     group_row,
     other_rows,
@@ -60,6 +62,8 @@ def report_html(report: Report) -> str:
         parts.append(f"<h2>By {escape(', '.join(report.by))}</h2>{_groups(report)}")
     if report.alternatives or report.all_local is not None:
         parts.append(f"<h2>Instead of both</h2>{_rows(ALTERNATIVES_HEAD, alternative_rows(report))}")
+    if report.credits:
+        parts.append(f"<h2>Requests and better answers that are counted</h2>{_rows(CREDITS_HEAD, credit_rows(report))}")
     if report.feedback:
         parts.append(f"<h2>What people thought of the answers</h2>{_rows(FEEDBACK_HEAD, feedback_rows(report))}")
     if report.forecast is not None:

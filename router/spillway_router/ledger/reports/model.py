@@ -242,6 +242,22 @@ class FeedbackRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CreditRow:
+    """How many requests or better answers (`counted`) somebody has used in one period that overlaps the report's days.
+
+    `scope` is all, key:ID, tier:NAME or user:PSEUDONYM, `starts` when the period began (ISO 8601, UTC), and `limit` the
+    cap at the last one that was used.
+    """
+
+    scope: str
+    counted: str
+    period: str
+    starts: str
+    used: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The two-sided report of some days, from `start_ms` to `end_ms`, built at `made_ms`.
 
@@ -271,6 +287,8 @@ class Report:
     groups: tuple[GroupRow, ...]
     forecast: ForecastRow | None
     feedback: tuple[FeedbackRow, ...] = ()
+    credits: tuple[CreditRow, ...] = ()
+    """Of requests and of better answers, the 100 periods of which most was used."""
     other: OtherFixed = OtherFixed(0, ())
     unpriced_gpu_hours: float = 0.0
     """GPU-hours of rentals whose price nobody gave: the report has them at 0."""

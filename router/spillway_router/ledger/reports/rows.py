@@ -13,6 +13,7 @@ UNITS_HEAD = ("", "total", "per answered request", "per 1,000 tokens", "per docu
 GROUP_HEAD = ("answers", "GPU used", "GPU idle", "cloud", "total", "per request")
 ALTERNATIVES_HEAD = ("everything to", "would have cost", "saved", "GPU pays from", "at utilisation")
 OTHER_HEAD = ("other fixed costs", "per month", "cost")
+CREDITS_HEAD = ("who", "what", "period", "began", "used", "of")
 FEEDBACK_HEAD = ("model", "ratings", "mean of 5", "satisfied", "better asked")
 
 
@@ -85,6 +86,13 @@ def other_rows(report: Report) -> list[Row]:
     money = report.amounts.money
     rows = [(row.name, f"${row.price_per_month_usd}", money(row.billed_nano)) for row in report.other.rows]
     return [*rows, ("all", "", money(report.other.billed_nano))]
+
+
+def credit_rows(report: Report) -> list[Row]:
+    """Return who used how many credits."""
+    return [
+        (row.scope, row.counted, row.period, row.starts, f"{row.used:,}", f"{row.limit:,}") for row in report.credits
+    ]
 
 
 def feedback_rows(report: Report) -> list[Row]:

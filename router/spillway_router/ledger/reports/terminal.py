@@ -19,6 +19,7 @@ from spillway_router.ledger.reports.model import FixedSide, Report
 from spillway_router.ledger.reports.rows import (
     ALTERNATIVES_HEAD,
     CLOUD_HEAD,
+    CREDITS_HEAD,
     FEEDBACK_HEAD,
     GROUP_HEAD,
     OTHER_HEAD,
@@ -26,6 +27,7 @@ from spillway_router.ledger.reports.rows import (
     Row,
     alternative_rows,
     cloud_rows,
+    credit_rows,
     feedback_rows,
     group_row,
     other_rows,
@@ -53,6 +55,8 @@ def render_report(report: Report, console: Console) -> None:
         console.print(_groups_table(report))
     if report.alternatives or report.all_local is not None:
         console.print(_table("Instead of both", ALTERNATIVES_HEAD, alternative_rows(report)))
+    if report.credits:
+        console.print(_table("Requests and better answers that are counted", CREDITS_HEAD, credit_rows(report)))
     if report.feedback:
         console.print(_table("What people thought of the answers", FEEDBACK_HEAD, feedback_rows(report)))
     if report.forecast is not None:

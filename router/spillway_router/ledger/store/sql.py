@@ -36,6 +36,7 @@ from spillway_router.ledger.tables.acts import (
     rental_fields,
 )
 from spillway_router.ledger.tables.alerts import SqlAlerts
+from spillway_router.ledger.tables.credits import SqlCredits
 from spillway_router.ledger.tables.feedback import SqlFeedback
 from spillway_router.ledger.tables.key_table import SqlKeys
 from spillway_router.ledger.tables.labels import SqlLabels
@@ -82,6 +83,7 @@ class SqlLedger(Ledger):
             private_sessions=SqlPrivateSessions(self._execute),
             other_costs=SqlOtherCosts(self._execute, self._change),
             tariffs=SqlTariffs(self._execute),
+            credits=SqlCredits(self._execute, self._transact),
             acts=SqlActs(lambda sql: self._execute(sql, (), False), self._append_act),
         )
 
@@ -95,6 +97,11 @@ class SqlLedger(Ledger):
 
         A write returns the rows of its RETURNING clause and is durable by then.
         """
+
+    @abstractmethod
+    def _transact(self, work: Callable[[RunSql], Rows]) -> Rows:
+        """Run `work` in a transaction on tables beside the entries, which an exception undoes; it is durable on
+        return."""
 
     @abstractmethod
     def _read_keys(self, sql: str) -> Rows:

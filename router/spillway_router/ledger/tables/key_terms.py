@@ -6,7 +6,8 @@ models, backends          lists of names; empty: every one
 expires                   90d, 12h or 30m from now, or a time such as 2027-01-31T00:00:00Z; never
 rpm, tpm                  requests and tokens per minute; 0: any number
 concurrent                requests in progress at one router; 0: any number
-budget                    5/day, 0.50/hour or 100/month in USD; none
+budget, user_budget       5/day, 0.50/hour or 100/month in USD, of the key and of each of its end users; none
+user_credits, user_better  1000/month: how many requests, and better answers, each of its end users may have; none
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _AS_THEY_ARE = {
     "concurrent": "concurrent",
 }
 """Terms that a KeySpec has as they are written, with its name for each."""
+_OF_USERS = ("user_budget", "user_credits", "user_better")
 
 
 def spec_fields(terms: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
@@ -45,6 +47,9 @@ def spec_fields(terms: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     fields |= {term: tuple(given[term]) for term in ("models", "backends") if term in given}
     if "expires" in given:
         fields["expires"] = _expiry_ms(given["expires"], now_ms)
+    for term in _OF_USERS:
+        if term in given:
+            fields[term] = "" if given[term] == "none" else given[term]
     if "budget" in given:
         fields["budget_nano"], fields["budget_period"] = _budget(given["budget"])
     return fields
@@ -77,6 +82,7 @@ def shown(record: KeyRecord) -> dict[str, Any]:
         "tpm": record.tokens_per_minute,
         "concurrent": record.concurrent,
         "budget": None if record.budget_nano is None else f"{usd(record.budget_nano)}/{record.budget_period}",
+        **{term: getattr(record, term) or None for term in _OF_USERS},
         "created": _time(record.created),
         "revoked": _time(record.revoked),
         "old_secret_until": _time(record.old_until),

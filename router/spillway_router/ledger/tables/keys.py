@@ -13,10 +13,13 @@ import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from decimal import Decimal, InvalidOperation
+from typing import Any, cast, get_args
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.money.budget import BudgetLine, Period
+from spillway_router.core.money.budget import EACH_USER, BudgetLine, Period
+from spillway_router.core.money.credits import CreditLine
+from spillway_router.core.money.tariff import NANO
 from spillway_router.core.routing.model import KeyRules
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.records import (
@@ -57,6 +60,9 @@ class KeySpec:
     budget_period: str = ""
     tokens_per_minute: int = 0
     concurrent: int = 0
+    user_budget: str = ""
+    user_credits: str = ""
+    user_better: str = ""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -240,6 +246,8 @@ def rules_of(record: KeyRecord) -> KeyRules | None:
         budget=budget,
         tokens_per_minute=record.tokens_per_minute,
         concurrent=record.concurrent,
+        user_budget=_user_budget(record.user_budget),
+        credits=_user_credits(record.user_credits, record.user_better),
     )
     return None if rules == KeyRules() else rules
 
@@ -260,6 +268,9 @@ def spec_of(record: KeyRecord) -> KeySpec:
         budget_period=record.budget_period,
         tokens_per_minute=record.tokens_per_minute,
         concurrent=record.concurrent,
+        user_budget=record.user_budget,
+        user_credits=record.user_credits,
+        user_better=record.user_better,
     )
 
 
@@ -287,7 +298,42 @@ def _settings(spec: KeySpec) -> dict[str, Any]:
         "budget_period": spec.budget_period,
         "tokens_per_minute": spec.tokens_per_minute,
         "concurrent": spec.concurrent,
+        "user_budget": spec.user_budget,
+        "user_credits": spec.user_credits,
+        "user_better": spec.user_better,
     }
+
+
+def _user_budget(text: str) -> BudgetLine | None:
+    """Return the cap of each user of a key. Raises KeySpecError."""
+    if not text:
+        return None
+    amount, _, period = text.partition("/")
+    try:
+        if Decimal(amount) > MOST_PER_LIMIT:
+            raise ValueError(amount)
+        return BudgetLine(EACH_USER, _period(period), int(Decimal(amount) * NANO))
+    except (InvalidOperation, ValueError, OverflowError):
+        raise KeySpecError(f"user_budget is {text!r}; write USD per period, such as 0.50/day") from None
+
+
+def _user_credits(requests: str, better: str) -> tuple[CreditLine, ...]:
+    """Return how many requests and better answers each user of a key may have. Raises KeySpecError."""
+    lines = []
+    for counted, term, text in (("requests", "user_credits", requests), ("better", "user_better", better)):
+        if text:
+            number, _, period = text.partition("/")
+            try:
+                lines.append(CreditLine(EACH_USER, _period(period), int(number), counted))  # type: ignore[arg-type]
+            except ValueError:
+                raise KeySpecError(f"{term} is {text!r}; write a number per period, such as 1000/month") from None
+    return tuple(lines)
+
+
+def _period(text: str) -> Period:
+    if text not in get_args(Period):
+        raise ValueError(text)
+    return cast("Period", text)
 
 
 def _check(spec: KeySpec) -> None:
@@ -308,6 +354,8 @@ def _check(spec: KeySpec) -> None:
     for kind, most in {**limits, "requests in progress": spec.concurrent}.items():
         if not 0 <= most <= MOST_PER_LIMIT:
             raise KeySpecError(f"the number of {kind} must be 0 (any number) to {MOST_PER_LIMIT}")
+    _user_budget(spec.user_budget)
+    _user_credits(spec.user_credits, spec.user_better)
     if (spec.budget_nano is None) != (not spec.budget_period):
         raise KeySpecError("a budget needs an amount and a period")
     if spec.budget_nano is not None and (spec.budget_nano < 0 or spec.budget_period not in get_args(Period)):

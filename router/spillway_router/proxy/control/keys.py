@@ -59,6 +59,9 @@ class KeyTerms(BaseModel):
     tpm: Limit | None = None
     concurrent: Limit | None = None
     budget: str | None = None
+    user_budget: str | None = None
+    user_credits: str | None = None
+    user_better: str | None = None
 
 
 class NewKeyTerms(KeyTerms):

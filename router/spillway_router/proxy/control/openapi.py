@@ -61,6 +61,9 @@ _KEY_TERMS: Final[Schema] = {
     "tpm": _COUNT,
     "concurrent": _COUNT,
     "budget": {"type": "string", "examples": ["5/day", "none"]},
+    "user_budget": {"type": "string", "examples": ["0.50/day", "none"]},
+    "user_credits": {"type": "string", "examples": ["1000/month", "none"]},
+    "user_better": {"type": "string", "examples": ["20/day", "none"]},
 }
 """What a key may do, as `control/keys.py:KeyTerms` reads it."""
 

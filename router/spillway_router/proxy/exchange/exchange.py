@@ -38,6 +38,12 @@ from spillway_router.core.routing.policy import (
 from spillway_router.ledger.holds import AttemptReason
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
+from spillway_router.proxy.exchange.allowance import (
+    NO_ALLOWANCE,
+    most_tokens,
+    settle_allowance,
+    take_allowance,
+)
 from spillway_router.proxy.exchange.attempt import NOT_SENT, AttemptNumbers, NotOpened, UpstreamAttempt, open_attempt
 from spillway_router.proxy.exchange.better_answer import BETTER_THAN, decide_better_answer, record_better_answer
 from spillway_router.proxy.exchange.byok import byok_route, redacted
@@ -45,7 +51,6 @@ from spillway_router.proxy.exchange.caller_signals import caller_signals, with_g
 from spillway_router.proxy.exchange.escalation import should_escalate
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
-from spillway_router.proxy.exchange.key_limits import enter_limits, leave_limits
 from spillway_router.proxy.exchange.local_queue import ENGINE_WAIT_SHARE
 from spillway_router.proxy.exchange.outcomes import PRIVATE, failure_refusal, final_refusal
 from spillway_router.proxy.exchange.presentation import response_headers
@@ -138,10 +143,14 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
         client.refuse(plan)
         return
     decision, own_route = plan
-    share = enter_limits(services, facts, decision)
-    if isinstance(share, Refusal):
-        client.refuse(share)
-        return
+    allowance = NO_ALLOWANCE
+    if decision.candidates and (services.credits.are_counted or facts.caller.rules is not None):
+        pressed = BETTER_THAN in client.headers
+        taken = await take_allowance(services, facts, most_tokens(facts, decision), better=pressed)
+        if isinstance(taken, Refusal):
+            client.refuse(taken)
+            return
+        allowance = taken
     if services.memory.retained.enabled and facts.privacy.may_leave and own_route is None:
         services.memory.retained.add(facts, client.headers, client.body, admitted.started_s)
     request = DecidedRequest(facts, body, decision, started_s=admitted.started_s, byok_route=own_route)
@@ -159,7 +168,7 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
     finally:
         state.replace_heartbeat(None)
         record = build_record(state)  # 7
-        leave_limits(services, share, record.attempts)
+        settle_allowance(services, allowance, record)
         publish(services, record)
     if state.response_id:  # of a stream that broke off
         await remember_response(state)

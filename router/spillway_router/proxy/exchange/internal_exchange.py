@@ -32,18 +32,22 @@ from spillway_router.ledger.holds import AttemptReason, AttemptResult, HoldRefus
 from spillway_router.proxy.client.capturing_client import CapturingClient
 from spillway_router.proxy.client.judgement import AnswerJudge
 from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.allowance import (
+    NO_ALLOWANCE,
+    document_tokens,
+    settle_allowance,
+    take_allowance,
+)
 from spillway_router.proxy.exchange.attempt import AttemptNumbers
 from spillway_router.proxy.exchange.audit_sample import AuditSample, Compare, DocumentAudit, LocalReading
 from spillway_router.proxy.exchange.caller_signals import caller_signals, with_gain_prices
 from spillway_router.proxy.exchange.exchange import Admitted, run
-from spillway_router.proxy.exchange.key_limits import enter_document_limits, leave_limits
 from spillway_router.proxy.exchange.record import build_record, publish
 from spillway_router.proxy.exchange.ruling import under_rules
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts
-from spillway_router.proxy.request.key_loads import KeyShare
 from spillway_router.proxy.request.large_body import examined
 
 _CHAIN = "documents"
@@ -98,7 +102,7 @@ class InternalExchange:
         self._headers = dict(headers)
         self._facts = facts
         self._numbers = AttemptNumbers()
-        self._share: KeyShare | None = None
+        self._allowance = NO_ALLOWANCE
         self._record = RequestRecord(
             facts=facts,
             decision=Decision(
@@ -143,13 +147,14 @@ class InternalExchange:
         admitted = replace(admitted, config=under_rules(services, admitted.config, facts))
         return cls(services, admitted, headers, facts)
 
-    def enter(self) -> None:
-        """Count the document among what its key has in progress, until `close`. Raise RefusedError if it may have no
-        more."""
-        share = enter_document_limits(self._services, self._facts)
-        if isinstance(share, Refusal):
-            raise RefusedError(share)
-        self._share = share
+    async def enter(self) -> None:
+        """Count the document against the limits of its key and its user; `close` has to follow. Raise RefusedError if
+        they have no room for it."""
+        facts = self._facts
+        allowance = await take_allowance(self._services, facts, document_tokens(facts), better=False)
+        if isinstance(allowance, Refusal):
+            raise RefusedError(allowance)
+        self._allowance = allowance
 
     @property
     def request_id(self) -> str:
@@ -259,7 +264,6 @@ class InternalExchange:
     def close(self, status: int, code: str = "") -> None:
         """Add the document's record, with the attempts of all its steps, and call the hooks."""
         services, record = self._services, self._record
-        leave_limits(services, self._share, record.attempts)
         total_s = services.clock() - self._admitted.started_s
         record = replace(
             record,
@@ -269,6 +273,7 @@ class InternalExchange:
             total_s=total_s,
             overhead_s=record.attempts[0].started_s if record.attempts else total_s,
         )
+        settle_allowance(services, self._allowance, record)
         publish(services, record)
 
     def _backend_names(self, step: StepRequest, policy: Policy) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Protocol
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.model import RequestRecord
 from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.credits import Credits
 from spillway_router.ledger.pacer import Pacer
 from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.proxy.exchange.active_config import ActiveConfig
@@ -77,6 +78,7 @@ class Services:
     audits: AuditSink
     bodies: BodyMemory
     """Bytes of the bodies of all requests in progress."""
+    credits: Credits
     key_loads: KeyLoads
     """What keys have in progress, and the tokens that they have left."""
     drains: DrainSink

@@ -150,9 +150,15 @@ class PostgresLedger(SqlLedger):
         return self._tables.run(lambda connection: rows_of(connection, sql, values), repeatable=not write)
 
     def _in_acts(self, work: Callable[[RunSql], Rows]) -> Rows:
+        def locked(run: RunSql) -> Rows:
+            run(statements.LOCK_ACTS, ())
+            return work(run)
+
+        return self._transact(locked)
+
+    def _transact(self, work: Callable[[RunSql], Rows]) -> Rows:
         def in_transaction(connection: Connection) -> Rows:
             with connection.transaction():
-                connection.execute(statements.LOCK_ACTS)
                 return work(partial(rows_of, connection))
 
         return self._tables.run(in_transaction, repeatable=False)

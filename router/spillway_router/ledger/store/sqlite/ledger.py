@@ -220,5 +220,8 @@ class SqliteLedger(SqlLedger):
             return list(self._writer.execute(sql, values))
 
     def _in_acts(self, work: Callable[[RunSql], Rows]) -> Rows:
+        return self._transact(work)
+
+    def _transact(self, work: Callable[[RunSql], Rows]) -> Rows:
         with self._writing(), transaction(self._writer):
             return work(lambda sql, values: list(self._writer.execute(sql, values)))
