@@ -398,6 +398,7 @@ def _backend(
         model_bounds_output = use_record or max_output_tokens >= record.max_output_tokens
         max_output_tokens = record.max_output_tokens if use_record else min(max_output_tokens, record.max_output_tokens)
     bounded = _bounded(part)
+    retired_on = part.price.retired_on if part.price is not None else None if record is None else record.retired_on
     return Backend(
         name=part.name,
         provider=part.provider,
@@ -422,6 +423,8 @@ def _backend(
         output_fields=bounded.output_fields(part.output_bound_field),
         output_field_unsure=bounded.output_field_unsure,
         sends_max_price=entry.sends_max_price,
+        retired_on="" if retired_on is None else retired_on.isoformat(),
+        successor="" if record is None else record.successor,
     )
 
 

@@ -176,8 +176,6 @@ def _relieve_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    with contextlib.suppress(OSError, AttributeError):  # a C library without malloc_trim
-        ctypes.CDLL(None).malloc_trim(0)  # reading the configuration and the prices left a megabyte of holes
 
 
 def _tune_allocator() -> None:

@@ -25,6 +25,40 @@ async def test_models_are_aliases_and_pinned_names() -> None:
         assert (missing.status_code, error_of(missing)["code"]) == (404, "model_not_found")
 
 
+async def test_models_tell_what_they_can_do_and_cost_in_the_fields_of_openrouter() -> None:
+    withdrawn = (
+        '{name: old, provider: openai, model: gpt-4o, api_key: k, base_url: "http://127.0.0.1:1/v1", context_tokens: 9}'
+    )
+    async with (
+        FaultUpstream(WHOLE) as engine,
+        FaultUpstream(WHOLE) as other,
+        routing(
+            settings(local(engine), cloud(other), withdrawn, more="aliases: {auto: {chain: [local, cloud, old]}}\n")
+        ) as router,
+    ):
+        listed = {model["id"]: model for model in (await get(router, "/v1/models")).json()["data"]}
+    alias, own, old = listed["auto"], listed["local/m"], listed["old/gpt-4o"]
+    assert own["pricing"] == {"prompt": "0", "completion": "0", "input_cache_read": "0", "request": "0"}
+    assert listed["cloud/cloud-m"]["pricing"]["completion"] == "0.000002"
+    assert old["pricing"] == {
+        "prompt": "0.0000025", "completion": "0.00001", "input_cache_read": "0.00000125", "request": "0",
+    }  # fmt: skip
+    assert alias["pricing"] == old["pricing"]  # the dearest of its chain
+    assert (old["context_length"], old["top_provider"]["context_length"]) == (9, 9)
+    assert old["architecture"]["input_modalities"] == ["text", "image"]
+    assert {"tools", "response_format", "logprobs"} <= set(old["supported_parameters"])
+    assert old["expiration_date"] == "2027-01-14"
+    assert alias["expiration_date"] is None  # the others stay
+    assert old["spillway"]["backends"] == [
+        {
+            "name": "old", "provider": "openai", "model": "gpt-4o", "local": False,
+            "retires_on": "2027-01-14", "successor": "gpt-6-luna",
+        }
+    ]  # fmt: skip
+    assert [backend["name"] for backend in alias["spillway"]["backends"]] == ["local", "cloud", "old"]
+    assert (alias["spillway"]["kind"], own["spillway"]["kind"]) == ("alias", "backend")
+
+
 async def test_clients_of_anthropic_get_models_and_errors_in_its_shape() -> None:
     headers = {"anthropic-version": "2026-10-21"}
     async with pair(more="aliases: {auto: {chain: [local, cloud]}}\n") as (_, _, router):

@@ -219,6 +219,10 @@ class Backend:
     """Whether the server may obey another field than those, so that the client's own stays beside the one sent."""
     sends_max_price: bool = False
     """Whether to send the prices of the tariff as OpenRouter's `provider.max_price`."""
+    retired_on: str = ""
+    """The day (ISO) from which on its provider no longer serves the model; empty if none is known."""
+    successor: str = ""
+    """The model that its provider recommends instead; empty if none is known."""
     one_of_many: bool = False
     """Whether other models are served under this name too, so that a model which is missing takes none of them away."""
 

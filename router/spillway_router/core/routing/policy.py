@@ -346,12 +346,12 @@ def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
         by = policy.ruling.tokens or _BY_ALIAS
         return _ResolvedModel(policy.named(alias_chain), ordered_by=by)  # nearly every request
     # The name of a configured model may itself end like a suffix (Hugging Face's `org/model:fastest`).
-    named = _backends_named(facts.model, policy)
+    named = backends_named(facts.model, policy)
     name, sort = (facts.model, _UNSORTED) if named and not isinstance(named, str) else _split_suffix(facts.model)
     chain: list[Backend] = []
     barred = ""
     for model in (name, *(m for m in facts.preferences.models if m != name)):
-        named = _backends_named(model, policy)
+        named = backends_named(model, policy)
         if isinstance(named, str):
             barred = barred or named
             continue
@@ -390,7 +390,7 @@ def _has_local(policy: Policy) -> bool:
 
 def is_offered(name: str, caller: Caller, policy: Policy) -> bool:
     """Return whether the caller may ask for a name of the policy."""
-    named = _backends_named(name, policy)
+    named = backends_named(name, policy)
     if isinstance(named, str):
         return False
     if caller.rules is None and caller.may_route:
@@ -419,7 +419,7 @@ def _split_suffix(model: str) -> tuple[str, Sort]:
     return model, _UNSORTED
 
 
-def _backends_named(name: str, policy: Policy) -> tuple[Backend, ...] | str:
+def backends_named(name: str, policy: Policy) -> tuple[Backend, ...] | str:
     """Return the backends that an alias, a backend's name, `backend/model` or a model's own name stands for.
 
     For a model that a backend of any model can't serve, return the sentence that says why.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from starlette.routing import Match, Route
 
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
-from spillway_router.core.routing.policy import Policy, decide, is_offered
+from spillway_router.core.routing.policy import Policy, backends_named, decide, is_offered
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQuery
@@ -21,7 +22,7 @@ from spillway_router.proxy.client.error_shapes import endpoint_of, error_body
 from spillway_router.proxy.client.replies import refusal_headers
 from spillway_router.proxy.control.count_tokens import add_count_tokens
 from spillway_router.proxy.control.docs import add_docs
-from spillway_router.proxy.control.models import model_entry, model_list, speaks_anthropic
+from spillway_router.proxy.control.models import OfferedModel, model_entry, model_list, speaks_anthropic
 from spillway_router.proxy.control.openapi import described
 from spillway_router.proxy.control.requests import bounded_body, caller_of, host_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
@@ -183,20 +184,27 @@ def _ready(services: Services, hooks: ControlHooks) -> dict[str, Any]:
 
 
 def _add_models(api: FastAPI, services: Services) -> None:
-    def models(request: Request) -> list[dict[str, Any]]:
+    async def models(request: Request) -> list[dict[str, Any]]:
         caller = caller_of(services, request, READER_ROLES)
         config, anthropic = services.config(), speaks_anthropic(request.headers)
-        names = dict.fromkeys([*config.policy.aliases, *_served_models(config.policy)])
-        offered = [name for name in names if is_offered(name, caller, config.policy)]
-        return [model_entry(name, config.created, anthropic) for name in offered]
+        policy, signals = config.policy, services.board.current(services.clock())
+        entries = []
+        for name in dict.fromkeys([*policy.aliases, *_served_models(policy)]):
+            named = backends_named(name, policy)
+            if isinstance(named, str) or not is_offered(name, caller, policy):
+                continue
+            model = OfferedModel(name, named, is_alias=name in policy.aliases)
+            entries.append(model_entry(model, signals, config.created, anthropic=anthropic))
+            await asyncio.sleep(0)  # a provider with hundreds of models must not hold up the answers of others
+        return entries
 
     @api.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:
-        return model_list(models(request), speaks_anthropic(request.headers))
+        return model_list(await models(request), speaks_anthropic(request.headers))
 
     @api.get("/v1/models/{model_id:path}")
     async def get_model(model_id: str, request: Request) -> dict[str, Any]:
-        for model in models(request):
+        for model in await models(request):
             if model["id"] == model_id:
                 return model
         message = f"Unknown model '{model_id}'. GET /v1/models lists the models."
