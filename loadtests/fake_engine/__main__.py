@@ -19,7 +19,7 @@ from loadtests.fake_cloud.corpus import CorpusError, load
 from loadtests.fake_engine.app import EngineSetup, FakeVllm
 from loadtests.fake_engine.batch import Batch
 from loadtests.fake_engine.live import LiveEngine
-from loadtests.simulator.engine import EngineModel
+from spillway_router.core.replay.engine import EngineModel
 
 DRAIN_S = 30
 

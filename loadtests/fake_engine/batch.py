@@ -1,7 +1,7 @@
 """One engine's batch, step by step: continuous batching with chunked prefill, decode first, as vLLM schedules.
 
-The rules and the service curve are those of `loadtests.simulator.engine`, which skips from event to event and can't
-stop a request. Here every step touches every request, since each token is sent to a client that may leave.
+The rules and the service curve are those of `spillway_router.core.replay.engine`, which skips from event to event and
+can't stop a request. Here every step touches every request, since each token is sent to a client that may leave.
 This module has no clock and does no I/O: the caller waits for `BatchStep.duration_s` between `begin` and `complete`.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from loadtests.simulator.engine import EngineModel
+from spillway_router.core.replay.engine import EngineModel
 
 
 @dataclass(slots=True, eq=False)

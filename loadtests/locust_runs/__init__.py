@@ -14,5 +14,5 @@ requests at the same moments. Two locust files play a plan from locust's own env
     samples.py       what is stored of each request, and figures over it
     site.py          fake engine, fake cloud and the real router
     session.py       runs scenarios and the sweep and judges them
-    charts.py, report.py   one self-contained HTML page
+    report.py        one self-contained HTML page
 """

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loadtests.locust_runs import charts
 from loadtests.locust_runs.samples import RunFigures
 from loadtests.locust_runs.scenarios import SCALE
 from loadtests.locust_runs.session import ScenarioRun, Session, SweepPoint
+from spillway_router.replay import charts
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:2rem auto;padding:0 1rem;color:#1b1f24}

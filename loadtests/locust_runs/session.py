@@ -27,10 +27,10 @@ from loadtests.locust_runs.scenarios import MULTIPLES, PROMISE, SCALE, SCENARIOS
 from loadtests.locust_runs.shapes import steady
 from loadtests.locust_runs.site import GPU_USD_PER_HOUR, Site, site
 from loadtests.scaleout.sites import ROOT
-from loadtests.simulator.engine import EngineModel
 from loadtests.simulator.simulate import simulate
 from loadtests.simulator.table import CONTENDERS
 from loadtests.simulator.trace import TraceRequest
+from spillway_router.core.replay.engine import EngineModel
 from spillway_router.core.routing.backlog import Slo
 
 LOCUST = ROOT / ".venv-loadtest" / "bin" / "locust"
@@ -166,7 +166,7 @@ def play(session: Session, say: Say, after: Callable[[], object]) -> None:
                 for multiple, plan_ in sweeps.items():
                     for name, url, model, keys in systems:
                         with noted(session, label(multiple, name), say, after):
-                            results, _ = _play(plan_, url, model, keys, "open", folder)
+                            results, _ = send(plan_, url, model, keys, "open", folder)
                             session.points.append(_point(name, multiple, results, settings.promise))
                             _tell_point(session.points[-1], say)
                     session.points += simulated(multiple, plan_, settings.promise)
@@ -210,7 +210,7 @@ def _chats(rate: float, settings: SessionSettings) -> RequestPlan:
 
 def _scenario(name: str, plan_: RequestPlan, up: Site, settings: SessionSettings, folder: Path) -> ScenarioRun:
     model = "local/demo" if name == "embeddings" else "auto"
-    results, status = _play(plan_, up.url, model, up.keys, settings.loop, folder)
+    results, status = send(plan_, up.url, model, up.keys, settings.loop, folder)
     figures = samples.figures(results, settings.promise, float(GPU_USD_PER_HOUR))
     wrong = judge(plan_, results, figures, status, settings.loop)
     return ScenarioRun(
@@ -246,7 +246,7 @@ def judge(
     return tuple(wrong)
 
 
-def _play(
+def send(
     plan_: RequestPlan, url: str, model: str, keys: dict[str, str], loop: Loop, folder: Path
 ) -> tuple[list[Sample], int]:
     """Play one plan through locust; return its samples and exit status."""

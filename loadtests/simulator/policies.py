@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from loadtests.simulator.engine import EngineModel, Gauges, Iteration
 from loadtests.simulator.trace import TraceRequest
+from spillway_router.core.replay.engine import EngineModel, Gauges, Iteration
 from spillway_router.core.routing.backlog import (
     Backlog,
     BacklogTuning,

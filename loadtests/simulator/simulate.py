@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from loadtests.simulator.engine import EngineModel, SimulatedEngine
 from loadtests.simulator.policies import Policy
 from loadtests.simulator.trace import TraceRequest
+from spillway_router.core.replay.engine import EngineModel, SimulatedEngine
 from spillway_router.core.routing.backlog import Slo
 
 

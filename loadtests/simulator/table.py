@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from loadtests.simulator.engine import EngineModel
 from loadtests.simulator.policies import (
     AimdPolicy,
     AlwaysLocal,
@@ -28,6 +27,7 @@ from loadtests.simulator.policies import (
 )
 from loadtests.simulator.simulate import Timing, simulate
 from loadtests.simulator.trace import load
+from spillway_router.core.replay.engine import EngineModel
 from spillway_router.core.routing.backlog import Slo
 
 TTFT_SLO_S = 1.0

@@ -14,11 +14,11 @@ from loadtests.fake_cloud.corpus import digest
 from loadtests.fake_engine.app import EngineSetup, FakeVllm
 from loadtests.fake_engine.batch import Batch, BatchedRequest
 from loadtests.fake_engine.live import LiveEngine
-from loadtests.simulator.engine import EngineModel
 from loadtests.simulator.policies import AlwaysLocal
 from loadtests.simulator.simulate import Timing, simulate
 from loadtests.simulator.trace import TraceRequest, load
 
+from spillway_router.core.replay.engine import EngineModel
 from spillway_router.signals.engines import VLLM
 from spillway_router.signals.exposition import ExpositionReader
 

@@ -15,9 +15,9 @@ from loadtests.gpu_profile.__main__ import app, examine, this_place
 from loadtests.gpu_profile.fit import Decode, FitError, rates, steady_step
 from loadtests.gpu_profile.probe import Grid
 from loadtests.scaleout import sites
-from loadtests.simulator.engine import EngineModel
 from typer.testing import CliRunner
 
+from spillway_router.core.replay.engine import EngineModel
 from spillway_server.planning import hardware, measurements
 from spillway_server.planning.measurements import ResultError, Subject
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from demo.processes import ChildError
 from evidence.measures_loadtest import RUNS_GREEN, runs_green
 from loadtests.fake_cloud.corpus import digest
 from loadtests.fake_engine import answers
-from loadtests.locust_runs import charts, plan, report, samples, scenarios, session, shapes
+from loadtests.locust_runs import plan, report, samples, scenarios, session, shapes
 from loadtests.locust_runs.samples import LatencyPromise, Sample
 from loadtests.locust_runs.scenarios import SCENARIOS, RunSize
 from loadtests.locust_runs.session import LOCUST, SessionSettings, judge
@@ -216,19 +215,6 @@ def test_figures_tell_late_first_tokens_from_slow_ones() -> None:
     whole = replace(GOOD, stream=False, done_s=100.0)
     figures = samples.figures([GOOD, late, slow, both, cut, whole, GOOD, GOOD], PROMISE, 0.0)
     assert (figures.late_share, figures.slow_share, figures.slo_share) == (0.25, 0.25, 0.375)
-
-
-def test_a_logarithmic_axis_has_decades_and_its_guide_a_name() -> None:
-    points = {"a": [(1.0, 0.05), (2.0, 3.0), (4.0, 0.0)]}
-    drawn = charts.lines("t", points, charts.Axes(x="load (x)", y="s", guide=2.0, guide_name="promise", log=True))
-    for tick in ("0.01", "0.1", "1", "10"):
-        assert f">{tick}</text>" in drawn
-    assert ">promise</text>" in drawn
-    assert "nan" not in drawn
-    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', drawn)]
-    assert heights[1] < heights[0] < heights[2]
-    flat = charts.lines("t", points, charts.Axes("load (x)", "s"))
-    assert ">promise</text>" not in flat
 
 
 QUICK = ("--scale", "0.5")

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loadtests.simulator.__main__ import main
-from loadtests.simulator.engine import EngineModel, SimulatedEngine
 from loadtests.simulator.policies import AlwaysLocal, BacklogPolicy, BacklogRule
 from loadtests.simulator.simulate import Timing, simulate
 from loadtests.simulator.table import CONTENDERS, REFERENCE_LOADS, TraceLoad, overflow_table
 from loadtests.simulator.trace import TraceRequest, load
 
+from spillway_router.core.replay.engine import EngineModel, SimulatedEngine
 from spillway_router.core.routing.backlog import Slo
 
 PROMISE = Slo(ttft_s=1.0, tpot_s=math.inf)

@@ -31,6 +31,7 @@ COMMANDS = {
     "ledger": "spillway_router.commands.ledger:ledger_app",
     "prices": "spillway_router.commands.prices:prices_app",
     "report": "spillway_router.commands.report:report_app",
+    "replay": "spillway_router.commands.replay:replay",
     "rentals": "spillway_router.commands.rentals:rentals_app",
     "pod": "spillway_router.commands.pod:pod_app",
     "reviews": "spillway_router.commands.reviews:reviews_app",

@@ -397,6 +397,10 @@ class MemoryFeedback(FeedbackTable):
     def get(self, request_id: str) -> FeedbackRecord | None:
         return self._records.get(request_id)
 
+    def all(self, since_ms: int = 0) -> Iterator[FeedbackRecord]:
+        rows = [record for record in self._records.values() if record.ts >= since_ms]
+        return iter(sorted(rows, key=lambda record: (record.ts, record.request_id)))
+
     def opinions(self, start_ms: int, end_ms: int) -> tuple[Opinion, ...]:
         rows = [r for r in self._records.values() if start_ms <= r.ts < end_ms]
         opinions = []

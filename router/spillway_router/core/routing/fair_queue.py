@@ -5,6 +5,9 @@ time is least goes next. A caller who comes from a pause begins at the time of t
 flood therefore waits behind itself, and a calm caller behind one request of each other caller at most. Callers of a
 higher rank go before all others.
 
+Who waits here and for how long is said by the constants below; proxy/exchange/local_queue.py waits by them, and so does
+the model of it in core/replay.
+
 Pure: no clock and no event loop. Entering and leaving take O(callers).
 """
 
@@ -12,10 +15,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+from spillway_router.core.routing.backlog import BacklogView
+
 Item = TypeVar("Item")
+ENGINE_WAIT_SHARE = 0.25
+"""The share of the promised time to first token for which requests may wait inside the engine."""
+TICK_S = 0.02
+"""How often the engine is looked at while requests wait: prompts without a stream are read unseen."""
+LONGEST_WAIT_S = 10.0
+"""After this time a request goes to the engine in any case: its client must hear something within 15 s."""
+FREE = "free"
+"""The tier whose requests go after all others."""
+
+
+def rank_of(tier: str) -> int:
+    """Return the rank of a caller of a tier; a lower one goes first."""
+    return 1 if tier == FREE else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +51,16 @@ class Work:
 
 
 OUTPUT_WEIGHT = 8
+
+
+def behind(backlog: BacklogView, ahead: Work) -> BacklogView:
+    """Return a backlog as it is for a request that waits behind more work."""
+    return replace(
+        backlog,
+        in_flight=backlog.in_flight + ahead.requests,
+        waiting_first_token=backlog.waiting_first_token + ahead.requests,
+        prefill_tokens=backlog.prefill_tokens + ahead.prompt_tokens,
+    )
 
 
 @dataclass(slots=True)

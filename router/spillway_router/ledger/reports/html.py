@@ -48,33 +48,42 @@ tr.all td { font-weight: 600; } .note { opacity: .75; font-size: .9rem; }
 def report_html(report: Report) -> str:
     """Return the report as a complete HTML document."""
     name = escape(title(report))
-    cloud = _rows(CLOUD_HEAD, cloud_rows(report), last_is_sum=True)
+    cloud = text_table(CLOUD_HEAD, cloud_rows(report), last_is_sum=True)
     parts = [
         f"<h1>{name}</h1>",
         *((f"<p><strong>{escape(warning)}</strong></p>",) if (warning := unpriced(report)) else ()),
         _whole(report),
         f'<div class="sides"><section><h2>Fixed: rented GPU</h2>{_fixed(report)}</section>',
         f"<section><h2>Per request: cloud</h2>{cloud}</section></div>",
-        *((_rows(OTHER_HEAD, other_rows(report), last_is_sum=True),) if report.other.rows else ()),
-        f"<h2>Cost per unit</h2>{_rows(UNITS_HEAD, unit_rows(report), last_is_sum=True)}",
+        *((text_table(OTHER_HEAD, other_rows(report), last_is_sum=True),) if report.other.rows else ()),
+        f"<h2>Cost per unit</h2>{text_table(UNITS_HEAD, unit_rows(report), last_is_sum=True)}",
     ]
     if report.groups:
         parts.append(f"<h2>By {escape(', '.join(report.by))}</h2>{_groups(report)}")
     if report.alternatives or report.all_local is not None:
-        parts.append(f"<h2>Instead of both</h2>{_rows(ALTERNATIVES_HEAD, alternative_rows(report))}")
+        parts.append(f"<h2>Instead of both</h2>{text_table(ALTERNATIVES_HEAD, alternative_rows(report))}")
     if report.credits:
-        parts.append(f"<h2>Requests and better answers that are counted</h2>{_rows(CREDITS_HEAD, credit_rows(report))}")
+        parts.append(
+            f"<h2>Requests and better answers that are counted</h2>{text_table(CREDITS_HEAD, credit_rows(report))}"
+        )
     if report.feedback:
-        parts.append(f"<h2>What people thought of the answers</h2>{_rows(FEEDBACK_HEAD, feedback_rows(report))}")
+        parts.append(f"<h2>What people thought of the answers</h2>{text_table(FEEDBACK_HEAD, feedback_rows(report))}")
     if report.forecast is not None:
         parts.append(f"<h2>Forecast</h2><p>{escape(forecast_words(report.forecast, report.amounts))}</p>")
     parts += [f'<p class="note">{escape(note)}</p>' for note in notes(report)]
     unit = "" if report.currency is not None else " All amounts are in US dollars."
     parts.append(f'<p class="note">Created {moment(report.made_ms, read_zone(report.period.timezone))}.{unit}</p>')
+    return document(title(report), parts)
+
+
+def document(name: str, parts: Iterable[str]) -> str:
+    """Return a complete page with this title and these parts, which are HTML already."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}</title><style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+        f"<title>{escape(name)}</title><style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
     )
 
 
@@ -134,7 +143,7 @@ def _fixed(report: Report) -> str:
     return _table((), rows)
 
 
-def _rows(head: Sequence[str], rows: Iterable[Row], *, last_is_sum: bool = False) -> str:
+def text_table(head: Sequence[str], rows: Iterable[Row], *, last_is_sum: bool = False) -> str:
     """Return a table of plain texts."""
     return _table(head, [tuple(map(escape, row)) for row in rows], last_is_sum=last_is_sum)
 

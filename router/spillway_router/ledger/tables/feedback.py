@@ -7,6 +7,7 @@ The row also says who answered, and the reason given with the rating, if any. It
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from operator import attrgetter
 
@@ -16,6 +17,8 @@ MOST_REASON = 500
 """Characters of a reason, at most."""
 SATISFIED = 4
 """A rating of this or more counts as satisfied."""
+MOST_AT_ONCE = 500
+"""Rows that one query reads, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,10 @@ class FeedbackTable(ABC):
         """Return the feedback on one answer, None if there is none."""
 
     @abstractmethod
+    def all(self, since_ms: int = 0) -> Iterator[FeedbackRecord]:
+        """Yield the rows with `ts` from then on, oldest first, reading a bounded number at a time."""
+
+    @abstractmethod
     def opinions(self, start_ms: int, end_ms: int) -> tuple[Opinion, ...]:
         """Return sums per backend and model of the rows with `ts` in [start, end), in the order of their names."""
 
@@ -79,6 +86,10 @@ _PUT = (
     " RETURNING request_id"
 )
 _GET = f"SELECT {', '.join(_NAMES)} FROM feedback WHERE request_id = ?"  # noqa: S608
+_PAGE = (
+    f"SELECT {', '.join(_NAMES)} FROM feedback WHERE ts >= ? AND (ts, request_id) > (?, ?)"  # noqa: S608
+    f" ORDER BY ts, request_id LIMIT {MOST_AT_ONCE}"
+)
 _OPINIONS = (
     "SELECT backend, model, count(rating), coalesce(sum(CASE WHEN rating >= ? THEN 1 ELSE 0 END), 0),"
     " coalesce(sum(rating), 0), coalesce(sum(CASE WHEN better_id <> '' THEN 1 ELSE 0 END), 0)"
@@ -98,6 +109,14 @@ class SqlFeedback(FeedbackTable):
     def get(self, request_id: str) -> FeedbackRecord | None:
         rows = self._execute(_GET, (request_id,), False)
         return FeedbackRecord(*rows[0]) if rows else None
+
+    def all(self, since_ms: int = 0) -> Iterator[FeedbackRecord]:
+        after: tuple[int, str] = (-1, "")
+        while rows := self._execute(_PAGE, (since_ms, *after), False):
+            for row in rows:
+                record = FeedbackRecord(*row)
+                after = (record.ts, record.request_id)
+                yield record
 
     def opinions(self, start_ms: int, end_ms: int) -> tuple[Opinion, ...]:
         rows = self._execute(_OPINIONS, (SATISFIED, start_ms, end_ms), False)

@@ -24,6 +24,7 @@ from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing import retry_budget
 from spillway_router.core.routing.affinity import preferred_engine
+from spillway_router.core.routing.fair_queue import ENGINE_WAIT_SHARE
 from spillway_router.core.routing.filters import cost_bound_nano
 from spillway_router.core.routing.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
 from spillway_router.core.routing.policy import (
@@ -51,7 +52,6 @@ from spillway_router.proxy.exchange.caller_signals import caller_signals, with_g
 from spillway_router.proxy.exchange.escalation import should_escalate
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
-from spillway_router.proxy.exchange.local_queue import ENGINE_WAIT_SHARE
 from spillway_router.proxy.exchange.outcomes import PRIVATE, failure_refusal, final_refusal
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.record import build_record, publish

@@ -11,23 +11,17 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from spillway_router.core.routing.fair_queue import FairQueue, Work
+from spillway_router.core.routing.fair_queue import (
+    ENGINE_WAIT_SHARE,
+    LONGEST_WAIT_S,
+    TICK_S,
+    FairQueue,
+    Work,
+    behind,
+    rank_of,
+)
 from spillway_router.core.routing.model import BackendSignals, Caller, Candidate
 from spillway_router.signals.board import Board
-
-ENGINE_WAIT_SHARE = 0.25
-"""The share of the promised time to first token for which requests may wait inside the engine."""
-TICK_S = 0.02
-"""How often the engine is looked at while requests wait: prompts without a stream are read unseen."""
-LONGEST_WAIT_S = 10.0
-"""After this time a request goes to the engine in any case: its client must hear something within 15 s."""
-FREE = "free"
-"""The tier whose requests go after all others."""
-
-
-def rank_of(caller: Caller) -> int:
-    """Return the rank of a caller; a lower one goes first."""
-    return 1 if caller.tier == FREE else 0
 
 
 class _Waiting:
@@ -65,14 +59,8 @@ class LocalQueues:
         queue, backlog = self._queues.get(name), signals.backlog
         if queue is None or backlog is None:
             return signals
-        ahead = queue.ahead_of(caller.key_id, rank_of(caller))
-        seen = replace(
-            backlog,
-            in_flight=backlog.in_flight + ahead.requests,
-            waiting_first_token=backlog.waiting_first_token + ahead.requests,
-            prefill_tokens=backlog.prefill_tokens + ahead.prompt_tokens,
-        )
-        return replace(signals, backlog=seen)
+        ahead = queue.ahead_of(caller.key_id, rank_of(caller.tier))
+        return replace(signals, backlog=behind(backlog, ahead))
 
     async def enter(self, candidate: Candidate, caller: Caller, until_s: float) -> Candidate | None:
         """Wait for the turn of a request; None if it did not come until `until_s` or the engine left the rotation.
@@ -87,7 +75,7 @@ class LocalQueues:
             queue = self._queues[name] = FairQueue()
         waiting = _Waiting(candidate, self._loop.create_future(), until_s=until_s, send_by_s=now_s + LONGEST_WAIT_S)
         work = Work(candidate.prompt_tokens, candidate.output_tokens)
-        queue.put(caller.key_id, rank_of(caller), waiting, work)
+        queue.put(caller.key_id, rank_of(caller.tier), waiting, work)
         self.count += 1
         if self._tick is None:
             self._tick = self._loop.call_later(TICK_S, self._on_tick)

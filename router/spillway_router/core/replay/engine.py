@@ -7,16 +7,15 @@ and its prompt fits under the admission share of the KV cache. An iteration over
     step_time(n) + KV bytes in use / memory bandwidth + overhead
 
 Sequences that only decode are not touched one by one: each has a known last iteration and waits for it in a
-heap, so an iteration costs O(what changes).
+heap, so an iteration costs O(what changes). While nothing else changes, `coast` does many iterations in one.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-
-from loadtests.simulator.trace import TraceRequest
+from typing import Generic, Protocol, TypeVar
 
 A100_LLAMA_8B_STEP_MS = (
     (1, 9.8),
@@ -29,6 +28,20 @@ A100_LLAMA_8B_STEP_MS = (
     (4096, 281.0),
 )
 """Batched tokens and the milliseconds of one step: Llama-3-8B on an A100, measured elsewhere."""
+
+
+class EngineRequest(Protocol):
+    """What the engine must know of a request. Numbers rise in the order of arrival."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+
+
+Request = TypeVar("Request", bound=EngineRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,20 @@ class EngineModel:
             raise ValueError(f"step_ms ends at {len(times) - 1} tokens, batched_tokens is {self.batched_tokens}")
         return times
 
+    def slower(self, factor: float) -> EngineModel:
+        """Return the same engine on a GPU for which everything takes `factor` times as long."""
+        return replace(
+            self,
+            step_ms=tuple((tokens, factor * ms) for tokens, ms in self.step_ms),
+            kv_bytes_per_s=self.kv_bytes_per_s / factor,
+            overhead_s=self.overhead_s * factor,
+        )
+
+    @property
+    def longest_prompt(self) -> int:
+        """The most prompt tokens of a request that does not wait for ever."""
+        return int(self.kv_admission_share * self.kv_capacity_tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
@@ -74,20 +101,20 @@ class Iteration:
 
 
 @dataclass(slots=True)
-class _Prefill:
-    request: TraceRequest
+class _Prefill(Generic[Request]):
+    request: Request
     left: int
 
 
 @dataclass(slots=True)
-class Completed:
+class Completed(Generic[Request]):
     """The outcome of one iteration."""
 
-    first_tokens: list[TraceRequest] = field(default_factory=list)
-    finished: list[TraceRequest] = field(default_factory=list)
+    first_tokens: list[Request] = field(default_factory=list)
+    finished: list[Request] = field(default_factory=list)
 
 
-class SimulatedEngine:
+class SimulatedEngine(Generic[Request]):
     """The state of one engine. Call `submit` at any time, and `begin` and `complete` in turns."""
 
     def __init__(self, model: EngineModel) -> None:
@@ -97,12 +124,12 @@ class SimulatedEngine:
         self.prefilled_tokens = 0
         self.decoded_tokens = 0
         self._step_s = model.step_times_s()
+        self._longest_prompt = model.longest_prompt
         self._kv_s_per_token = model.kv_bytes_per_token / model.kv_bytes_per_s
-        self._kv_admission = model.kv_admission_share * model.kv_capacity_tokens
-        self._waiting: deque[TraceRequest] = deque()
-        self._prefilling: deque[_Prefill] = deque()
-        self._decoding: list[tuple[int, int, TraceRequest]] = []
-        self._ended_prefill: list[TraceRequest] = []
+        self._waiting: deque[Request] = deque()
+        self._prefilling: deque[_Prefill[Request]] = deque()
+        self._decoding: list[tuple[int, int, Request]] = []
+        self._ended_prefill: list[Request] = []
         self._iteration = 0
 
     @property
@@ -120,13 +147,13 @@ class SimulatedEngine:
             busy_s=busy_s,
         )
 
-    def submit(self, request: TraceRequest) -> None:
+    def submit(self, request: Request) -> None:
         """Put a request into the queue.
 
         Raises:
             ValueError: its prompt can never fit.
         """
-        if request.prompt_tokens > self._kv_admission:
+        if request.prompt_tokens > self._longest_prompt:
             raise ValueError(f"request {request.number}: {request.prompt_tokens} prompt tokens never fit the KV cache")
         self._waiting.append(request)
 
@@ -144,9 +171,9 @@ class SimulatedEngine:
         self.busy_s += duration
         return Iteration(tokens, prefill, duration)
 
-    def complete(self) -> Completed:
+    def complete(self) -> Completed[Request]:
         """End the current iteration; return which requests got their first token and which are done."""
-        done = Completed()
+        done: Completed[Request] = Completed()
         while self._decoding and self._decoding[0][0] == self._iteration:
             self._retire(heappop(self._decoding)[2], done)
         for request in self._ended_prefill:
@@ -161,7 +188,28 @@ class SimulatedEngine:
         self._iteration += 1
         return done
 
-    def _retire(self, request: TraceRequest, done: Completed, kv_tokens: int | None = None) -> None:
+    def coasting_steps(self) -> int:
+        """Return how many iterations from now on only decode and end no answer; 0 if the next one does otherwise."""
+        if self._waiting or self._prefilling or self._ended_prefill or not self._decoding:
+            return 0
+        return self._decoding[0][0] - self._iteration
+
+    def coasted_s(self, steps: int) -> float:
+        """Return how long so many of these iterations take: each reads a KV cache that has grown by a token of every
+        sequence."""
+        decoding = len(self._decoding)
+        kv_tokens = steps * self.kv_tokens + decoding * (steps * (steps + 1) // 2)
+        return steps * (self._step_s[decoding] + self.model.overhead_s) + kv_tokens * self._kv_s_per_token
+
+    def coast(self, steps: int) -> None:
+        """Do so many of the iterations of `coasting_steps` at once, instead of by `begin` and `complete` in turns."""
+        decoding = len(self._decoding)
+        self.busy_s += self.coasted_s(steps)
+        self.kv_tokens += steps * decoding
+        self.decoded_tokens += steps * decoding
+        self._iteration += steps
+
+    def _retire(self, request: Request, done: Completed[Request], kv_tokens: int | None = None) -> None:
         # The last token is never read back, so it takes no KV; the one from the prefill does once decoding
         # starts.
         held = request.prompt_tokens + request.output_tokens - 1 if kv_tokens is None else kv_tokens
@@ -185,7 +233,7 @@ class SimulatedEngine:
         running = len(self._prefilling) + len(self._decoding) + len(self._ended_prefill)
         while self._waiting and taken < budget and running < self.model.sequences:
             request = self._waiting[0]
-            if self.kv_tokens + request.prompt_tokens > self._kv_admission:
+            if self.kv_tokens + request.prompt_tokens > self._longest_prompt:
                 break
             self._waiting.popleft()
             running += 1

@@ -1,0 +1,1 @@
+"""Replay: the past requests through another policy and a model of the engine, without sending anything."""
