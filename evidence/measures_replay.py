@@ -1,4 +1,4 @@
-"""What a replay foretells against what happens: the live router before a fake engine and a fake cloud on both traces."""
+"""What a replay foretells and what happens: the live router before a fake engine and a fake cloud, on both traces."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ SECONDS = 600.0
 SCALE = 2.0
 """The fake engine is half as fast as the A100 of the service curve, so that this machine can keep up with it."""
 PROMISE = LatencyPromise(ttft_s=2.0, tpot_s=0.2)
-LOADS = (("conv", 1.0), ("code", 0.5))
-"""Each trace with its speed. At half of the engine's speed these are the loads conv x2 and code x1 of `overflow.*`."""
+LOADS = (("conv", 1.0, 120.0), ("code", 0.5, 180.0))
+"""Each trace with its speed, and where its part begins in its own seconds. At half of the engine's speed these are the
+loads conv x2 and code x1 of `overflow.*`."""
 CLOUD = CloudModel(ttft_s=0.2, tokens_per_s=1000.0)
 """The fake cloud's usual time to the first token, and its tokens per second."""
 MOST_LAG_S = 0.5
@@ -49,15 +50,15 @@ class Figures:
 
 
 def error_vs_live(
-    say: Say, seconds: float = SECONDS, loads: Sequence[tuple[str, float]] = LOADS, modelled_scale: float = SCALE
+    say: Say, seconds: float = SECONDS, loads: Sequence[tuple[str, float, float]] = LOADS, modelled_scale: float = SCALE
 ) -> dict[str, Measurement]:
     """Measure the largest relative error of the replayed figures. A test gives the model an engine of another speed,
     which must fail."""
     errors: dict[str, float] = {}
     details: dict[str, object] = {"seconds": seconds, "scale": SCALE, "slo_s": PROMISE.ttft_s}
     count = 0
-    for name, speed in loads:
-        planned = plan.by_trace(name, speed, seconds, seed=1)
+    for name, speed, begin_s in loads:
+        planned = plan.by_trace(name, speed, seconds, seed=1, begin_s=begin_s)
         try:
             samples = _live(planned)
         except (ChildError, NoLocustError) as error:

@@ -57,7 +57,7 @@ class _Run:
     def __init__(self, requests: Sequence[TraceRequest], policy: Policy, model: EngineModel, timing: Timing) -> None:
         self.requests = requests
         self.policy = policy
-        self.engine = SimulatedEngine(model)
+        self.engine: SimulatedEngine[TraceRequest] = SimulatedEngine(model)
         self.timing = timing
         self.next_request = 0
         self.next_poll = policy.poll_s

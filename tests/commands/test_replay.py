@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 from spillway_router.cli import app
 from spillway_router.core.money.tariff import NANO
+from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.testing import FakeEngine, FaultUpstream
 from spillway_router.testing.harness import Router, cloud, routing, serving, settings
 
@@ -42,13 +45,30 @@ def by_name(printed: Any) -> dict[str, Any]:
     return {row["name"]: row for row in printed["policies"]}
 
 
+def label(request_id: str, *, right: bool) -> LabelRecord:
+    """What an audit concluded about a local answer."""
+    return LabelRecord(
+        request_id=request_id,
+        ts=time.time_ns() // 1_000_000,
+        task="chat",
+        backend="local",
+        model="m",
+        judge="cloud",
+        confidence=0.2,
+        right=right,
+        scores="{}",
+    )
+
+
 async def ask_for_everything(router: Router, engine: FakeEngine) -> None:
     """Ten local answers, three escalated ones, two by a rule, two that name the cloud, and two private ones."""
     for _ in range(10):
         assert (await router.chat()).headers["x-spillway-decision"] == "local"
     engine.logprobs = UNSURE
-    for _ in range(3):
-        assert (await router.chat()).headers["x-spillway-decision"] == "escalated"
+    for number in range(3):
+        escalated = await router.chat()
+        assert escalated.headers["x-spillway-decision"] == "escalated"
+        router.ledger.labels.put(label(escalated.headers["x-request-id"], right=number < 2))
     for _ in range(2):
         kept = await router.chat(x_spillway_privacy="local-only")
         assert kept.headers["x-spillway-decision"] == "local"
@@ -78,19 +98,45 @@ def test_a_replay_of_the_live_policy_gives_what_the_ledger_says(ledger_file: Pat
     recorded, now = rows["recorded"], rows["now"]
     assert recorded["requests"] == now["requests"] == 19
     assert recorded["cloud_nano"] > 0
-    for figure in ("local", "overflow", "routed", "escalated", "other", "refused", "cloud_nano"):
-        assert now[figure] == recorded[figure], figure
-    assert now["local"] == pytest.approx(12 / 19)
+    assert now["shares"] == recorded["shares"]
+    assert now["cloud_nano"] == recorded["cloud_nano"]
+    assert now["shares"]["local"] == pytest.approx(12 / 19)
     assert {name: one["requests"] for name, one in now["backends"].items()} == {"local": 12, "cloud": 7}
     assert now["rules"]["code to the cloud"]["requests"] == 2
-    assert any(note.startswith("Confidence: 13 recorded, 4 drawn") for note in printed["notes"])
+    assert [note for note in printed["notes"] if note.startswith("Confidence")] == [
+        "Confidence: 15 recorded, 2 drawn from those of the same task, 2 without any, which never escalate."
+    ]
+
+
+def test_quality_is_that_of_the_answers_that_were_judged(ledger_file: Path) -> None:
+    printed = spillway("replay", "-c", str(ledger_file), "--json", "--set", "confidence.threshold=0")
+    recorded, now, kept = printed["policies"]
+    assert [(row["right"], row["judged"]) for row in (recorded, now, kept)] == [(3, 3), (3, 3), (2, 3)]
+
+
+def test_the_review_says_what_was_dear_and_what_to_try(ledger_file: Path) -> None:
+    printed = spillway("report", "review", "-c", str(ledger_file), "--json")
+    assert printed["first"].startswith("Since 7d clouds answered 7 of 19 requests for $0.000")
+    escalated = next(group for group in printed["groups"] if group["kind"] == "escalated")
+    assert (escalated["requests"], escalated["judged"], escalated["as_well"]) == (3, 3, 2)
+    assert printed["rules"][0][0] == "code to the cloud"
+    assert 1 <= len(printed["trials"]) <= 3
+    saved = [trial["saved_nano"] for trial in printed["trials"]]
+    assert saved == sorted(saved, reverse=True)
+    assert saved[-1] > 0
+    first = printed["trials"][0]
+    tried = spillway(*shlex.split(first["command"])[1:], "--json")["policies"]
+    assert tried[1]["cloud_nano"] - tried[2]["cloud_nano"] == first["saved_nano"]
+    shown = RUNNER.invoke(app, ["report", "review", "-c", str(ledger_file)])
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith("Since 7d clouds answered 7 of 19 requests")
 
 
 def test_another_policy_gives_other_figures_and_keeps_private_requests(ledger_file: Path) -> None:
     changes = ("--set", "confidence.threshold=0.1", "--set", "policy.rules.code to the cloud=null")
     printed = spillway("replay", "-c", str(ledger_file), "--json", *changes)
     other = printed["policies"][-1]
-    assert other["escalated"] == other["routed"] == 0
+    assert other["shares"]["escalated"] == other["shares"]["routed"] == 0
     assert {name: one["requests"] for name, one in other["backends"].items()} == {"local": 17, "cloud": 2}
     part = ledger_file.parent / "part.yaml"
     part.write_text("aliases: {auto: {chain: [cloud]}}\npolicy: {}\n")
@@ -102,7 +148,7 @@ def test_a_sweep_tries_every_value(ledger_file: Path) -> None:
     swept = ("--sweep", "confidence.threshold=0:1:0.5")
     rows = spillway("replay", "-c", str(ledger_file), "--json", *swept)["policies"]
     assert [row["name"] for row in rows[2:]] == [f"confidence.threshold={value}" for value in (0, 0.5, 1)]
-    assert [round(19 * row["escalated"]) for row in rows[2:]] == [0, 3, 13]
+    assert [round(19 * row["shares"]["escalated"]) for row in rows[2:]] == [0, 3, 13]
 
 
 def test_budgets_bind_in_a_replay(ledger_file: Path) -> None:
@@ -148,7 +194,7 @@ def test_a_trace_needs_no_ledger(tmp_path: Path) -> None:
     file = tmp_path / "spillway.yaml"
     file.write_text(settings(cloud("http://127.0.0.1:9/v1"), more="gpu: {price_per_hour: '1'}\n"))
     (now,) = spillway("replay", "-c", str(file), "--trace", str(trace), "--json")["policies"]
-    assert (now["requests"], now["routed"]) == (30, 1.0)
+    assert (now["requests"], now["shares"]["routed"]) == (30, 1.0)
     assert now["cloud_nano"] == 30 * (200 * 1000 + 20 * 2000)
     assert not (tmp_path / "data").exists(), "a replay makes no ledger"
     trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "\n".join(rows[::-1]) + "\n")

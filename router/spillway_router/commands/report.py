@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, opened
+from spillway_router.commands.review import review
 from spillway_router.commands.whatif import what_if
 from spillway_router.config.load import ConfigError
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from spillway_router.ledger.reports.days import ReportQuery
     from spillway_router.ledger.reports.model import Report
 
-report_app = typer.Typer(help="Show fixed and per-request cost side by side; plan with what-if.")
+report_app = typer.Typer(
+    help="Show fixed and per-request cost side by side; plan with what-if; review what clouds cost."
+)
 report_app.command("what-if")(what_if)
+report_app.command("review")(review)
 
 
 @report_app.callback(invoke_without_command=True)

@@ -56,7 +56,7 @@ class Recorded:
             tally.requests += 1
             tally.kinds[one.kind] += 1
             tally.spent(one.backend, (), one.cost_nano)
-            tally.judge(one.past.local_right if one.local else one.past.cloud_right)
+            tally.judge(one.past.right_at(local=one.local))
             yield one.past
 
     def row(self) -> PolicyRow:
@@ -65,10 +65,10 @@ class Recorded:
         return PolicyRow(
             name=RECORDED,
             requests=tally.requests,
+            shares=shares(tally),
             cloud_nano=tally.cloud_nano,
             judged=tally.judged,
             right=tally.right,
-            **shares(tally),
         )
 
 

@@ -31,11 +31,10 @@ def replay_page(rows: Sequence[PolicyRow], notes: Iterable[str]) -> str:
 
 def _cells(row: PolicyRow) -> tuple[str, ...]:
     busy = row.gpu_busy_hours
-    shares = (row.local, row.overflow, row.routed, row.escalated, row.other, row.refused)
     return (
         row.name,
         f"{row.requests:,}",
-        *map(percent, shares),
+        *map(percent, row.shares.all()),
         IN_USD.money(row.cloud_nano),
         "-" if busy is None else IN_USD.money(row.fixed_nano),
         "-" if busy is None else f"{busy:,.2f}",
@@ -56,7 +55,11 @@ def _dollars_and_waits(rows: Sequence[PolicyRow]) -> str:
 
 def _shares(rows: Sequence[PolicyRow]) -> str:
     groups = {
-        row.name: {"overflow": 100 * row.overflow, "escalated": 100 * row.escalated, "refused": 100 * row.refused}
+        row.name: {
+            "overflow": 100 * row.shares.overflow,
+            "escalated": 100 * row.shares.escalated,
+            "refused": 100 * row.shares.refused,
+        }
         for row in rows
     }
     return charts.bars("Where requests went", groups, charts.Axes("policy", "% of requests"))

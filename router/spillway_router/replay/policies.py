@@ -8,7 +8,7 @@ so that its problems are those of `spillway check`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -89,7 +89,10 @@ def changed(base: Loaded, changes: Sequence[Change]) -> Loaded:
     for change in changes:
         _apply(data, change)
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    return _loaded(base, text, base.path, base.path)
+    try:
+        return _loaded(base, text, base.path, base.path)
+    except ConfigError as error:  # the lines are those of this text, which nobody sees
+        raise ConfigError([replace(problem, line=0) for problem in error.problems]) from None
 
 
 def change_of(text: str) -> Change:
@@ -184,14 +187,3 @@ def _place(entries: list[Any], part: str, change: Change) -> int:
         return int(part)
     has = ", ".join(name for name in names if name) or f"0 to {len(entries) - 1}"
     raise ChangeError(f"{'.'.join(change.path)}: nothing there is called {part!r}; use one of {has}")
-
-
-def rule_names(loaded: Loaded) -> Iterator[str]:
-    """Yield the names of the rules of a configuration."""
-    for rule in loaded.settings.policy.rules:
-        yield rule.name
-
-
-def renamed(policy: NamedPolicy, name: str) -> NamedPolicy:
-    """Return the policy under another name."""
-    return replace(policy, name=name)

@@ -14,21 +14,32 @@ KINDS = ("local", "overflow", "routed", "escalated")
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyRow:
-    """What one policy did with the requests.
+class Shares:
+    """The share of all requests that ended in each way, 0 to 1; `other` is fallback, pinned and the like."""
 
-    Shares are of all requests, those of `late` and `slow` of the local answers; times are seconds to the first token of
-    local answers. `right` of the `judged` answers were right. What is not known is None.
-    """
-
-    name: str
-    requests: int
     local: float
     overflow: float
     routed: float
     escalated: float
     other: float
     refused: float
+
+    def all(self) -> tuple[float, ...]:
+        """Return the shares in the order of the table's columns."""
+        return (self.local, self.overflow, self.routed, self.escalated, self.other, self.refused)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """What one policy did with the requests.
+
+    `late` and `slow` are shares of the local answers; times are seconds to the first token of
+    local answers. `right` of the `judged` answers were right. What is not known is None.
+    """
+
+    name: str
+    requests: int
+    shares: Shares
     cloud_nano: int
     p50_s: float | None = None
     p95_s: float | None = None
@@ -66,6 +77,7 @@ def policy_row(name: str, result: ReplayResult, gpu: GpuRental) -> PolicyRow:
     return PolicyRow(
         name=name,
         requests=tally.requests,
+        shares=shares(tally),
         cloud_nano=tally.cloud_nano,
         p50_s=tally.waits.quantile(0.5) if local else None,
         p95_s=tally.waits.quantile(0.95) if local else None,
@@ -80,16 +92,21 @@ def policy_row(name: str, result: ReplayResult, gpu: GpuRental) -> PolicyRow:
         refusals=dict(tally.refusals),
         backends=_spending(tally, "backends"),
         rules=_spending(tally, "rules"),
-        **shares(tally),
     )
 
 
-def shares(tally: Tally) -> dict[str, float]:
-    """Return the share of each kind of decision, with `other` for the rest."""
-    whole = max(1, tally.requests)
-    counted = {kind: tally.kinds[kind] / whole for kind in (*KINDS, "refused")}
-    counted["other"] = (sum(tally.kinds.values()) - sum(tally.kinds[kind] for kind in counted)) / whole
-    return counted
+def shares(tally: Tally) -> Shares:
+    """Return the share of each kind of decision."""
+    whole, kinds = max(1, tally.requests), tally.kinds
+    others = sum(kinds.values()) - sum(kinds[kind] for kind in (*KINDS, "refused"))
+    return Shares(
+        local=kinds["local"] / whole,
+        overflow=kinds["overflow"] / whole,
+        routed=kinds["routed"] / whole,
+        escalated=kinds["escalated"] / whole,
+        other=others / whole,
+        refused=kinds["refused"] / whole,
+    )
 
 
 def _spending(tally: Tally, by: str) -> dict[str, dict[str, int]]:

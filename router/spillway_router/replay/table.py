@@ -40,8 +40,9 @@ def _where(rows: Sequence[PolicyRow]) -> Table:
     for head in ("local", "over-\nflow", "rou-\nted", "esca-\nlated", "other", "refu-\nsed", "p50", "p95", "late\n%"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
-        shares = (row.local, row.overflow, row.routed, row.escalated, row.other, row.refused)
-        table.add_row(_name(row), *map(percent, shares), seconds(row.p50_s), seconds(row.p95_s), percent(row.late))
+        table.add_row(
+            _name(row), *map(percent, row.shares.all()), seconds(row.p50_s), seconds(row.p95_s), percent(row.late)
+        )
     return table
 
 

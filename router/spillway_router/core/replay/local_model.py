@@ -65,9 +65,7 @@ def engine_model(rates: EngineRates) -> EngineModel:
     """Return the modelled engine with these configured rates: the reference curve, stretched to their prefill rate."""
     model = EngineModel()
     slower = REFERENCE_TOKENS_PER_S / rates.prefill_tokens_per_s
-    return replace(
-        model.slower(slower), sequences=rates.max_sequences, kv_capacity_tokens=rates.kv_capacity_tokens
-    )
+    return replace(model.slower(slower), sequences=rates.max_sequences, kv_capacity_tokens=rates.kv_capacity_tokens)
 
 
 class LocalModel:

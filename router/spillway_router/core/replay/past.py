@@ -44,6 +44,15 @@ class PastRequest:
     local_right: bool | None = None
     cloud_right: bool | None = None
 
+    def right_at(self, *, local: bool) -> bool | None:
+        """Return whether the answer of a side was right, as far as is known.
+
+        Where the local answer was judged by a stronger one, that one is the measure of what is right.
+        """
+        if local:
+            return self.local_right
+        return True if self.cloud_right is None and self.local_right is not None else self.cloud_right
+
     def facts(self) -> RequestFacts:
         """Return what routing may know of it."""
         traits = None

@@ -36,6 +36,8 @@ from spillway_router.core.routing.rules import Moment, Rules, ruled
 UNQUEUED = "overloaded"
 """The code of a request whose turn did not come and that nobody else may answer."""
 UNPAID = "budget_exceeded"
+"""The code of a request that nobody answers because a budget has no room for it."""
+MOST_RULED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ class Replay:
         }
         self._clouds = {backend.name: backend for backend in terms.policy.backends.values() if not backend.local}
         self._cloud_signals = {name: BackendSignals(ttft_s=terms.cloud.ttft_s) for name in self._clouds}
+        self._ruled: dict[tuple[int, ...], Policy] = {}
+        """The policy as the rules at these places make it."""
         self._purse: Purse | None = None
         self._events: list[_Event] = []
         self._order = 0
@@ -141,10 +145,15 @@ class Replay:
         rules, policy = self._terms.rules, self._terms.policy
         if not rules.rules:
             return policy
-        used = self._purse.shares_used(facts.caller, now_s) if self._purse is not None else {}
-        waiting = min((local.waiting(now_s) for local in self._locals.values()), default=0)
+        used = self._purse.shares_used(facts.caller, now_s) if self._purse is not None and rules.read_budgets else {}
+        waiting = min((local.waiting(now_s) for local in self._locals.values()), default=0) if rules.read_queues else 0
         moment = Moment(wall_s=now_s, budget_left=1.0 - max(used.values(), default=0.0), waiting=waiting)
-        return ruled(policy, rules, rules.matching(facts, moment))
+        places = rules.matching(facts, moment)
+        if places not in self._ruled:
+            if len(self._ruled) >= MOST_RULED:
+                self._ruled.clear()
+            self._ruled[places] = ruled(policy, rules, places)
+        return self._ruled[places]
 
     def _signals(self, facts: RequestFacts, now_s: float) -> Signals:
         by_name = {name: local.signals(facts.caller, now_s) for name, local in self._locals.items()}
@@ -171,7 +180,7 @@ class Replay:
                 nano = self._pay(request.past, candidate, now_s)
                 if nano is not None:
                     self._answered(request, _kind(request), candidate, nano)
-                    self.tally.judge(_of_cloud(request.past))
+                    self.tally.judge(request.past.right_at(local=False))
                     return
                 code = UNPAID
             request.place += 1
@@ -256,7 +265,7 @@ class Replay:
         self.tally.late += wait_s > slo.ttft_s
         self.tally.slow += (now_s - request.first_s) > slo.tpot_s * max(1, request.output_tokens - 1)
         self._answered(request, _kind(request), request.candidate, 0)
-        self.tally.judge(past.local_right)
+        self.tally.judge(past.right_at(local=True))
 
     def _escalated(self, request: Underway, now_s: float) -> bool:
         """Let a cloud answer instead, where the answer is unsure and one may."""
@@ -269,7 +278,7 @@ class Replay:
             nano = self._pay(past, candidate, now_s)
             if nano is not None:
                 self._answered(request, "escalated", candidate, nano)
-                self.tally.judge(_of_cloud(past))
+                self.tally.judge(past.right_at(local=False))
                 return True
         return False
 
@@ -325,9 +334,3 @@ def _kind(request: Underway) -> str:
     if local:
         return "local"
     return "overflow" if first.local else request.decision.kind
-
-
-def _of_cloud(past: PastRequest) -> bool | None:
-    """Return whether a cloud's answer was right, as far as is known. Where the local answer was judged by a stronger
-    one, that one is the measure of what is right."""
-    return True if past.cloud_right is None and past.local_right is not None else past.cloud_right
