@@ -114,14 +114,14 @@ def _backend_entry(backend: Backend) -> dict[str, Any]:
 
 def _context_tokens(backend: Backend, signals: Signals) -> int | None:
     """Return the context length: the configured one, or the engine's own where that is shorter."""
-    known = signals.backends.get(backend.name)
-    lengths = [backend.context_tokens, None if known is None else known.engine_context_tokens]
+    latest = signals.backends.get(backend.name)
+    lengths = [backend.context_tokens, None if latest is None else latest.engine_context_tokens]
     return min([length for length in lengths if length is not None], default=None)
 
 
 def _capabilities(backend: Backend, signals: Signals) -> frozenset[Capability]:
-    known = signals.backends.get(backend.name)
-    return backend.capabilities if known is None else backend.capabilities - known.engine_lacks
+    latest = signals.backends.get(backend.name)
+    return backend.capabilities if latest is None else backend.capabilities - latest.engine_lacks
 
 
 def _longest(lengths: Sequence[int | None]) -> int | None:

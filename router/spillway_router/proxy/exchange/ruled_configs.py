@@ -15,14 +15,14 @@ class RuledConfigs:
     """What the rules made of one configuration. It forgets all of it when it gets another one."""
 
     def __init__(self) -> None:
-        self._of: ActiveConfig | None = None
-        self._made: dict[tuple[int, ...], ActiveConfig] = {}
+        self._config: ActiveConfig | None = None
+        self._ruled: dict[tuple[int, ...], ActiveConfig] = {}
 
     def under(self, config: ActiveConfig, places: tuple[int, ...]) -> ActiveConfig:
         """Return the configuration with its policy as the rules at these places make it."""
-        if config is not self._of or len(self._made) >= MOST_KEPT:
-            self._of, self._made = config, {}
-        made = self._made.get(places)
-        if made is None:
-            made = self._made[places] = replace(config, policy=ruled(config.policy, config.rules, places))
-        return made
+        if config is not self._config or len(self._ruled) >= MOST_KEPT:
+            self._config, self._ruled = config, {}
+        ruled_config = self._ruled.get(places)
+        if ruled_config is None:
+            ruled_config = self._ruled[places] = replace(config, policy=ruled(config.policy, config.rules, places))
+        return ruled_config
