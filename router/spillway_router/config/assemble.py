@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 
 from spillway_router.config.any_model import any_model
+from spillway_router.config.caching import cache_problems
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
@@ -125,6 +126,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     scoring = scoring_rules(settings.confidence, served_models(settings.backends, local), findings)
     findings.problems.extend(_check_degrade(settings, targets))
     findings.problems.extend(tls_problems(settings.tls))
+    findings.problems.extend(cache_problems(settings.cache))
     findings.warnings.extend(_check_pacing(settings))
     backends.check_references()
     policy = _policy(settings, targets, scoring, backends)

@@ -11,7 +11,9 @@ from datetime import date
 
 import httpx
 
+from spillway_router.caching.open import CacheSettings
 from spillway_router.config.assemble import Assembly, assembly_of, request_limits
+from spillway_router.config.caching import cache_settings
 from spillway_router.config.costs import budget_lines, fixed_terms, pacing_rules, report_terms
 from spillway_router.config.documents import document_rules, queue_rules
 from spillway_router.config.load import ConfigError, ConfigProblem, Loaded
@@ -71,6 +73,8 @@ class DerivedConfig:
     review_queue: QueueRules
     retention_minutes: float
     """How long finished requests are kept in memory."""
+    cache: CacheSettings | None
+    """Where answers are stored that are given again; None if they are not."""
     webhook: Webhook | None
     scrape_token: str = field(repr=False)
     """What Prometheus may send instead of a key to read metrics; "" if nothing is configured."""
@@ -98,6 +102,7 @@ class DerivedConfig:
             documents=document_rules(settings, assembly.policy, assembly.scoring.document_calibration),
             review_queue=queue_rules(settings.documents),
             retention_minutes=settings.retention.minutes,
+            cache=cache_settings(settings.cache),
             webhook=_webhook(settings.alerts),
             scrape_token=_scrape_token(loaded),
             cors_origins=frozenset(settings.cors.origins),

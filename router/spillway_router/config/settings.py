@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from spillway_router.config.cache_part import CachePart
 from spillway_router.config.gpus import GpuName
 from spillway_router.config.part import Part, Timezone
 from spillway_router.config.policy_part import PolicyPart
@@ -727,6 +728,7 @@ class Settings(Part):
     report: ReportPart = ReportPart()
     limits: LimitsPart = LimitsPart()
     retention: RetentionPart = RetentionPart()
+    cache: CachePart = CachePart()
 
     @field_validator("listen")
     @classmethod
@@ -790,6 +792,7 @@ class Settings(Part):
         if self.tls is not None:
             files = {"certificate": placed(self.tls.certificate), "key": placed(self.tls.key)}
             update["tls"] = self.tls.model_copy(update=files)
+        update["cache"] = self.cache.with_paths_from(folder)
         if self.documents.parsers is not None:
             update["documents"] = self.documents.model_copy(update={"parsers": placed(self.documents.parsers)})
         return self.model_copy(update=update)

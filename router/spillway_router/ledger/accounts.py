@@ -31,7 +31,7 @@ from spillway_router.core.money.budget import (
 )
 from spillway_router.core.money.currency import IN_USD
 from spillway_router.core.money.tariff import Tariff
-from spillway_router.core.routing.model import Backend, RequestFacts
+from spillway_router.core.routing.model import Backend, CacheHit, RequestFacts
 from spillway_router.ledger.alert_watch import AlertWatch, Noted, claims
 from spillway_router.ledger.calls import LEDGER_CALLS
 from spillway_router.ledger.entries import Entry
@@ -280,6 +280,16 @@ class Accounts:
         except LedgerError:
             self._lost_rows += 1
             return charge_nano, None
+
+    def note_cache_hit(self, facts: RequestFacts, hit: CacheHit) -> Durable | None:
+        """Write the row of a request that got a stored answer, which cost nothing; return as `settle` does."""
+        try:
+            return self._writer.submit(
+                (self._entries.cached(facts, hit),), bound_nano=NO_HOLD, on_failure=self._count_lost
+            )
+        except LedgerError:
+            self._lost_rows += 1
+            return None
 
     @staticmethod
     async def durable(row: Durable | None) -> None:

@@ -49,6 +49,8 @@ the attempt is charged at its bound until it is reconciled. Empty: no attempt en
 ANSWERED: tuple[Status, ...] = ("ok", "aborted")
 """The statuses of attempts that answered a request, in whole or in part. A request has at most one such attempt."""
 
+CACHE = "cache"
+"""The backend and the decision of a row whose request got a stored answer."""
 REVIEW = "review"
 """The backend of a document's last step, a person. Such a row is whole, but it answers nothing yet."""
 
@@ -74,7 +76,7 @@ class Entry(NamedTuple):
     it keeps for an hour or longer; `service` is the mode that was billed (`flex`, `fast+us`; empty for the usual one);
     `billed_us` are microseconds at a price per second. `media_tokens` are the tokens among the prompt and the
     completion that have prices of their own, `calls` the uses of the provider's tools by the names of their fees, both
-    as `counts_text` writes them.
+    as `counts_text` writes them. `saved_nano` is what the stored answer had cost that a request got from the cache.
     """
 
     kind: Kind
@@ -111,6 +113,7 @@ class Entry(NamedTuple):
     calls: str = ""
     estimated_nano: int = 0
     at_most_nano: int = 0
+    saved_nano: int = 0
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -127,6 +130,8 @@ COLUMNS: tuple[str, ...] = Entry._fields
 BASE = COLUMNS.index("user_id")
 """The number of columns that every row has. A row whose other columns are all at their defaults is stored, sent and
 linked without them, which is nearly every row."""
+_BEFORE_SAVED = COLUMNS.index("saved_nano")
+"""The number of columns of a row that has others of these, but saved nothing."""
 REST: Row = tuple(Entry._field_defaults[name] for name in COLUMNS[BASE:])
 """The defaults of the other columns."""
 
@@ -136,11 +141,15 @@ _DOCUMENT = COLUMNS.index("document")
 
 def row_of(entry: Entry) -> Row:
     """Return the entry as a row, its confidence as a database returns it: a float, never a negative zero."""
-    row = entry[:BASE] if entry[BASE:] == REST else tuple(entry)
+    row = entry[:BASE] if entry[BASE:] == REST else _without_saved(entry)
     confidence = entry.confidence
     if confidence is None or (confidence and type(confidence) is float):
         return row
     return (*row[:_CONFIDENCE], confidence + 0.0, *row[_CONFIDENCE + 1 :])
+
+
+def _without_saved(row: Row) -> Row:
+    return tuple(row) if row[_BEFORE_SAVED] else row[:_BEFORE_SAVED]
 
 
 _CONFIDENCE = COLUMNS.index("confidence")
@@ -148,15 +157,16 @@ _CONFIDENCE = COLUMNS.index("confidence")
 
 def stored_row(row: Row) -> Row:
     """Return a row as it was written, given all columns of a row of a database that has no booleans."""
-    values = list(row[:BASE] if row[BASE:] == REST else row)  # of every row that is verified, so by the fastest way
+    # Of every row that is verified, so by the fastest way.
+    values = list(row[:BASE] if row[BASE:] == REST else _without_saved(row))
     values[_LOCAL] = values[_LOCAL] == 1
     values[_DOCUMENT] = values[_DOCUMENT] == 1
     return tuple(values)
 
 
 def entry_of(row: Row) -> Entry:
-    """Return the entry of a stored row, with or without the columns from BASE on."""
-    values = list(row if len(row) > BASE else (*row, *REST))
+    """Return the entry of a stored row, with or without the columns from BASE on that have their defaults."""
+    values = [*row, *REST[len(row) - BASE :]]
     values[_LOCAL] = values[_LOCAL] == 1
     values[_DOCUMENT] = values[_DOCUMENT] == 1
     return Entry._make(values)
@@ -176,8 +186,9 @@ def counts_of(text: str) -> tuple[tuple[str, int], ...]:
 # The hash chain. Each stored row has a link: the SHA-256 of the previous link and the row's canonical bytes. These are
 # the compact JSON array of its values in the order of COLUMNS (text in UTF-8, booleans as true and false, `confidence`
 # as the only float). The columns from `user_id` on are left out together if all of them have their defaults, 0 or empty
-# text. That is the rule by which rows are linked that are older than these columns, so an upgrade changes no link, and
-# a router that has not been upgraded yet may go on writing beside one that has. Any program that can read JSON and
+# text; else `saved_nano`, the last one, is left out if it is 0. These are the rules by which rows are linked that are
+# older than these columns, so an upgrade changes no link, and a router that has not been upgraded yet may go on writing
+# beside one that has. Any program that can read JSON and
 # compute a hash can check the chain.
 
 GENESIS = bytes(32)

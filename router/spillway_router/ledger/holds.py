@@ -22,8 +22,8 @@ from spillway_router.core.money.attribution import WorkCoefficients, work_share_
 from spillway_router.core.money.bounds import MOST_UNKNOWN_TOKENS, NO_RULES, fees_of
 from spillway_router.core.money.tariff import Extras, Tariff, Usage, price, upper_bound
 from spillway_router.core.money.users import anonymous_id
-from spillway_router.core.routing.model import Backend, DecisionKind, RequestFacts
-from spillway_router.ledger.entries import Entry, Status, counts_text
+from spillway_router.core.routing.model import Backend, CacheHit, DecisionKind, RequestFacts
+from spillway_router.ledger.entries import CACHE, Entry, Status, counts_text
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -171,6 +171,28 @@ class AttemptEntries:
         if tariff is not None and (user_id := self.user_id(facts)):
             entry = entry._replace(user_id=user_id)
         return entry
+
+    def cached(self, facts: RequestFacts, hit: CacheHit) -> Entry:
+        """Return the entry of a request that got a stored answer: it cost nothing, and saved what that had cost."""
+        return Entry(
+            kind="charged",
+            request_id=facts.request_id,
+            attempt_no=1,
+            ts=int(self.wall() * 1000),
+            backend=CACHE,
+            model=hit.model,
+            key_id=facts.caller.key_id,
+            tier=facts.caller.tier,
+            decision=CACHE,
+            status="ok",
+            prompt_tokens=hit.usage.prompt_tokens,
+            completion_tokens=hit.usage.completion_tokens,
+            cached_tokens=hit.usage.cached_tokens,
+            reasoning_tokens=hit.usage.reasoning_tokens,
+            task=facts.work,
+            router_id=self.router_id,
+            saved_nano=hit.saved_nano,
+        )
 
     def _of_hold(self, kind: Literal["reserved", "released"], hold: Hold, reserved_nano: int) -> Entry:
         backend, caller = hold.backend, hold.facts.caller

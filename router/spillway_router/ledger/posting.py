@@ -11,8 +11,8 @@ to store. Balances exist for the scopes all, backend:NAME, key:ID, tier:NAME and
     adjusted   spends `amount_nano` (signed) in the periods of the attempt's reserved entry, else of its own `ts`, and
                gives back the `reserved_nano` that the charge kept
 
-Rows of fixed cost (entries.FIXED) belong to no budget. A local row without a price and an amount can neither
-open nor close a hold: `is_plain` recognises such rows, which need no posting.
+Rows of fixed cost (entries.FIXED) belong to no budget. A row without a price and an amount that is local, or of the
+cache, can neither open nor close a hold: `is_plain` recognises such rows, which need no posting.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from spillway_router.core.money.budget import Period, period_start
-from spillway_router.ledger.entries import FIXED, Entry
+from spillway_router.ledger.entries import CACHE, FIXED, Entry
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 from spillway_router.ledger.records import Balance, BalanceKey, Cap, CapReached, Write, WriteResult
 
@@ -66,7 +66,7 @@ class Stored:
 def is_plain(entry: Entry) -> bool:
     """Return whether the entry touches no hold and no balance."""
     if entry.kind == "charged":
-        return entry.local and not entry.amount_nano and not entry.tariff_ref
+        return (entry.local or entry.backend == CACHE) and not entry.amount_nano and not entry.tariff_ref
     return entry.kind in FIXED
 
 

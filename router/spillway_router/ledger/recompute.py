@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from spillway_router.core.money.tariff import DIGEST_SIGN, Tariff, TariffError, Usage, digest_of, price, tariff_of_text
-from spillway_router.ledger.entries import BASE, COLUMNS, Entry, Row, counts_of
+from spillway_router.ledger.entries import BASE, COLUMNS, Entry, Row, counts_of, entry_of
 from spillway_router.ledger.holds import TOLD_REF
 
 _KIND, _STATUS, _LOCAL = COLUMNS.index("kind"), COLUMNS.index("status"), COLUMNS.index("local")
@@ -103,7 +103,7 @@ def _charge_nano(row: Row, tariff: Tariff) -> int:
     """Return what the usage in a row costs, in nano-dollars. Raises ValueError or TypeError for a damaged row."""
     if len(row) == BASE:
         return price(Usage(*row[_PROMPT : _REASONING + 1]), tariff)
-    entry = Entry._make(row)
+    entry = entry_of(row)
     billed_us = entry.billed_us
     return price(usage_of(entry), tariff, Decimal(billed_us).scaleb(-6) if billed_us else 0)
 

@@ -125,7 +125,8 @@ class Total:
     of one GPU. `kv_token_steps_x2` is the sum of `2*c*o + o*o` (with c prompt and o completion tokens of a charged
     row): twice the number of context tokens that decoding reads. It is an integer and serves the work share of
     core/money/attribution.py. `unsure` attempts are not known for sure: their cost is estimated at
-    `estimated_nano`, and at most `at_most_nano` (entries.py).
+    `estimated_nano`, and at most `at_most_nano` (entries.py). `saved_nano` is what the stored answers had cost that
+    requests got again.
     """
 
     day: str
@@ -144,6 +145,7 @@ class Total:
     unsure: int
     estimated_nano: int
     at_most_nano: int
+    saved_nano: int
 
 
 class KeyWork(NamedTuple):

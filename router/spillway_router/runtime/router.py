@@ -21,6 +21,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from spillway_router.aio.watched import Watchdog
+from spillway_router.caching.open import OpenCache
 from spillway_router.config.assemble import backend_routes
 from spillway_router.config.confidence import CALIBRATION
 from spillway_router.config.costs import unpriced_gpu
@@ -51,6 +52,7 @@ from spillway_router.ledger.tables.acts import Change
 from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import LedgerWriter
 from spillway_router.metrics.backends import BackendMetrics, EngineMetrics, GpuMetrics
+from spillway_router.metrics.caching import CacheMetrics
 from spillway_router.metrics.confidence import AuditMetrics, ReviewMetrics
 from spillway_router.metrics.drains import DrainMetrics
 from spillway_router.metrics.ledger import BudgetMetrics, FixedCostMetrics, LedgerMetrics
@@ -156,6 +158,7 @@ class Runtime:
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._descriptors = of_process()
         self._is_leaving = False
+        self._open_cache = OpenCache(clock, self._wall)
         self.tls: ssl.SSLContext | None = None
         """What the listener speaks TLS with, into which a reload loads renewed files."""
         self._apply(config)
@@ -296,6 +299,7 @@ class Runtime:
             EngineMetrics(self.engine_watch.outages),
             TaskMetrics(self.watchdog),
             LoginMetrics(self.failed_logins),
+            CacheMetrics(lambda: self._open_cache.cache),
         )
 
     def _background_services(self, router_id: str, extractions: IdempotentExtractions) -> tuple[Service, ...]:
@@ -318,6 +322,7 @@ class Runtime:
             Service("credits", self.credits.close),
             Service("ledger upkeep", upkeep.stop, upkeep.start),
             Service("connections", self._disconnect),
+            Service("cache", self._open_cache.close),
             Service("drains", self.drains.close),
             Service("GPU billing", self.gpu_billing.stop, self.gpu_billing.start),
             Service("pacer", self.pacer.stop, self.pacer.start),
@@ -390,6 +395,7 @@ class Runtime:
             cors_origins=config.cors_origins,
             rules=assembly.rules,
             traits=config.traits,
+            cache=self._open_cache.configure(config.cache),
         )
 
     def _watch_engines(self) -> None:

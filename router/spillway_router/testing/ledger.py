@@ -264,6 +264,7 @@ class _MemorySums(Sums):
                 unsure=sum((e.at_most_nano > 0) - (e.at_most_nano < 0) for e in entries),
                 estimated_nano=sum(e.estimated_nano for e in entries),
                 at_most_nano=sum(e.at_most_nano for e in entries),
+                saved_nano=sum(e.saved_nano for e in entries),
             )
 
 

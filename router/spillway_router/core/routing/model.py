@@ -32,11 +32,14 @@ DecisionKind = Literal[
     "pinned",
     "byok",  # the caller brought a provider and a key
     "audit",  # a stronger model answers again, to check a local answer
-    "cache",  # part of the API's values; no answer is cached yet, so no decision has this kind
+    "cache",  # the answer to an earlier request of the same content was given again
 ]
 Health = Literal["up", "starting", "down"]
 Sort = Literal["", "fastest", "cheapest"]
 Route = Literal["auto", "local", "cloud"]
+CacheHint = Literal["", "use", "sampled", "refresh", "off"]
+"""What a request asks of the cache: an answer, also for a temperature above 0 (`sampled`), an answer that is made anew
+and stored, or nothing; empty if it does not say."""
 
 OutcomeKind = Literal[
     "ok",  # the whole answer arrived
@@ -102,6 +105,7 @@ class Hints:
     slo_ttft_s: float | None = None
     max_cost_nano: int | None = None
     session_id: str = ""
+    cache: CacheHint = ""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -420,6 +424,19 @@ class Attempt:
 
 
 @fast_frozen(frozen=True, slots=True)
+class CacheHit:
+    """The stored answer that a request got: the request that it was made for, the backend and the model that gave it,
+    its usage, its age in seconds, and the nano-dollars that it had cost."""
+
+    request_id: str
+    backend: str
+    model: str
+    usage: Usage
+    age_s: float
+    saved_nano: int
+
+
+@fast_frozen(frozen=True, slots=True)
 class RequestRecord:
     """What became of a request, for /v1/requests/{id} and the hooks. It holds none of the request's text."""
 
@@ -437,8 +454,12 @@ class RequestRecord:
     overhead_s: float
     cost_nano: int
     confidence: float | None
+    cache_hit: CacheHit | None = None
+    """The stored answer that it got; None if a backend was asked."""
 
     @property
     def model(self) -> str:
         """The model that answered, as its backend knows it; empty if none did."""
+        if self.cache_hit is not None:
+            return self.cache_hit.model
         return next((a.model for a in reversed(self.attempts) if a.backend == self.backend), "")

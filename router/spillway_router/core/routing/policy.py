@@ -276,6 +276,22 @@ def backends_to_count(facts: RequestFacts, signals: Signals, policy: Policy) -> 
     ]
 
 
+def may_be_given(facts: RequestFacts, name: str, policy: Policy) -> bool:
+    """Return whether a request may have an answer that the backend `name` gave to an earlier one.
+
+    Nobody is asked, so that health, load, limits and budgets don't matter: only what forbids the backend does.
+    """
+    resolved = _resolve(facts, policy)
+    if isinstance(resolved, Refusal):
+        return False
+    named = (*resolved.chain, *_permitted_tiers(facts, policy), *_locals_instead(facts, resolved, policy))
+    backend = next((one for one in named if one.name == name), None)
+    if backend is None or _forbidden(backend, policy) is not None:
+        return False
+    rules = (filters.access, filters.privacy, filters.preferences)
+    return all(rule(facts, backend, UNKNOWN, 0.0) is None for rule in rules)
+
+
 def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: str) -> Decision:
     """Return where a better answer than that of the backend `above` comes from.
 

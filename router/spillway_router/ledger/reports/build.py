@@ -25,7 +25,7 @@ from fractions import Fraction
 from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, TrafficShape, break_even_at
 from spillway_router.core.money.tariff import NANO, half_up
-from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.entries import CACHE, Entry
 from spillway_router.ledger.interface import Ledger, Sums
 from spillway_router.ledger.records import RentalRecord, Total
 from spillway_router.ledger.rentals.books import RentedSpan
@@ -46,6 +46,7 @@ from spillway_router.ledger.reports.instead import Answers
 from spillway_router.ledger.reports.model import (
     AllLocal,
     Alternative,
+    CacheSide,
     CloudRow,
     CloudSide,
     CreditRow,
@@ -138,7 +139,10 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         other=other_costs(ledger, calendar, now_ms),
     )
     fixed = _fixed_side(books, terms.gpu)
-    cloud = _cloud_side([total for total in totals if not total.group.local], books.holds)
+    cached = [total for total in totals if total.group.decision == CACHE]
+    cloud = _cloud_side(
+        [total for total in totals if not total.group.local and total.group.decision != CACHE], books.holds
+    )
     request_nano = fixed.billed_nano + cloud.cost_nano
     total_nano = request_nano + books.other.nano
     gpu = GpuRental(Decimal(fixed.price_per_hour_usd), fixed.gpus)
@@ -192,7 +196,14 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         currency=terms.currency,
         other=_other_fixed(books.other),
         unpriced_gpu_hours=_unpriced_gpu_hours(rented, terms),
+        cache=_cache_side(cached),
     )
+
+
+def _cache_side(cached: Sequence[Total]) -> CacheSide:
+    served = served_of(cached)
+    saved_nano = sum(total.saved_nano for total in cached)
+    return CacheSide(served.answers, served.prompt_tokens, served.completion_tokens, saved_nano)
 
 
 def _other_fixed(costs: OtherCosts) -> OtherFixed:

@@ -116,6 +116,17 @@ class CloudSide:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSide:
+    """The requests that got a stored answer, at no cost: how many, their tokens, and what these answers had cost when
+    they were made."""
+
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+    saved_nano: int
+
+
+@dataclass(frozen=True, slots=True)
 class OtherCostRow:
     """A fixed cost that is no GPU, within the report's range: its price in USD per calendar month as text, and what it
     was."""
@@ -294,6 +305,7 @@ class Report:
     """GPU-hours of rentals whose price nobody gave: the report has them at 0."""
     currency: Currency | None = None
     not_compared: tuple[str, ...] = ()
+    cache: CacheSide = CacheSide(0, 0, 0, 0)
 
     @property
     def amounts(self) -> Amounts:

@@ -123,6 +123,12 @@ def notes(report: Report) -> list[str]:
             f"Not known for sure: {cloud.unsure:,} {calls}, estimated {money(cloud.estimated_nano)}, "
             f"at most {money(cloud.at_most_nano)}. `spillway ledger unknown` lists them."
         )
+    if report.cache.answers:
+        cache, times = report.cache, "request" if report.cache.answers == 1 else "requests"
+        texts.append(
+            f"The cache answered {cache.answers:,} {times} with {cache.completion_tokens:,} tokens, which had cost "
+            f"{money(cache.saved_nano)} in the cloud. They cost nothing, and no comparison counts them."
+        )
     if report.alternatives:
         texts.append(
             "All-cloud uses the token counts of the backend that answered, at the price of each day and prompt length, "

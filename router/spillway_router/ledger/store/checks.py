@@ -29,6 +29,7 @@ _COUNTS = (
     "billed_us",
     "estimated_nano",
     "at_most_nano",
+    "saved_nano",
 )
 
 NEGATIVE = (

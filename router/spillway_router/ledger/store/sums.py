@@ -101,7 +101,7 @@ def summed_rows(least: str, integer: str) -> str:
         f" CASE WHEN {charged} THEN 2 * {tokens_in} * {tokens_out} + {tokens_out} * {tokens_out} ELSE 0 END"
         " AS kv_token_steps_x2, row.gpu_us, row.amount_nano AS cost_nano,"
         f" {integer.format('(row.at_most_nano > 0)')} - {integer.format('(row.at_most_nano < 0)')} AS unsure,"
-        " row.estimated_nano, row.at_most_nano"
+        " row.estimated_nano, row.at_most_nano, row.saved_nano"
         " FROM entries AS row WHERE row.kind IN ('charged', 'adjusted')"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spillway_router.core.routing.model import Endpoint, Refusal
-from spillway_router.proxy.client.client import Client, SentReply
+from spillway_router.proxy.client.client import Client, SentReply, StreamCopy
 from spillway_router.proxy.client.replies import Lines, refusal_reply
 
 
@@ -15,7 +15,7 @@ class CapturingClient(Client):
 
     __slots__ = (
         "base_headers", "body", "content", "copy_reply", "disconnected", "endpoint", "headers", "request_id",
-        "sent_reply", "started", "status", "waiting",
+        "sent_reply", "started", "status", "stream_copy", "waiting",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, headers: dict[str, str], body: bytes, request_id: str) -> None:
@@ -26,6 +26,7 @@ class CapturingClient(Client):
         self.base_headers: tuple[bytes, ...] = ()
         self.copy_reply = False
         self.sent_reply: SentReply | None = None
+        self.stream_copy: StreamCopy | None = None
         self.started = self.waiting = self.disconnected = False
         self.status, self.content = 500, b""
 

@@ -10,6 +10,30 @@ from typing import Protocol
 from spillway_router.core.routing.model import Endpoint, Refusal
 from spillway_router.proxy.client.replies import Lines
 
+
+class StreamCopy:
+    """The bytes of a stream as they go out, up to `most_bytes`. A longer one leaves nothing behind."""
+
+    __slots__ = ("_parts", "left_bytes")
+
+    def __init__(self, most_bytes: int) -> None:
+        self.left_bytes = most_bytes
+        """How much more it takes; below 0 the stream was too long."""
+        self._parts: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        """Add what was sent."""
+        self.left_bytes -= len(data)
+        if self.left_bytes >= 0:
+            self._parts.append(data)
+        else:
+            self._parts.clear()
+
+    def taken(self) -> bytes | None:
+        """Return the bytes of the whole stream; None if there were too many."""
+        return b"".join(self._parts) if self.left_bytes >= 0 else None
+
+
 SentReply = tuple[int, tuple[bytes, ...], bytes]
 """Status, header lines and body of a whole reply."""
 
@@ -32,6 +56,8 @@ class Client(Protocol):
     copy_reply: bool
     """Set it to have a whole reply copied to `sent_reply`."""
     sent_reply: SentReply | None
+    stream_copy: StreamCopy | None
+    """Set it to have a stream copied, without comments and without its last bytes (those of `end_stream`)."""
 
     def reply(self, status: int, headers: Lines, body: bytes) -> None:
         """Send a whole answer. Takes `headers` over."""

@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol
 
 from spillway_router.aio.outbox import Outbox
 from spillway_router.core.routing.model import Endpoint, Refusal
-from spillway_router.proxy.client.client import Client, SentReply
+from spillway_router.proxy.client.client import Client, SentReply, StreamCopy
 from spillway_router.proxy.client.error_shapes import error_event
 from spillway_router.proxy.client.replies import SSE, STATUS_LINES, Lines, refusal_reply
 
@@ -47,7 +47,8 @@ class HttpClientConnection(Client):
 
     __slots__ = (
         "_flow", "_on_end", "_outbox", "_transport", "base_headers", "body", "chunked", "copy_reply", "disconnected",
-        "endpoint", "headers", "keep_alive", "request_id", "response_complete", "sent_reply", "started", "waiting",
+        "endpoint", "headers", "keep_alive", "request_id", "response_complete", "sent_reply", "started", "stream_copy",
+        "waiting",
     )  # fmt: skip
 
     message_event: ClassVar[_NobodyWaits] = _NobodyWaits()
@@ -74,6 +75,7 @@ class HttpClientConnection(Client):
         self.chunked = True
         self.copy_reply = False
         self.sent_reply: SentReply | None = None
+        self.stream_copy: StreamCopy | None = None
         self.started = False
         self.waiting = False
         self.response_complete = False
@@ -107,6 +109,8 @@ class HttpClientConnection(Client):
         if self.disconnected:
             return
         self.started = True
+        if self.stream_copy is not None:
+            self.stream_copy.add(first)
         if self.waiting:
             self._transport.write(self._framed(first))
         else:
@@ -144,6 +148,8 @@ class HttpClientConnection(Client):
         """Send part of a stream. Check `paused` before the next."""
         if self.disconnected:
             return
+        if self.stream_copy is not None:
+            self.stream_copy.add(data)
         if len(data) < _LARGE or not self.chunked:
             self._transport.write(self._framed(data))
         else:  # not copied into a frame

@@ -27,9 +27,15 @@ def request_id_lines(endpoint: Endpoint, request_id: str) -> bytes:
 
 
 def naming_headers(backend: Backend) -> bytes:
-    """Header lines that name a backend in answers. A model's name may hold any character, a header may not."""
-    model = "".join(c if c.isprintable() else "?" for c in backend.model).encode("ascii", "replace")
-    return b"x-spillway-backend: %b\r\nx-spillway-model: %b\r\n" % (backend.name.encode(), model)
+    """Header lines that name a backend in answers."""
+    return naming_lines(backend.name, backend.model)
+
+
+def naming_lines(backend: str, model: str) -> bytes:
+    """Header lines with the names of a backend and its model. A model's name may hold any character, a header may
+    not."""
+    printable = "".join(c if c.isprintable() else "?" for c in model).encode("ascii", "replace")
+    return b"x-spillway-backend: %b\r\nx-spillway-model: %b\r\n" % (backend.encode(), printable)
 
 
 def refusal_headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:

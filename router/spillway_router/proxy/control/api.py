@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from spillway_router.core.money.tariff import usd
-from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
+from spillway_router.core.routing.model import (
+    CacheHit,
+    Caller,
+    Decision,
+    Endpoint,
+    Refusal,
+    RequestFacts,
+    RequestRecord,
+)
 from spillway_router.core.routing.policy import Policy, backends_named, decide, is_offered
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
@@ -301,6 +309,7 @@ def describe(record: RequestRecord, *, details: bool = True) -> dict[str, Any]:
         "overhead_ms": round(record.overhead_s * 1000, 2),
         "facts": _facts(record.facts),
         "route": _decision(record.decision),
+        "cache": None if record.cache_hit is None else _cache_hit(record.cache_hit),
         "attempts": [
             {
                 "no": a.no,
@@ -322,6 +331,16 @@ def describe(record: RequestRecord, *, details: bool = True) -> dict[str, Any]:
             }
             for a in record.attempts
         ],
+    }
+
+
+def _cache_hit(hit: CacheHit) -> dict[str, Any]:
+    return {
+        "request_id": hit.request_id,
+        "model": hit.model,
+        "age_s": round(hit.age_s, 1),
+        "usage": asdict(hit.usage),
+        "saved_usd": usd(hit.saved_nano),
     }
 
 

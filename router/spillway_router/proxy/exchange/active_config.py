@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field, replace
 
+from spillway_router.caching.cache import AnswerCache
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.confidence.self_check import SelfCheck
 from spillway_router.core.confidence.validators import ValueRule
@@ -142,6 +143,8 @@ class ActiveConfig:
     """The rules of the policy; `ruling.py` applies them to each request."""
     traits: TraitReader | None = None
     """Judges what requests ask for; None where nothing needs it."""
+    cache: AnswerCache | None = None
+    """The stored answers and the rules for them; None while the cache is off."""
 
     def route_to(self, backend: Backend) -> BackendRoute:
         """Return how to reach a backend. One model of many is reached as the backend of them all."""

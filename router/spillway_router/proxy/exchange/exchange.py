@@ -2,7 +2,8 @@
 
 1. authenticate            find the caller, on the head alone
 2. read                    parse the body once: its bytes stay as they are, routing gets facts
-3. decide                  by the policy as its rules make it (ruling.py): which backends, in which order, and why
+3. decide                  by the policy as its rules make it (ruling.py): which backends, in which order, and why;
+                           a stored answer takes the place of steps 4 to 6 (cached_answers.py)
 4. for each candidate      hold its money and ask it; the next one only while the client has seen nothing
 5. answer                  fetch as much as must be seen before the client may see it (whole_answer.py,
                            streamed_answer.py); escalate an unsure local answer, or deliver it
@@ -48,6 +49,7 @@ from spillway_router.proxy.exchange.allowance import (
 from spillway_router.proxy.exchange.attempt import NOT_SENT, AttemptNumbers, NotOpened, UpstreamAttempt, open_attempt
 from spillway_router.proxy.exchange.better_answer import BETTER_THAN, decide_better_answer, record_better_answer
 from spillway_router.proxy.exchange.byok import byok_route, redacted
+from spillway_router.proxy.exchange.cached_answers import answered_from_cache
 from spillway_router.proxy.exchange.caller_signals import caller_signals, with_gain_prices
 from spillway_router.proxy.exchange.escalation import should_escalate
 from spillway_router.proxy.exchange.held_stream import HeldStream
@@ -156,7 +158,8 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
     request = DecidedRequest(facts, body, decision, started_s=admitted.started_s, byok_route=own_route)
     state = ExchangeState(services, config, client, request=request, numbers=AttemptNumbers())
     try:
-        await run(state)  # 4, 5, 6
+        if config.cache is None or not await answered_from_cache(state):
+            await run(state)  # 4, 5, 6
     except asyncio.CancelledError:
         if not client.disconnected:
             raise
@@ -569,4 +572,4 @@ def _better_due_s(state: ExchangeState, streamed: bool, draft: Outcome) -> float
 
 def _answered_locally(state: ExchangeState) -> bool:
     route = state.config.backend_routes.get(state.backend)
-    return route is not None and route.backend.local
+    return route is not None and route.backend.local and state.cache_hit is None

@@ -17,14 +17,14 @@ from spillway_router.proxy.client.replies import Lines
 PassedHeaders = tuple[tuple[str, bytes], ...]
 """Lowercase names, each with its header line."""
 
-_TRACE = ("traceparent", "tracestate")  # W3C Trace Context: the backend's spans join the client's trace
-_OPENAI = ("openai-organization", "openai-project", "openai-beta", *_TRACE)
+TRACE_HEADERS = ("traceparent", "tracestate")  # W3C Trace Context: the backend's spans join the client's trace
+_OPENAI = ("openai-organization", "openai-project", "openai-beta", *TRACE_HEADERS)
 REQUEST_HEADERS: Final[Mapping[Endpoint, tuple[str, ...]]] = {
     "chat": _OPENAI,
     "completions": _OPENAI,
     "embeddings": _OPENAI,
     "responses": _OPENAI,
-    "messages": ("anthropic-beta", "anthropic-version", *_TRACE),
+    "messages": ("anthropic-beta", "anthropic-version", *TRACE_HEADERS),
 }
 """Endpoint -> headers of the client that reach the backend. They take the place of the catalogue's of the same name,
 but not of those of `backends[].headers`."""

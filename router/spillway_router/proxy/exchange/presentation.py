@@ -28,6 +28,8 @@ def response_headers(state: ExchangeState, attempt: UpstreamAttempt | None) -> L
     overhead_ms = state.overhead_s() * 1000
     attempts = len(state.attempts)
     headers.append(b"x-spillway-attempts: %d\r\nx-spillway-overhead-ms: %.2f\r\n" % (attempts, overhead_ms))
+    if state.cache_note:
+        headers.append(b"x-spillway-cache: %b\r\n" % state.cache_note.encode())
     if state.confidence is not None:
         headers.append(b"x-spillway-confidence: %.4f\r\n" % state.confidence)
     return headers

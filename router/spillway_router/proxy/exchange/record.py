@@ -24,6 +24,7 @@ def build_record(state: ExchangeState) -> RequestRecord:
         overhead_s=state.overhead_s(),
         cost_nano=state.cost_nano(),
         confidence=state.confidence,
+        cache_hit=state.cache_hit,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from spillway_router.core.confidence.judge import ConfidenceVerdict
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.routing.model import Candidate, Decision, Refusal, RequestFacts
+from spillway_router.core.routing.model import CacheHit, Candidate, Decision, Refusal, RequestFacts
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.client.heartbeat import Heartbeat
 from spillway_router.proxy.client.judgement import AnswerJudge
@@ -32,9 +32,10 @@ class ExchangeState:
     """What is known of a request that is being answered. escalation.py, presentation.py and record.py read it."""
 
     __slots__ = (
-        "answer_judge", "attempts", "backend", "body", "byok_route", "client", "code", "confidence", "config",
-        "cost_requested", "decided", "decision", "facts", "heartbeat", "numbers", "passed_headers", "probe", "reasons",
-        "refusal", "response_id", "services", "skipped", "started_s", "status", "verdict",
+        "answer_judge", "attempts", "backend", "body", "byok_route", "cache_hit", "cache_note", "cache_place",
+        "client", "code", "confidence", "config", "cost_requested", "decided", "decision", "facts", "heartbeat",
+        "numbers", "passed_headers", "probe", "reasons", "refusal", "response_id", "services", "skipped", "started_s",
+        "status", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,12 @@ class ExchangeState:
         """The id of the answer on /v1/responses."""
         self.probe: str | None = None
         """A draft's text, to be compared with the better answer."""
+        self.cache_hit: CacheHit | None = None
+        """The stored answer that the client gets."""
+        self.cache_note = ""
+        """What became of the look-up in the cache; empty where it is not used."""
+        self.cache_place: bytes | None = None
+        """The key under which the answer is to be stored; None if it is not."""
         self.verdict: ConfidenceVerdict | None = None
         """On the latest answer that was judged whole: an audit's label needs its scores."""
 
@@ -85,6 +92,8 @@ class ExchangeState:
 
     def model(self) -> str:
         """Return the model that answers the client, as its backend knows it; empty while nobody does."""
+        if self.cache_hit is not None:
+            return self.cache_hit.model
         return next((a.backend.model for a in reversed(self.attempts) if a.backend.name == self.backend), "")
 
     def commit(self, attempt: UpstreamAttempt) -> None:

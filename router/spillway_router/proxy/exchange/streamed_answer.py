@@ -16,6 +16,7 @@ from spillway_router.proxy.client.heartbeat import Heartbeat, Pulse
 from spillway_router.proxy.exchange.active_config import DrainLimits
 from spillway_router.proxy.exchange.attempt import PAGE, UpstreamAttempt, is_page
 from spillway_router.proxy.exchange.byok import redacted
+from spillway_router.proxy.exchange.cached_answers import store_stream
 from spillway_router.proxy.exchange.departure import renew_verdict
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.outcomes import transport_outcome
@@ -139,6 +140,8 @@ class StreamAnswer:
             await remember_response(state)
         await state.durable()
         state.client.end_stream(self._tail())
+        if state.cache_place is not None:
+            store_stream(state, attempt, outcome.usage, relay.tail, usage_added=self._upstream.usage_added)
         if self._held is not None:
             self._held.delivered()
         return outcome

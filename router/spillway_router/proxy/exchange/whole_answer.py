@@ -8,6 +8,7 @@ from spillway_router.providers.logprobs import answer_text
 from spillway_router.proxy.client.replies import JSON
 from spillway_router.proxy.exchange.active_config import DrainLimits
 from spillway_router.proxy.exchange.attempt import FetchedAnswer, UpstreamAttempt, fetch_whole, judged
+from spillway_router.proxy.exchange.cached_answers import store_whole
 from spillway_router.proxy.exchange.escalation import criteria, draw_audit, offer_audit
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.self_check import verdict_with_self_check
@@ -80,20 +81,20 @@ class WholeAnswer:
         if state.facts.endpoint == "responses":
             state.response_id = str(reply.answer.get("id") or "")
             await remember_response(state)
-        body = self._client_body(reply)
+        body = without_logprobs(reply.answer, reply.body) if self._upstream.logprobs_added else reply.body
+        if state.cache_place is not None:
+            store_whole(state, attempt, reply.outcome.usage, body)
+        body = self._with_cost(reply, body)
         await state.durable()
         cost = b"x-spillway-cost-usd: %b\r\n" % usd(state.cost_nano()).encode()
         state.client.reply(200, [JSON, *state.client.base_headers, *response_headers(state, attempt), cost], body)
         self._audit(reply)
         return reply.outcome
 
-    def _client_body(self, reply: FetchedAnswer) -> bytes:
-        """The answer without what the client did not ask for, and with its cost if it did."""
-        answer = reply.answer
-        body = without_logprobs(answer, reply.body) if self._upstream.logprobs_added else reply.body
-        usage = answer.get("usage")
-        if self._state.cost_requested and isinstance(usage, dict):
-            body = with_cost(body, answer, float(usd(self._state.cost_nano())))
+    def _with_cost(self, reply: FetchedAnswer, body: bytes) -> bytes:
+        """The answer with its cost, if the client asked for it."""
+        if self._state.cost_requested and isinstance(reply.answer.get("usage"), dict):
+            return with_cost(body, reply.answer, float(usd(self._state.cost_nano())))
         return body
 
     def _audit(self, reply: FetchedAnswer) -> None:

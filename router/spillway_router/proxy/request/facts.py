@@ -384,6 +384,9 @@ def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
         raise bad_request("x-spillway-route must be local, cloud or auto.", "x-spillway-route")
     if route != "auto" and not caller.may_route:
         raise bad_request("This key may not use x-spillway-route. Omit the header.", "x-spillway-route")
+    cache = headers.get("x-spillway-cache", "").strip().lower()
+    if cache not in ("", "use", "sampled", "refresh", "off"):
+        raise bad_request("x-spillway-cache must be use, sampled, refresh or off.", "x-spillway-cache")
     if headers.get("x-spillway-usage-cost", "true").strip().lower() not in ("true", "false"):
         raise bad_request("x-spillway-usage-cost must be true or false.", "x-spillway-usage-cost")
     slo_ms = _number(headers, "x-spillway-slo-ttft-ms", 1.0, 3_600_000.0)
@@ -400,6 +403,7 @@ def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
         slo_ttft_s=None if slo_ms is None else slo_ms / 1000,
         max_cost_nano=cost_nano,
         session_id=session,
+        cache=cache,  # type: ignore[arg-type]  # checked above
     )
 
 

@@ -9,6 +9,7 @@ from spillway_router.proxy.request.errors import RefusedError, bad_request
 
 HINTS = (
     "x-spillway-better-than",
+    "x-spillway-cache",
     "x-spillway-max-cost-usd",
     "x-spillway-min-confidence",
     "x-spillway-privacy",

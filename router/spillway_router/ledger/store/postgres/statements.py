@@ -27,6 +27,7 @@ _TYPES = {
     "billed_us": "bigint",
     "estimated_nano": "bigint",
     "at_most_nano": "bigint",
+    "saved_nano": "bigint",
 }
 _COLUMNS = ",".join(COLUMNS)
 _ROW_COLUMNS = ",".join(f"row.{column}" for column in COLUMNS)

@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 
-from spillway_router.ledger.entries import COLUMNS, GENESIS, REST, Entry, link_of, row_of, stored_row
+from spillway_router.ledger.entries import BASE, COLUMNS, GENESIS, REST, Entry, link_of, row_of, stored_row
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 from spillway_router.ledger.posting import (
     HoldKey,
@@ -46,7 +46,7 @@ from spillway_router.ledger.store.sqlite.statements import (
 from spillway_router.ledger.store.statements import BALANCE, HEAD
 
 MOST_ROWS = 64
-"""Rows per statement; with 36 columns this is far below SQLite's limit of 32,766 bound values."""
+"""Rows per statement; with 37 columns this is far below SQLite's limit of 32,766 bound values."""
 _CROWDED_COMMITS = 64
 
 _Head = tuple[int, bytes]
@@ -203,7 +203,7 @@ def _chained(head: _Head, entries: Sequence[Entry]) -> tuple[_Head, tuple[str, l
         values.append(seq)
         values += row
         if len(row) < width:
-            values += REST
+            values += REST[len(row) - BASE : width - BASE]
         values.append(link)
     return (seq, link), (_insert_sql(len(entries), width), values)
 

@@ -1,0 +1,1 @@
+"""Which requests may be answered from the cache, and what makes two of them the same."""
