@@ -352,13 +352,18 @@ class LedgerContract:
         assert ledger.orphans(T0 + silent + 1, silent) == (gone, nobody)
 
     def test_a_row_is_linked_without_the_columns_that_it_does_not_use(self, ledger: Ledger) -> None:
-        ledger.append((entry("charged", "plain", local=True), entry("charged", "billed", **_BILLED)))
-        plain, billed = ledger.chain()
+        saved = entry("charged", "saved", backend="cache", local=False, saved_nano=9)
+        ledger.append((entry("charged", "plain", local=True), entry("charged", "billed", **_BILLED), saved))
+        plain, billed, cached = ledger.chain()
         assert plain.row == tuple(entry("charged", "plain", local=True))[:25]
-        assert billed.row == tuple(entry("charged", "billed", **_BILLED))
-        # A program that knows no column after router_id computes the same link as always.
+        assert billed.row == tuple(entry("charged", "billed", **_BILLED))[:34]
+        assert cached.row == tuple(saved)
+        # A program that knows no column after router_id, or after at_most_nano, computes the same links as always.
         assert plain.link == sha256(GENESIS + orjson.dumps(plain.row[:25])).digest()
-        assert billed.link == sha256(plain.link + orjson.dumps(list(billed.row))).digest()
+        assert billed.link == sha256(plain.link + orjson.dumps(billed.row[:34])).digest()
+        assert cached.link == sha256(billed.link + orjson.dumps(cached.row)).digest()
+        assert ledger.entries_of("saved") == (saved,)
+        assert verify(ledger).holds
 
     def test_prices_are_kept_once_by_their_names(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         many = {f"list@2026-11-{n % 30}#{n}": f"price {n}" for n in range(700)}

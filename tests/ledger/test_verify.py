@@ -123,7 +123,7 @@ def test_a_noted_head_shows_that_rows_were_cut_off(ledger: SqliteLedger, path: P
         ("UPDATE entries SET cache_write_tokens = -1 WHERE seq = 11", "amounts", 11),
         ("UPDATE key_sums SET cost_nano = cost_nano - 1 WHERE cost_nano > 5", "sums", 0),
         (
-            "INSERT INTO key_sums SELECT day + 1, group_id, key_id, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"
+            "INSERT INTO key_sums SELECT day + 1, group_id, key_id, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"
             " FROM key_sums",
             "sums",
             0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from spillway_router.core.money.budget import Period
-from spillway_router.ledger.entries import ANSWERED, REVIEW, Entry, Row
+from spillway_router.ledger.entries import ANSWERED, CACHE, REVIEW, Entry, Row
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 
 Role = Literal["inference", "viewer", "admin"]
@@ -112,6 +112,11 @@ class Group(NamedTuple):
     def answers(self) -> bool:
         """Whether the attempts answered requests; a document that waits for a person is not answered."""
         return self.status in ANSWERED and self.backend != REVIEW
+
+    @property
+    def cached(self) -> bool:
+        """Whether the requests got stored answers, so that no backend was asked."""
+        return self.backend == CACHE
 
 
 @dataclass(frozen=True, slots=True)

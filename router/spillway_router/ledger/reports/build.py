@@ -25,7 +25,7 @@ from fractions import Fraction
 from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, TrafficShape, break_even_at
 from spillway_router.core.money.tariff import NANO, half_up
-from spillway_router.ledger.entries import CACHE, Entry
+from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger, Sums
 from spillway_router.ledger.records import RentalRecord, Total
 from spillway_router.ledger.rentals.books import RentedSpan
@@ -139,10 +139,8 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         other=other_costs(ledger, calendar, now_ms),
     )
     fixed = _fixed_side(books, terms.gpu)
-    cached = [total for total in totals if total.group.decision == CACHE]
-    cloud = _cloud_side(
-        [total for total in totals if not total.group.local and total.group.decision != CACHE], books.holds
-    )
+    cached = [total for total in totals if total.group.cached]
+    cloud = _cloud_side([total for total in totals if not total.group.local and not total.group.cached], books.holds)
     request_nano = fixed.billed_nano + cloud.cost_nano
     total_nano = request_nano + books.other.nano
     gpu = GpuRental(Decimal(fixed.price_per_hour_usd), fixed.gpus)

@@ -11,7 +11,6 @@ from fractions import Fraction
 from spillway_router.core.money.alternatives import AnswerKind, Offer, Sizes, part_cost
 from spillway_router.core.money.attribution import WorkCoefficients, work_sum_us
 from spillway_router.core.money.tariff import price_sums
-from spillway_router.ledger.entries import CACHE
 from spillway_router.ledger.records import Group, Total
 from spillway_router.ledger.rentals.fixed_cost import CostLine, shared
 
@@ -156,7 +155,7 @@ def _parts(lines: Sequence[CostLine], lengths: Iterable[tuple[int, Total]]) -> l
     parts: list[Part] = []
     for line in lines:
         total = line.total
-        if not total.group.answers or total.group.decision == CACHE:
+        if not total.group.answers or total.group.cached:
             continue  # no model answered, and none would have
         of_group = sorted(others.get((total.day, total.group), ()), key=lambda pair: pair[0])
         # What is in no other class is in class 0.

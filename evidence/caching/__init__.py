@@ -1,0 +1,1 @@
+"""What the cache gives to whom, on generated requests."""
