@@ -231,9 +231,9 @@ async def _send(
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         answer = await _body(reader, head)
-        found = _NUMBER.search(answer)
-        if found is not None and head.startswith(b"http/1.1 200"):
-            replies[place] = (int(found[1]), b"x-spillway-decision: cache" in head)
+        number = _NUMBER.search(answer)
+        if number is not None and head.startswith(b"http/1.1 200"):
+            replies[place] = (int(number[1]), b"x-spillway-decision: cache" in head)
     writer.close()
 
 

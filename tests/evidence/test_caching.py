@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
 from evidence.caching.crossings import changes, try_requests
+
 from spillway_router.core.caching.key import KeyContext, answer_key
 from spillway_router.core.routing.model import Caller, Hints, PrivacyVerdict, RequestFacts
 from spillway_router.proxy.exchange import cached_answers
