@@ -34,6 +34,7 @@ keys: {required: true, failed_logins_per_minute: 12}
 metrics: {token: scrape-0123456789abcdef}
 limits: {body_mb: 1}
 retention: {minutes: 5}
+cache: {enabled: true, ttl_s: 60}
 cors: {origins: ["https://app.example"]}
 policy: {rules: [{name: no code leaves, when: {task: code}, forbid: cloud}]}
 """
@@ -58,6 +59,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
         "documents": runtime.config.documents,
         "review_queue": runtime.config.review_queue,
         "retention_minutes": runtime.config.retention_minutes,
+        "cache": runtime._open_cache._settings if active.cache is runtime._open_cache.cache else active.cache,
         "webhook": runtime.alerts._webhook,
         "cors_origins": active.cors_origins,
     }
