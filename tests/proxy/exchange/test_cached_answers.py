@@ -181,7 +181,7 @@ async def test_a_key_gets_no_answer_of_a_backend_that_it_may_not_use_any_more(tm
         ask = {**COLD, "model": "cloud"}
         assert [await outcome(router, ask, **who) for _ in range(2)] == ["miss", "hit"]
         (record,) = [record for record in router.ledger.keys.all() if record.name == "a"]
-        assert KeyStore(router.ledger.keys).set(record.id, KeySpec("a", may_route=True, backends=("local",)))
+        assert KeyStore(router.ledger.keys).set(record.id, KeySpec("a", may_route=True, backends=("local",)), 1)
         async with asyncio.timeout(LIMIT_S):  # a router reads the keys again every second
             while (reply := await router.chat(ask, **who)).status_code == 200:
                 assert reply.headers["x-spillway-decision"] == "cache"
