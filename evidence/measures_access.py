@@ -1,4 +1,5 @@
-"""Routes, methods and callers with another answer than expected, rules of keys that are bypassed, severe findings."""
+"""Routes, methods and callers with another answer than expected, rules of keys that are bypassed, embeddings of another
+space, severe findings."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from evidence.access.embedding_spaces import SPACES, try_spaces
 from evidence.access.findings import findings, open_findings
 from evidence.access.key_rules import BACKENDS, KEYS, try_keys
 from evidence.access.matrix import run
@@ -15,6 +17,7 @@ from evidence.results import Measurement, not_measured
 ROUTE_ROLE = "security.route_role_unexpected"
 OPEN_S1 = "trust.open_s1"
 KEY_RULES = "policy.key_rules_bypassed"
+EMBEDDING_SPACES = "policy.embedding_space_mixed"
 ASKED = 12_000
 
 
@@ -38,6 +41,25 @@ def key_rules(say: Callable[[str], None], requests: int = ASKED, *, fault: bool 
         say(f"  {bypass}")
     details = {"bypassed": seen.bypassed[:20], "served": dict(seen.reached), "at_backends": dict(seen.at_backends)}
     return {KEY_RULES: Measurement(len(seen.bypassed), seen.requests, details)}
+
+
+def embedding_spaces(
+    say: Callable[[str], None], requests: int = ASKED, *, fault: bool = False
+) -> dict[str, Measurement]:
+    """Ask for embeddings on every way and in every state of the backends. It is void if a space is never served.
+    `fault`: all backends claim the same space."""
+    seen = asyncio.run(try_spaces(requests, fault=fault))
+    if idle := set(SPACES.values()) - seen.served.keys():
+        return {EMBEDDING_SPACES: not_measured(f"no vector of the spaces {sorted(idle)} was served")}
+    for mixed in seen.mixed[:20]:
+        say(f"  {mixed}")
+    details = {
+        "mixed": seen.mixed[:20],
+        "requests": seen.requests,
+        "vectors_by_space": {str(space): count for space, count in sorted(seen.served.items())},
+        "refused_by_status": {str(status): count for status, count in sorted(seen.refused.items())},
+    }
+    return {EMBEDDING_SPACES: Measurement(len(seen.mixed), seen.served.total(), details)}
 
 
 def open_s1(say: Callable[[str], None]) -> dict[str, Measurement]:

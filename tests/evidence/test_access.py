@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from evidence.access.embedding_spaces import SPACES, try_spaces
 from evidence.access.findings import findings
 from evidence.access.key_rules import try_keys
 from evidence.access.matrix import PERMITTED, access_matrix
@@ -26,6 +27,13 @@ async def test_a_rule_of_a_key_that_is_bypassed_is_counted(fault: bool) -> None:
     seen = await try_keys(64, fault=fault)
     assert (seen.requests, bool(seen.bypassed)) == (64, fault), seen.bypassed
     assert {"local", "cloud", "second"} <= seen.at_backends.keys()
+
+
+@pytest.mark.parametrize("fault", [False, True])
+async def test_an_embedding_of_another_space_is_counted(fault: bool) -> None:
+    seen = await try_spaces(400, fault=fault)
+    assert bool(seen.mixed) == fault, seen.mixed
+    assert set(SPACES.values()) == seen.served.keys()
 
 
 def test_every_finding_has_a_row_whose_tests_exist() -> None:

@@ -12,6 +12,7 @@ from datetime import date
 from spillway_router.config.any_model import any_model
 from spillway_router.config.caching import cache_problems
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
+from spillway_router.config.embedding_spaces import alias_spaces, space_problems, space_warnings
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.places import place_of
@@ -131,6 +132,10 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     backends.check_references()
     policy = _policy(settings, targets, scoring, backends)
     rules = policy_rules(settings.policy, policy.backends, policy.confidence, findings)
+    policy = replace(policy, spaces=alias_spaces(policy, rules))
+    explicit = {alias: part.chain for alias, part in settings.aliases.items()}
+    findings.problems.extend(space_problems(policy, rules, explicit))
+    findings.warnings.extend(space_warnings(policy, explicit))
     if findings.problems:
         return ConfigRejected(tuple(findings.problems))
     return Assembly(
@@ -218,6 +223,9 @@ class _Backends:
             return None
         if place.warning:
             self._findings.warnings.append(ConfigProblem(where, 0, place.warning))
+        if problem := _endpoint_problem(part, entry):
+            self._findings.problems.append(ConfigProblem(where, 0, problem))
+            return None
         try:
             key = part.api_key or self._environment.get(entry.key_variable, "")
             reach = target(entry, part.base_url, key or None, part.headers)
@@ -406,7 +414,7 @@ def _backend(
         provider=part.provider,
         model=part.model,
         local=_is_local(part, entry),
-        endpoints=entry.endpoints,
+        endpoints=frozenset(part.endpoints or entry.endpoints),
         capabilities=_capabilities(entry, record),
         tariff=tariff,
         context_tokens=part.context_tokens or (record.context_tokens if record is not None else None),
@@ -427,7 +435,37 @@ def _backend(
         sends_max_price=entry.sends_max_price,
         retired_on="" if retired_on is None else retired_on.isoformat(),
         successor="" if record is None else record.successor,
+        embedding_space=_embedding_space(part, entry),
+        embeds=_embeds(part, tariff),
+        max_inputs=part.max_inputs or entry.max_inputs,
     )
+
+
+def _embedding_space(part: BackendPart, entry: CatalogueEntry) -> str:
+    """Return the name of the space of the backend's vectors; "" for that of its provider and model."""
+    if part.embedding_space or entry.base_url or part.base_url is None:
+        return part.embedding_space
+    # Nobody knows whether servers at two addresses mean the same model by one name, unless the provider says so.
+    return f"{part.provider}/{part.model} at {part.base_url}"
+
+
+def _embeds(part: BackendPart, tariff: Tariff | None) -> bool:
+    """Return whether the backend is known to serve embeddings."""
+    if part.embedding_space or part.endpoints == ("embeddings",):
+        return True
+    return tariff is not None and tariff.input_per_million > 0 and not tariff.output_per_million + tariff.per_request
+
+
+def _endpoint_problem(part: BackendPart, entry: CatalogueEntry) -> str:
+    """Return what is wrong with the endpoints and the embedding space that the file gives to a backend."""
+    more = sorted(set(part.endpoints or ()) - entry.endpoints)
+    if more:
+        return (
+            f"{part.provider} does not serve {', '.join(more)}; its endpoints are {', '.join(sorted(entry.endpoints))}"
+        )
+    if part.embedding_space and part.model == ANY_MODEL:
+        return "serves any model, and each has an embedding space of its own: name a model, or remove `embedding_space`"
+    return ""
 
 
 def _item_rules(entry: CatalogueEntry, bounded: BoundedProvider) -> Mapping[Endpoint, ItemRules]:

@@ -31,7 +31,7 @@ from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, che
 from spillway_router.core.money.credits import MOST_CREDITS, Counted, CreditLine
 from spillway_router.core.money.currency import Currency
 from spillway_router.core.money.tariff import MEDIA, NANO, Rates, Tariff, TariffStep, service_of
-from spillway_router.core.routing.model import ANY_MODEL
+from spillway_router.core.routing.model import ANY_MODEL, Endpoint
 from spillway_router.privacy.detectors import PATTERN_NAMES
 from spillway_router.privacy.keywords import keyword_forms
 from spillway_router.privacy.word_lists import WORD_LISTS
@@ -252,6 +252,11 @@ class BackendPart(Part):
     With the model "*" it serves every model that the price lists name for its provider: requests ask for NAME/MODEL,
     which may also stand in `chain`, `escalate_to` and `external`.
 
+    `endpoints` are those of the provider that the model serves; by default all. `embedding_space` names the space in
+    which its vectors lie, which by default is that of its provider and model: only backends of the same space answer
+    embeddings in each other's place. `max_inputs` is the most inputs of one call for embeddings; requests with more are
+    split.
+
     `unbounded` says what happens under a budget to a request with a field, content part or tool whose cost is not known
     to be bounded: refuse asks another backend, or refuses it with a 400 that names the field; hold sends it, and holds
     the whole context of the model for it. `output_bound_field` is the field of a chat by which the server bounds its
@@ -269,6 +274,9 @@ class BackendPart(Part):
     api_key: str | None = Field(None, repr=False)
     headers: dict[str, str] = Field({}, repr=False)
     price: PricePart | None = None
+    endpoints: tuple[Endpoint, ...] | None = Field(None, min_length=1)
+    embedding_space: str = Field("", max_length=200)
+    max_inputs: int | None = Field(None, ge=1)
     context_tokens: int | None = Field(None, ge=1)
     stall_s: float | None = Field(None, gt=0)
     max_output_tokens: int = Field(4096, ge=1)

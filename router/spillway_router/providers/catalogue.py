@@ -231,6 +231,7 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         ),
         sends_max_price=_flag(name, "sends_max_price", row.get("sends_max_price", False)),
         usage=_usage_dialect(name, row.get("usage", {})),
+        max_inputs=_count(name, "max_inputs", row["max_inputs"]) if "max_inputs" in row else None,
     )
 
 
@@ -258,6 +259,7 @@ _KEYS = frozenset(
         "metrics",
         "sends_max_price",
         "usage",
+        "max_inputs",
     }
 )
 _USAGE_KEYS = frozenset({"elsewhere", "cost", "model", "zero_prompt"})
@@ -296,6 +298,12 @@ def _seconds(name: str, key: str, value: object) -> float:
     if type(value) not in (int, float) or not 0 <= float(str(value)) <= 3600:
         raise ProviderError(f"catalogue entry {name}: {key} is {value!r}, it must be seconds from 0 to 3600")
     return float(str(value))
+
+
+def _count(name: str, key: str, value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise ProviderError(f"catalogue entry {name}: {key} is {value!r}, it must be a whole number from 1 on")
+    return value
 
 
 def _one_of(name: str, key: str, value: object, allowed: tuple[Any, ...]) -> Any:

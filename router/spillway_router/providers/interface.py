@@ -80,6 +80,8 @@ class CatalogueEntry:
     """Whether the prices of the backend are sent as `provider.max_price`, which the provider enforces."""
     usage: UsageDialect = PLAIN
     """How its answers tell usage."""
+    max_inputs: int | None = None
+    """The most inputs of one call for embeddings; None where no limit is known."""
     withheld_fields: frozenset[str] = frozenset()
     """Top-level body fields that steer the engine and are the operator's: a client's are removed before sending."""
 

@@ -185,12 +185,16 @@ def predict(view: BacklogView, rates: EngineRates, prompt_tokens: int, expected_
     return Prediction(ttft_s=ttft, tpot_s=tpot, kv_share=kv_share, alone_ttft_s=alone)
 
 
-def overflow_reasons(prediction: Prediction, slo: Slo, margin: float) -> tuple[str, ...]:
-    """Return why this request should not stay local, as keys of `REASONS`; () if it should. `margin` is m, near .85."""
+def overflow_reasons(prediction: Prediction, slo: Slo, margin: float, *, generates: bool = True) -> tuple[str, ...]:
+    """Return why this request should not stay local, as keys of `REASONS`; () if it should. `margin` is m, near .85.
+
+    `generates`: whether its answer is generated, token by token. Embeddings are not, so that neither the time per token
+    nor the KV cache says anything of them: engines of encoder models report a cache of one block.
+    """
     latest = margin * slo.ttft_s
     late = prediction.ttft_s > latest
-    hopeless = (late and prediction.alone_ttft_s > latest) or prediction.tpot_s > slo.tpot_s
-    full = prediction.kv_share > KV_SHARE_LIMIT
+    hopeless = (late and prediction.alone_ttft_s > latest) or (generates and prediction.tpot_s > slo.tpot_s)
+    full = generates and prediction.kv_share > KV_SHARE_LIMIT
     if not (late or hopeless or full):
         return ()
     checks = (("queue", late and prediction.alone_ttft_s <= latest), ("slo", hopeless), ("kv", full))

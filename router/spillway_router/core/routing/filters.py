@@ -31,6 +31,8 @@ Filter = Callable[[RequestFacts, Backend, BackendSignals, float], Removed | None
 
 def output_bound(facts: RequestFacts, backend: Backend) -> int:
     """Return the most output tokens per choice that the request can cause at `backend`."""
+    if facts.endpoint == "embeddings":
+        return 0
     return facts.max_tokens if facts.max_tokens is not None else backend.max_output_tokens
 
 
@@ -148,15 +150,29 @@ def capability(facts: RequestFacts, backend: Backend, signals: BackendSignals, _
     if facts.needs and not (facts.needs <= backend.capabilities and facts.needs.isdisjoint(signals.engine_lacks)):
         missing = (facts.needs - backend.capabilities) | (facts.needs & signals.engine_lacks)
         return Removed(backend.name, "capability", f"does not support {', '.join(sorted(missing))}")
+    if backend.max_inputs is not None and facts.inputs > backend.max_inputs:
+        split = _split_problem(facts, backend)
+        if split is not None:
+            return split
     context, reported = backend.context_tokens, signals.engine_context_tokens
     if reported is not None and (context is None or reported < context):
         context = reported
     if context is not None:
-        # Only a certain misfit removes the backend: the estimate is biased high, so half of it counts.
-        needed = expected_prompt_tokens(facts, signals) // 2 + (facts.max_tokens or 1)
+        # Only a certain misfit removes the backend: the estimate is biased high, so half of it counts. Of several
+        # inputs each has the context for itself, and the longest is at least as long as their mean.
+        needed = expected_prompt_tokens(facts, signals) // (2 * facts.inputs) + (facts.max_tokens or 1)
         if needed > context:
             return Removed(backend.name, "context", f"needs about {needed} tokens, has room for {context}")
     return None
+
+
+def _split_problem(facts: RequestFacts, backend: Backend) -> Removed | None:
+    """Require that a request with more inputs than one call takes can be split: its hold has one price per request."""
+    price = backend.tariff
+    if price is None or not price.per_request:
+        return None
+    detail = f"takes {backend.max_inputs} inputs per request, each with a price of its own, and got {facts.inputs}"
+    return Removed(backend.name, "capability", detail, "input")
 
 
 def health(facts: RequestFacts, backend: Backend, signals: BackendSignals, __: float) -> Removed | None:

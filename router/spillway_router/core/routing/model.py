@@ -174,6 +174,8 @@ class RequestFacts:
     """The pseudonym of the end user whom the request names (core/money/users.py); empty if it names none."""
     traits: Traits | None = None
     """What its text asks for; None unless the policy has rules that look at it."""
+    inputs: int = 1
+    """Number of inputs of a request for embeddings, each of which gets a vector."""
 
     @property
     def work(self) -> str:
@@ -229,6 +231,17 @@ class Backend:
     """The model that its provider recommends instead; empty if none is known."""
     one_of_many: bool = False
     """Whether other models are served under this name too, so that a model which is missing takes none of them away."""
+    embedding_space: str = ""
+    """The configured name of the space in which its vectors lie; empty: a space of its provider and model."""
+    embeds: bool = False
+    """Whether it is known to serve embeddings: by its space, its endpoints, or a price of input alone."""
+    max_inputs: int | None = None
+    """The most inputs of one call for embeddings; None for any number."""
+
+    @property
+    def space(self) -> str:
+        """The space in which its vectors lie. Vectors of one space can be compared, whichever backend made them."""
+        return self.embedding_space or f"{self.provider}/{self.model}"
 
     @property
     def any_model(self) -> bool:

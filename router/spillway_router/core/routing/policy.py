@@ -4,8 +4,9 @@ The steps of a decision, with the numbers that mark them in the code:
 
  1. Resolve the model's name: an alias gives its chain, `backend/model` pins one backend (any priced model, where the
     backend serves all of its provider's), `models: []` adds alternatives. An unknown name is a refusal.
- 2. Filters remove backends, each with a reason: a rule, access, privacy, preferences, capability, health, budget, rate
-    limit. A private request for an alias without a local backend goes to one that can serve it.
+ 2. Filters remove backends, each with a reason: another embedding space (spaces.py), a rule, access, privacy,
+    preferences, capability, health, budget, rate limit. A private request for an alias without a local backend goes to
+    one that can serve it.
  3. If none is left, return the refusal that helps most (privacy before budget before overload before health).
  4. Predict each candidate's time to first token: by the backlog's rule for local ones, by recent experience for clouds.
  5. Order the candidates: a suffix (`:fastest`, `:cheapest`) sorts them by its scorer. Otherwise the chain's order
@@ -34,7 +35,7 @@ from dataclasses import field, replace
 from types import MappingProxyType
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.routing import filters, key_access
+from spillway_router.core.routing import filters, key_access, spaces
 from spillway_router.core.routing.backlog import Slo, overflow_reasons, predict
 from spillway_router.core.routing.model import (
     NO_PREFERENCES,
@@ -117,6 +118,8 @@ class Policy:
     confidence: ConfidenceRule = ConfidenceRule()
     any_model: Mapping[str, AnyModel] = field(default_factory=dict)
     ruling: Ruling = NO_RULING
+    spaces: Mapping[str, str] = field(default_factory=dict)
+    """The embedding space of each alias that has one. No rule changes it."""
 
     def named(self, names: Sequence[str]) -> tuple[Backend, ...]:
         """Return the backends of a chain."""
@@ -453,6 +456,20 @@ def backends_named(name: str, policy: Policy) -> tuple[Backend, ...] | str:
     return tuple([b for b in policy.backends.values() if b.model == name])
 
 
+def _space_asked_for(facts: RequestFacts, policy: Policy) -> str:
+    """Return the embedding space of what the request asks for: of the first of its models that has one."""
+    for model in (facts.model, *facts.preferences.models):
+        named = _backends_named(model, policy)
+        name = model if named and not isinstance(named, str) else _split_suffix(model)[0]
+        space = policy.spaces.get(name, "")
+        if not space:
+            named = _backends_named(name, policy)
+            space = "" if isinstance(named, str) else spaces.space_of(named)
+        if space:
+            return space
+    return ""
+
+
 def _locals_instead(facts: RequestFacts, resolved: _ResolvedModel, policy: Policy) -> list[Backend]:
     """Return the local backends that may serve a private request for an alias, none of whose own backends may."""
     if facts.model not in policy.aliases or any(backend.local for backend in resolved.chain):
@@ -474,7 +491,13 @@ def _filter(
     kept: list[Backend] = []
     removed: list[Removed] = []
     monotonic_s, rules, has_forbidden = signals.monotonic_s, filters.applicable_filters(facts), policy.ruling.forbidden
+    space = _space_asked_for(facts, policy) if facts.endpoint == "embeddings" else None
     for backend in chain:
+        if space is not None:
+            elsewhere = spaces.outside(backend, space)
+            if elsewhere is not None:
+                removed.append(elsewhere)
+                continue
         if has_forbidden:
             forbidden = _forbidden(backend, policy)
             if forbidden is not None:
@@ -517,7 +540,7 @@ def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo
         rates = replace(rates, prefill_tokens_per_s=rates.prefill_tokens_per_s * latest.gpu_rate)
     expected = min(latest.expected_output_tokens, output)
     prediction = predict(latest.backlog, rates, prompt, expected)
-    reasons = overflow_reasons(prediction, slo, latest.margin)
+    reasons = overflow_reasons(prediction, slo, latest.margin, generates=facts.endpoint != "embeddings")
     if reasons and latest.gpu_rate < 1.0:
         reasons = (*reasons, "gpu")
     return Candidate(
@@ -669,7 +692,7 @@ def _routed_by(resolved: _ResolvedModel, passed_over: _PassedOver) -> tuple[str,
 
 
 _UNWANTED: Mapping[str, str] = MappingProxyType(
-    {"route": "hint", "preference": "preference", "key": "key", "rule": "rule"}
+    {"route": "hint", "preference": "preference", "key": "key", "rule": "rule", "space": "space"}
 )
 """Reasons for which the request itself excludes a backend, each with the token that says who asked for another one."""
 _UNABLE = frozenset({"rate_limit", "context", "capability", "endpoint"})
@@ -704,6 +727,10 @@ def _refusal(removed: Sequence[Removed], signals: Signals) -> Refusal:
         names = ", ".join(r.backend for r in removed)
         return Refusal(403, "permission_denied", f"This key may not use what could answer ({names}).")
     details = "; ".join(f"{r.backend}: {r.detail}" for r in removed)
+    if reasons == {"space"}:
+        message = f"Nothing here has embeddings of the model that was asked for. {details}."
+        return Refusal(503, "no_backend", message)
+    reasons -= {"space"}  # what is wrong with the backends of the right space helps more
     if reasons <= {"key", "rule"}:
         return Refusal(403, "permission_denied", f"The policy lets no backend answer this request. {details}.")
     if "privacy" in reasons:

@@ -9,6 +9,7 @@ from spillway_router.proxy.client.replies import JSON
 from spillway_router.proxy.exchange.active_config import DrainLimits
 from spillway_router.proxy.exchange.attempt import FetchedAnswer, UpstreamAttempt, fetch_whole, judged
 from spillway_router.proxy.exchange.cached_answers import store_whole
+from spillway_router.proxy.exchange.embedding_calls import WantedVectors, fetch_embeddings, is_split
 from spillway_router.proxy.exchange.escalation import criteria, draw_audit, offer_audit
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.self_check import verdict_with_self_check
@@ -44,9 +45,13 @@ class WholeAnswer:
         attempt, limits = self._attempt, self._state.config.limits
         attempt.expect_first_token()
         within_s = attempt.patience_s(whole_within_s(self._state))
-        reply = self._reply = await fetch_whole(
-            attempt, self._state.facts.endpoint, self._upstream.body, within_s, limits.answer_bytes
-        )
+        endpoint, body = self._state.facts.endpoint, self._upstream.body
+        if endpoint == "embeddings":
+            wanted = WantedVectors.of(self._state.body)
+            reply = await fetch_embeddings(attempt, body, wanted, within_s, limits.answer_bytes)
+        else:
+            reply = await fetch_whole(attempt, endpoint, body, within_s, limits.answer_bytes)
+        self._reply = reply
         attempt.on_response_headers(reply.headers)
         if reply.outcome.kind == "ok" and self._scored:
             await self._judge(reply)
@@ -112,7 +117,12 @@ class WholeAnswer:
             attempt.route.pool.drop_left_open(attempt.pending)
 
     def unread(self) -> UnreadWhole | None:
-        """Return what is still to come, if anything of it matters when the client has left."""
+        """Return what is still to come, if anything of it matters when the client has left.
+
+        The rest of one call says nothing of the others of a request that was split: that is estimated.
+        """
+        if is_split(self._attempt):
+            return None
         limit_bytes = self._state.config.limits.answer_bytes
         return UnreadWhole(self._attempt, limit_bytes) if self._attempt.is_left_open else None
 

@@ -153,7 +153,15 @@ def read_facts(
         billed_choices=_best_of(endpoint, body, choices),
         items=items,
         user_id=user,
+        inputs=_inputs(content) if endpoint == "embeddings" else 1,
     )
+
+
+def _inputs(content: object) -> int:
+    """Return of how many inputs a request wants a vector. A list of numbers is one input, by its tokens."""
+    if not isinstance(content, list) or not content or isinstance(content[0], int):
+        return 1
+    return len(content)
 
 
 _REFUSED_FIELDS: Mapping[str, str] = MappingProxyType(
