@@ -30,7 +30,9 @@ retention: {minutes: 5}
 privacy: {keywords: [patient]}
 policy:
   rules:
-    - {name: long ones, when: {endpoint: embeddings, alias: embed, prompt_tokens: {at_least: 50}}, chain: [cloud, other]}
+    - name: long ones
+      when: {endpoint: embeddings, alias: embed, prompt_tokens: {at_least: 50}}
+      chain: [cloud, other]
     - {name: waiting, when: {endpoint: embeddings, alias: embed, waiting: {at_least: 1}}, prefer: [cloud]}
     - {name: no twin, when: {tier: paid}, forbid: [twin]}
 """

@@ -16,7 +16,7 @@ from spillway_router.signals.gpu import GpuReading, GpuTelemetry
 from spillway_router.signals.outages import EngineOutage, EngineOutages
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing import openai_wire as wire
-from spillway_router.testing.harness import LIMIT_S, Router, cloud, local, pair, routing, serving, settings
+from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, cloud, local, pair, routing, serving, settings
 
 SILENT = Answer(silent=True, end="hang")
 WHOLE = Answer.json(wire.Completion("c", "m", 1).whole([wire.message_choice({"content": "yes"})], wire.usage(3, 1)))
@@ -150,3 +150,23 @@ async def test_a_watch_that_fails_goes_on(seeded: str, monkeypatch: pytest.Monke
             engine.health = 503
             await router.until(lambda: health(router)[0] == "down")
             assert (await metrics(router))['spillway_unexpected_errors_total{place="background"}'] > before
+
+
+async def test_a_gpu_that_is_busy_for_long_sends_requests_away_until_nvml_falls_silent() -> None:
+    busy = GpuTelemetry(True, (GpuReading(0, "A100", utilisation=0.99),))
+    more = "overflow: {gpu_utilisation: {above: 0.95, for_s: 4}}\n"
+    async with pair(WHOLE, WHOLE, more=more) as (_, _, router):
+        on_gpus, now_s = router.runtime.engine_watch._on_gpus, router.runtime.services.clock()
+
+        async def asked() -> tuple[str, str]:
+            reply = await router.chat()
+            return reply.headers["x-spillway-decision"], reply.headers.get("x-spillway-reason", "")
+
+        on_gpus(busy, now_s - 4)
+        assert await asked() == ("local", "")
+        on_gpus(busy, now_s)
+        assert await asked() == ("overflow", "gpu")
+        explained = await router.post({"messages": MESSAGES}, "/v1/route/explain")
+        assert '"gpu"' in explained.text
+        on_gpus(GpuTelemetry(False, (), "NVML did not answer"), now_s)
+        assert await asked() == ("local", "")

@@ -125,11 +125,15 @@ def _warnings(settings: Settings, assembly: Assembly) -> tuple[ConfigProblem, ..
     from spillway_router.config.confidence import served_models, unverified
     from spillway_router.config.costs import unpriced_gpu
     from spillway_router.config.exposure import exposure_warnings
+    from spillway_router.config.gpu_rules import looks_at_gpus, unread_gpus
+    from spillway_router.signals.nvml import gpus_unread
 
     local = {backend.name: backend for backend in assembly.backends if backend.local}
+    without_gpus = "" if not looks_at_gpus(assembly) else gpus_unread()
     return (
         *assembly.warnings,
         *unpriced_gpu(settings, assembly),
+        *unread_gpus(assembly, without_gpus),
         *exposure_warnings(settings, running_proxies()),
         *unverified(assembly.scoring, served_models(settings.backends, local)),
     )

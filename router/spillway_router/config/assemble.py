@@ -67,6 +67,12 @@ class BackendTarget:
     """Its prices over time, for comparisons; None for a local backend."""
 
     @property
+    def is_on_this_machine(self) -> bool:
+        """Whether it runs on the router's machine, as far as its address tells."""
+        host = self.target.host
+        return bool(self.target.uds) or host in ("localhost", "::1") or host.startswith("127.")
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """The values of headers that may be secret: those of the key and of the configuration."""
         public = {(name.encode(), value.encode()) for name, value in self.entry.extra_headers}
@@ -384,12 +390,14 @@ def _policy(
     settings: Settings, targets: Mapping[str, BackendTarget], scoring: ScoringRules, derived: _Backends
 ) -> Policy:
     backends = {name: target.backend for name, target in targets.items()} | derived.referenced
+    busy = settings.overflow.gpu_utilisation
     chains = {alias: tuple(n for n in chain if n in backends) for alias, chain in settings.chains().items()}
     return Policy(
         version=_version(settings),
         backends=backends,
         aliases={alias: chain for alias, chain in chains.items() if chain},
         slo=Slo(settings.slo.ttft_ms / 1000, settings.slo.tpot_ms / 1000),
+        gpu_busy_above=None if busy is None else busy.above,
         confidence=ConfidenceRule(
             threshold(settings.confidence, scoring.calibration),
             tuple(n for n in settings.confidence.escalate_to if n in backends),
@@ -542,7 +550,7 @@ def _rates(part: BackendPart) -> EngineRates:
 def _version(settings: Settings) -> str:
     """Return a short digest of everything that routing depends on, without the secrets."""
     text = settings.model_dump_json(
-        include={"backends", "aliases", "policy", "slo", "confidence", "privacy", "budgets"},
+        include={"backends", "aliases", "policy", "slo", "overflow", "confidence", "privacy", "budgets"},
         exclude={"backends": {"__all__": {"api_key", "headers"}}},
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -75,16 +75,16 @@ def _sentence(where: str, problem: str) -> str:
 
 def _mixed(chain: Sequence[Backend]) -> tuple[Backend, Backend] | None:
     """Return two backends of a chain for embeddings that lie in different spaces; None if it has none."""
-    known = [backend for backend in chain if backend.embeds]
-    if not known:
+    embedders = [backend for backend in chain if backend.embeds]
+    if not embedders:
         return None
-    for other in known[1:]:
-        if other.space != known[0].space:
-            return known[0], other
+    for other in embedders[1:]:
+        if other.space != embedders[0].space:
+            return embedders[0], other
     if any(_generates(backend) for backend in chain):
         return None  # it is a chain for chats
-    unlike = (one for one in chain if serves_embeddings(one) and one.space != known[0].space)
-    return next(((known[0], one) for one in unlike), None)
+    unlike = (one for one in chain if serves_embeddings(one) and one.space != embedders[0].space)
+    return next(((embedders[0], one) for one in unlike), None)
 
 
 def _generates(backend: Backend) -> bool:

@@ -64,7 +64,8 @@ class WhenPart(Part):
     Where several values are given, any of them will do; of `needs`, all must be needed. `hours` are written like
     22:00-06:00, and `days` are those on which they begin. `budget_left_below` is the share that the tightest budget of
     the caller has left, and `waiting` the number of requests that wait for their first token at the local engine where
-    fewest do.
+    fewest do. `gpu_utilisation_above` is the share of time in which NVML saw the GPU busy, for as long as
+    overflow.gpu_utilisation.for_s says.
     """
 
     alias: Names = ()
@@ -81,6 +82,7 @@ class WhenPart(Part):
     days: Days = ()
     budget_left_below: float | None = Field(None, gt=0, le=1)
     waiting: RangePart | None = None
+    gpu_utilisation_above: float | None = Field(None, ge=0, lt=1)
 
     @field_validator("hours")
     @classmethod

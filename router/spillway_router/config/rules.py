@@ -103,6 +103,7 @@ def _conditions(part: WhenPart) -> Conditions:
         hours=tuple(Hours(*minutes(text), days) for text in hours),
         budget_left_below=part.budget_left_below,
         waiting=_span(part.waiting),
+        gpu_busy_above=part.gpu_utilisation_above,
     )
 
 

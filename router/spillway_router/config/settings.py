@@ -302,6 +302,31 @@ class SloPart(Part):
     tpot_ms: float = Field(100, gt=0)
 
 
+BUSY_FOR_S = 10.0
+
+
+class GpuUtilisationPart(Part):
+    """From which share of time on, and for how many seconds, the GPU must be busy to make requests overflow."""
+
+    above: float = Field(ge=0, lt=1)
+    for_s: float = Field(BUSY_FOR_S, ge=0, le=600)
+
+
+class OverflowPart(Part):
+    """When a request leaves an engine beside what the latency promise and the KV cache say.
+
+    `gpu_utilisation` is NVML's: it says that the GPU is busy, not that it is full, so it is off by default. Without a
+    fresh reading of all GPUs it moves nothing.
+    """
+
+    gpu_utilisation: GpuUtilisationPart | None = None
+
+    @property
+    def busy_for_s(self) -> float:
+        """For how many seconds a GPU must be busy to count as busy, also in the rules of the policy."""
+        return BUSY_FOR_S if self.gpu_utilisation is None else self.gpu_utilisation.for_s
+
+
 class RulePart(Part):
     """A rule for one value of a JSON answer: a pattern for the whole value, bounds of a number, or that the value
     occurs in the request.
@@ -721,6 +746,7 @@ class Settings(Part):
     aliases: Mapping[str, AliasPart] = {}
     policy: PolicyPart = PolicyPart()
     slo: SloPart = SloPart()
+    overflow: OverflowPart = OverflowPart()
     confidence: ConfidencePart = ConfidencePart()
     budgets: tuple[BudgetPart, ...] = ()
     credits: tuple[CreditsPart, ...] = ()

@@ -30,6 +30,7 @@ from spillway_router.signals.nvml import GpuSampler, load_nvml
 from spillway_router.signals.outages import EngineOutage, EngineOutages
 from spillway_router.signals.prober import ProbedEngine, Prober
 from spillway_router.signals.scraper import Scraper, server_root
+from spillway_router.signals.utilisation import UtilisationHistory
 
 log = logging.getLogger("spillway.signals")
 
@@ -55,6 +56,8 @@ class EngineWatch:
         self._replaced: set[asyncio.Task[None]] = set()
         self._gpu_task: Enduring | None = None
         self._gpus_judged_at = -math.inf
+        self._utilisation = UtilisationHistory()
+        self._busy_for_s = 0.0
         self.outages = EngineOutages(on_outage)
         self.proofs: dict[str, EngineProof] = {}
         """What finds out whether an engine fails for everybody."""
@@ -62,8 +65,12 @@ class EngineWatch:
         self.metrics_complete: dict[str, bool] = {}
         self.gpus = GpuTelemetry(up=False)
 
-    def watch(self, targets: Mapping[str, BackendTarget]) -> None:
-        """Watch the local engines among these targets and no others; the watch of an unchanged engine continues."""
+    def watch(self, targets: Mapping[str, BackendTarget], busy_for_s: float) -> None:
+        """Watch the local engines among these targets and no others; the watch of an unchanged engine continues.
+
+        `busy_for_s` is for how long a GPU must be busy to count as busy.
+        """
+        self._busy_for_s = busy_for_s
         loop = asyncio.get_running_loop()
         for name, (target, task) in tuple(self._engines.items()):
             if targets.get(name) != target:
@@ -188,7 +195,11 @@ class EngineWatch:
             self._board.gpu(rate, reasons, healthy=all(verdict.healthy for verdict in verdicts))
         elif monotonic_s - self._gpus_judged_at > GPU_MEMORY_S:
             self._board.gpu(1.0, (), healthy=True)
-        for name in self._engines:
+        self._utilisation.add(gpus, monotonic_s)
+        share = self._utilisation.lowest(self._busy_for_s)
+        for name, (target, _) in self._engines.items():
+            if target.is_on_this_machine:
+                self._board.gpu_utilisation(name, share, monotonic_s)
             self._see(name)
 
 

@@ -399,7 +399,8 @@ class Runtime:
         )
 
     def _watch_engines(self) -> None:
-        self.engine_watch.watch(self.config.assembly.targets)
+        overflow = self.config.loaded.settings.overflow
+        self.engine_watch.watch(self.config.assembly.targets, overflow.busy_for_s)
 
     async def _disconnect(self) -> None:
         for _, pool in self._pools.values():

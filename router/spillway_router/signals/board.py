@@ -19,6 +19,7 @@ from spillway_router.core.routing.breaker import CLOSED, Breaker, BreakerRule
 from spillway_router.core.routing.estimators import EWMA_WEIGHT, MarginLearner, TokenEstimator
 from spillway_router.core.routing.model import Backend, BackendSignals, Candidate, Capability, Health, Outcome, Signals
 from spillway_router.core.routing.retry_budget import RetryBudget
+from spillway_router.signals.utilisation import FRESH_S
 
 CLOUD_TTFT_S = 0.5
 """Assumed time to first token of a cloud backend before its first answer."""
@@ -67,6 +68,9 @@ class _State:
     gpu_rate: float = 1.0
     gpu_reason: str = ""
     """Why the GPU must not be used according to NVML; empty if it may be used."""
+    gpu_utilisation: float | None = None
+    gpu_utilisation_until: float = -math.inf
+    """Until when that is believed."""
     in_flight: int = 0
     unread: deque[TrackedCall] = field(default_factory=deque)
     """Calls without a stream whose first token will be presumed, in the order of sending, as engines read prompts."""
@@ -176,6 +180,7 @@ class Board:
             expected_output_tokens=300 if backlog is None else backlog.expected_output(),
             margin=state.margin.margin,
             gpu_rate=state.gpu_rate,
+            gpu_utilisation=state.gpu_utilisation if monotonic_s <= state.gpu_utilisation_until else None,
             engine_context_tokens=state.engine_context_tokens,
             engine_lacks=state.engine_lacks,
         )
@@ -510,6 +515,14 @@ class Board:
             state.snapshot = None
             if was_usable and state.gpu_reason:
                 _abandon(state, state.gpu_reason, replaceable_only=False)
+
+    def gpu_utilisation(self, name: str, share: float | None, monotonic_s: float) -> None:
+        """Record how busy the GPU of an engine was lately, 0 to 1; None if it is not known. It is believed for a few
+        seconds."""
+        state = self._states.get(name)
+        if state is not None:
+            state.gpu_utilisation, state.gpu_utilisation_until = share, monotonic_s + FRESH_S
+            state.snapshot = None
 
     def in_flight(self) -> Mapping[str, int]:
         """Return the number of calls in progress per backend."""

@@ -297,7 +297,7 @@ class GpuSampler:
             rhythm = Rhythm(self._pause_s, from_start=True, longest_run_s=30.0)
             await Periodic("GPU sampler", rhythm, self._sample_and_report, time_source=TimeSource(self._clock)).run()
         finally:
-            await self._close()
+            await self.close()
 
     def _pause_s(self) -> float:
         return self._settings.interval_s if self._up or self._hangs else self._settings.retry_s
@@ -320,7 +320,8 @@ class GpuSampler:
         except Exception as error:  # a binding and a driver that don't fit together; routing continues without them
             return GpuTelemetry(False, (), f"NVML: {type(error).__name__}: {error}")
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Shut NVML down unless a call hangs in it."""
         limit = self._settings.timeout_s
         if self._pending is not None:
             await asyncio.wait({self._pending}, timeout=limit)
@@ -330,6 +331,23 @@ class GpuSampler:
     @property
     def _hangs(self) -> bool:
         return self._pending is not None and not self._pending.done()
+
+
+def gpus_unread(load: LoadNvml = load_nvml) -> str:
+    """Return why the GPUs of this machine can't be read, as a phrase; "" if they can. It takes a few seconds at most,
+    also where the driver hangs, and runs outside an event loop."""
+
+    async def read_once() -> GpuTelemetry:
+        sampler = GpuSampler(load, lambda _, __: None)
+        try:
+            return await sampler.sample()
+        finally:
+            await sampler.close()
+
+    telemetry = asyncio.run(read_once())
+    if telemetry.up and any(reading.utilisation is None for reading in telemetry.readings):
+        return "a GPU does not report its utilisation"
+    return telemetry.reason
 
 
 def _in_daemon_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:

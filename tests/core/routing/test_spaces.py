@@ -57,7 +57,7 @@ PREFERENCES = st.builds(
 def test_the_candidates_for_one_name_are_always_of_one_space(
     world: tuple[Policy, Signals], model: str, preferences: Preferences, route: str, private: bool
 ) -> None:
-    policy, known = world
+    policy, state = world
     asked = facts(
         endpoint="embeddings",
         model=model,
@@ -65,12 +65,12 @@ def test_the_candidates_for_one_name_are_always_of_one_space(
         hints=Hints(route=route),  # type: ignore[arg-type]
         privacy=PrivacyVerdict(not private, ("header",) if private else ()),
     )
-    calm = Signals(NOW, dict.fromkeys(known.backends, IDLE))
+    calm = Signals(NOW, dict.fromkeys(state.backends, IDLE))
     plain = replace(
         asked, preferences=Preferences(models=preferences.models), hints=Hints(), privacy=PrivacyVerdict(True)
     )
-    decisions = [decide(asked, known, policy), decide(plain, calm, replace(policy, ruling=Ruling()))]
-    decisions += [decide_escalation(asked, known, policy), decide_better(asked, known, policy, "b0")]
+    decisions = [decide(asked, state, policy), decide(plain, calm, replace(policy, ruling=Ruling()))]
+    decisions += [decide_escalation(asked, state, policy), decide_better(asked, state, policy, "b0")]
     spaces = {candidate.backend.space for decision in decisions for candidate in decision.candidates}
     assert len(spaces) <= 1
 

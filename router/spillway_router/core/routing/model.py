@@ -279,6 +279,8 @@ class BackendSignals:
     margin: float = 0.85
     gpu_rate: float = 1.0
     """Factor on the prefill rate while the GPU is throttled for heat or power, in (0, 1]."""
+    gpu_utilisation: float | None = None
+    """The least share of time in which the GPU was busy lately (signals/utilisation.py); None if it is not known."""
     headroom_nano: int | None = None
     """Smallest headroom of the budgets that cover this backend; None where no budget does."""
     budget_used: Mapping[LineKey, float] | None = None
@@ -339,6 +341,8 @@ class Candidate:
     """Upper bound of the attempt's cost, reserved before the attempt starts; 0 for local backends."""
     wait_s: float = 0.0
     """The part of `ttft_s` for which the request waits for others."""
+    gives_way: bool = False
+    """Whether another one is asked even if it is not expected to be faster."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -13,7 +13,8 @@ The steps of a decision, with the numbers that mark them in the code:
     stands, with local candidates by least predicted time to first token among themselves, those that a rule prefers
     first.
  6. Overflow: a local candidate that would break the latency promise moves behind the others if one of them is expected
-    to be faster. Without such a candidate it keeps its place, because waiting beats a refusal, unless the wait for
+    to be faster. So does one whose KV cache would be too full or, where the policy says so, whose GPU is busy, also for
+    a slower one. Without such a candidate it keeps its place, because waiting beats a refusal, unless the wait for
     others is longer than the promise and than several such requests take: then a refusal at once beats an answer that
     comes too late for everybody.
  7. Name the decision after its first candidate and those that stood before it:
@@ -115,6 +116,8 @@ class Policy:
     backends: Mapping[str, Backend]
     aliases: Mapping[str, tuple[str, ...]]
     slo: Slo = Slo(2.0, 0.1)
+    gpu_busy_above: float | None = None
+    """The share of time above which a GPU that is busy makes requests overflow; None: it never does."""
     confidence: ConfidenceRule = ConfidenceRule()
     any_model: Mapping[str, AnyModel] = field(default_factory=dict)
     ruling: Ruling = NO_RULING
@@ -168,7 +171,7 @@ def _decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
             refusal=refusal,
         )
     slo = _slo(facts, policy)
-    candidates = [_candidate(facts, backend, signals, slo) for backend in passing]  # 4
+    candidates = [_candidate(facts, backend, signals, slo, policy.gpu_busy_above) for backend in passing]  # 4
     ordered = _order(candidates, resolved, facts, policy.ruling.prefer)  # 5
     ordered, overflow = _overflow(ordered, pinned=resolved.pinned)  # 6
     if ordered[0].backend.local and ordered[0].reasons and _waits_too_long(ordered, slo):
@@ -521,7 +524,9 @@ def _slo(facts: RequestFacts, policy: Policy) -> Slo:
     return replace(policy.slo, ttft_s=requested_ttft_s)
 
 
-def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo) -> Candidate:
+def _candidate(
+    facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo, gpu_busy_above: float | None = None
+) -> Candidate:
     latest = signals.backends[backend.name]
     prompt = filters.expected_prompt_tokens(facts, latest)
     output = filters.output_bound(facts, backend)
@@ -541,7 +546,9 @@ def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo
     expected = min(latest.expected_output_tokens, output)
     prediction = predict(latest.backlog, rates, prompt, expected)
     reasons = overflow_reasons(prediction, slo, latest.margin, generates=facts.endpoint != "embeddings")
-    if reasons and latest.gpu_rate < 1.0:
+    busy = gpu_busy_above is not None and (latest.gpu_utilisation or 0.0) > gpu_busy_above
+    gives_way = busy or "kv" in reasons
+    if busy or (reasons and latest.gpu_rate < 1.0):
         reasons = (*reasons, "gpu")
     return Candidate(
         backend=backend,
@@ -551,6 +558,7 @@ def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo
         output_tokens=expected,
         bound_nano=0,
         wait_s=max(0.0, prediction.ttft_s - prediction.alone_ttft_s),
+        gives_way=gives_way,
     )
 
 
@@ -580,7 +588,7 @@ def _overflow(ordered: list[Candidate], *, pinned: bool) -> tuple[list[Candidate
         return ordered, ()
     first = ordered[0]
     others = [c for c in ordered[1:] if not c.reasons]
-    if not any(c.ttft_s < first.ttft_s or "kv" in first.reasons for c in others):
+    if not any(c.ttft_s < first.ttft_s or first.gives_way for c in others):
         return ordered, ()
     return [*others, *(c for c in ordered if c.reasons)], first.reasons
 

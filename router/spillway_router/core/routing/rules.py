@@ -80,6 +80,8 @@ class Conditions:
     """Share that the budget with the least left must be below."""
     waiting: Span | None = None
     """Requests that wait for their first token at the local engine where fewest do."""
+    gpu_busy_above: float | None = None
+    """Share of time in which the GPU must have been busy for longer."""
 
     @property
     def reads_text(self) -> bool:
@@ -99,6 +101,7 @@ class Conditions:
             ("time", bool(self.hours)),
             ("budget", self.budget_left_below is not None),
             ("queue", self.waiting is not None),
+            ("gpu", self.gpu_busy_above is not None),
         )
         return tuple([token for token, is_there in named if is_there]) or ("rule",)
 
@@ -126,6 +129,8 @@ class Moment:
     """Share that is left of the caller's tightest budget."""
     waiting: int = 0
     """Requests that wait for their first token at the local engine where fewest do."""
+    gpu_utilisation: float | None = None
+    """Share of time in which the GPU of the least busy engine was busy lately; None if it is not known."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -149,6 +154,11 @@ class Rules:
     def read_queues(self) -> bool:
         """Whether any rule looks at the queues of the engines."""
         return any(rule.when.waiting is not None for rule in self.rules)
+
+    @property
+    def read_gpus(self) -> bool:
+        """Whether any rule looks at how busy the GPUs are."""
+        return any(rule.when.gpu_busy_above is not None for rule in self.rules)
 
     def matching(self, facts: RequestFacts, moment: Moment) -> tuple[int, ...]:
         """Return the places of the rules that apply to a request now."""
@@ -179,6 +189,8 @@ def _holds(when: Conditions, facts: RequestFacts, moment: Moment, timezone: tzin
     if when.budget_left_below is not None and moment.budget_left >= when.budget_left_below:
         return False
     if when.waiting is not None and not when.waiting.holds(moment.waiting):
+        return False
+    if when.gpu_busy_above is not None and (moment.gpu_utilisation or 0.0) <= when.gpu_busy_above:
         return False
     if when.hours:
         local = datetime.fromtimestamp(moment.wall_s, timezone)

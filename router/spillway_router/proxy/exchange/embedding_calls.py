@@ -110,22 +110,22 @@ def _after(attempt: UpstreamAttempt, replies: Sequence[FetchedAnswer], outcome: 
     if not replies:
         return outcome
     usages = [reply.outcome.usage for reply in replies]
-    known = [usage for usage in usages if usage is not None and usage.certain]
-    if outcome.billed or outcome.doubtful or len(known) < len(usages):
+    certain = [usage for usage in usages if usage is not None and usage.certain]
+    if outcome.billed or outcome.doubtful or len(certain) < len(usages):
         return replace(outcome, usage=None, billed=True, doubtful=False)
     # A call that answered, yet wrongly, told its usage itself.
     own = () if outcome.usage is None else (outcome.usage,)
     attempt.received = None
-    return replace(outcome, usage=_sum(*known, *own), billed=True)
+    return replace(outcome, usage=_sum(*certain, *own), billed=True)
 
 
 def _sum(*usages: Usage) -> Usage:
-    told = [usage.told_nano for usage in usages if usage.told_nano is not None]
+    amounts_nano = [usage.told_nano for usage in usages if usage.told_nano is not None]
     return replace(
         usages[0],
         prompt_tokens=sum(usage.prompt_tokens for usage in usages),
         cached_tokens=sum(usage.cached_tokens for usage in usages),
-        told_nano=sum(told) if len(told) == len(usages) else None,
+        told_nano=sum(amounts_nano) if len(amounts_nano) == len(usages) else None,
     )
 
 

@@ -35,8 +35,13 @@ def _moment(services: Services, rules: Rules, facts: RequestFacts) -> Moment:
     if rules.read_queues:
         backends = services.board.current(services.clock()).backends.values()
         waiting = [one.backlog.waiting_first_token for one in backends if one.backlog is not None]
+    busy: list[float] = []
+    if rules.read_gpus:
+        backends = services.board.current(services.clock()).backends.values()
+        busy = [one.gpu_utilisation for one in backends if one.gpu_utilisation is not None]
     return Moment(
         wall_s=services.wall(),
         budget_left=1.0 - max(used.values(), default=0.0),
         waiting=min(waiting, default=0),
+        gpu_utilisation=min(busy, default=None),
     )
