@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.core.scenes import CLOUD, IDLE, POLICY, facts, names, signals
 
 from spillway_router.core.routing.policy import decide
 from spillway_router.core.routing.rules import Conditions, Moment, Rule, Rules
-from tests.core.scenes import CLOUD, IDLE, POLICY, facts, names, signals
 
 ASKS = replace(POLICY, gpu_busy_above=0.95)
 SLOW = replace(CLOUD, ttft_s=5.0)

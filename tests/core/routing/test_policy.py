@@ -75,7 +75,7 @@ def test_the_same_inputs_give_the_same_decision() -> None:
         (facts(preferences=Preferences(ignore=frozenset({"vllm"}))), {}, {"local": "preference"}),
         (facts(preferences=Preferences(max_input_per_million=1.0)), {}, {"openai": "preference"}),
         (facts(preferences=Preferences(max_output_per_million=1.0)), {}, {"openai": "preference"}),
-        (facts(endpoint="embeddings"), {}, {"groq": "endpoint"}),
+        (facts(endpoint="embeddings"), {}, {"groq": "endpoint", "openai": "space"}),
         (facts(needs=frozenset({"logprobs"})), {}, {"groq": "capability"}),
         (facts(prompt_bytes=900_000), {}, {"groq": "context"}),
         (facts(max_tokens=200_000), {}, {"groq": "context"}),

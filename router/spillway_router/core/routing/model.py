@@ -310,6 +310,7 @@ class BackendSignals:
             expected_output_tokens=self.expected_output_tokens,
             margin=self.margin,
             gpu_rate=self.gpu_rate,
+            gpu_utilisation=self.gpu_utilisation,
             headroom_nano=headroom_nano,
             budget_used=budget_used,
             engine_context_tokens=self.engine_context_tokens,
