@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.types import Pieces
@@ -28,7 +27,7 @@ _AT_ONCE = 256 << 10
 """Bytes of an answer that are changed without a thread."""
 
 
-@fast_frozen(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class WantedVectors:
     """What a request for embeddings asks for. `dimensions`: numbers per vector, None for as many as the model has."""
 
