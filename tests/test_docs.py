@@ -191,6 +191,14 @@ def _parts(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
         yield from ((model, f".NAME{suffix}") for model, suffix in _parts(get_args(annotation)[1]))
 
 
+def _takes_names(annotation: Any) -> bool:
+    """Whether the items of a list may be plain names instead of models."""
+    choices = get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return any(str in get_args(element) for element in choices)
+    return any(_takes_names(choice) for choice in choices)
+
+
 def settings(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, str]:
     """Every setting with its default, written as docs/configuration.md writes both."""
     defaults: dict[str, str] = {}
@@ -199,7 +207,7 @@ def settings(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, s
         inner = list(_parts(field.annotation))
         for part, suffix in inner:
             defaults |= settings(part, f"{path}{suffix}.")
-        if not inner:
+        if not inner or _takes_names(field.annotation):
             value = json.dumps(field.default, default=str) if not field.is_required() else ""
             defaults[path] = "required" if field.is_required() else f"`{value}`"
     return defaults

@@ -23,6 +23,7 @@ def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = Fa
     for e in entries:
         amount = Amounts().money(e.reserved_nano if e.kind == "reserved" else e.amount_nano)
         tokens = f"{e.prompt_tokens:,} + {e.completion_tokens:,} tokens"
-        say(f"attempt {e.attempt_no}  {e.kind:9} {e.backend:12} {e.decision:10} {e.status:9} {tokens}  {amount}")
+        sure = "" if e.confidence is None else f"  confidence {e.confidence:.2f}"
+        say(f"attempt {e.attempt_no}  {e.kind:9} {e.backend:12} {e.decision:10} {e.status:9} {tokens}  {amount}{sure}")
         if e.reasons:
             say(f"           because: {e.reasons}")

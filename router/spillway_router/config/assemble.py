@@ -13,9 +13,11 @@ from spillway_router.config.any_model import any_model
 from spillway_router.config.caching import cache_problems
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
 from spillway_router.config.embedding_spaces import alias_spaces, space_problems, space_warnings
+from spillway_router.config.escalation import step_calibrations, step_problems, step_thresholds, step_warnings
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.places import place_of
+from spillway_router.config.policy_part import step_names
 from spillway_router.config.rules import named_backends, policy_rules
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
 from spillway_router.config.tls import tls_problems
@@ -136,8 +138,11 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     findings.problems.extend(cache_problems(settings.cache))
     findings.warnings.extend(_check_pacing(settings))
     backends.check_references()
+    scoring = replace(scoring, step_calibrations=step_calibrations(settings.confidence, findings))
     policy = _policy(settings, targets, scoring, backends)
+    findings.problems.extend(step_problems(settings.confidence, policy, scoring.step_calibrations))
     rules = policy_rules(settings.policy, policy.backends, policy.confidence, findings)
+    findings.warnings.extend(step_warnings(policy, rules))
     policy = replace(policy, spaces=alias_spaces(policy, rules))
     explicit = {alias: part.chain for alias, part in settings.aliases.items()}
     findings.problems.extend(space_problems(policy, rules, explicit))
@@ -182,7 +187,7 @@ class _Backends:
         aliases = ((f"aliases.{alias}.chain", chain) for alias, chain in self._settings.chains().items())
         lists = (
             *aliases,
-            ("confidence.escalate_to", confidence.escalate_to),
+            ("confidence.escalate_to", step_names(confidence.escalate_to)),
             ("documents.external", documents.external),
             *named_backends(self._settings.policy),
         )
@@ -400,7 +405,8 @@ def _policy(
         gpu_busy_above=None if busy is None else busy.above,
         confidence=ConfidenceRule(
             threshold(settings.confidence, scoring.calibration),
-            tuple(n for n in settings.confidence.escalate_to if n in backends),
+            tuple(n for n in step_names(settings.confidence.escalate_to) if n in backends),
+            step_thresholds(settings.confidence.escalate_to, scoring.step_calibrations),
         ),
         any_model=derived.any_model,
     )

@@ -253,8 +253,8 @@ def _backend_references(data: Mapping[str, Any], caps: Sequence[Mapping[str, Any
     for alias, part in aliases.items() if isinstance(aliases, dict) else ():
         for i, name in enumerate(_items(part.get("chain")) if isinstance(part, dict) else []):
             yield ("aliases", alias, "chain", i), name
-    for i, name in enumerate(_items(confidence.get("escalate_to")) if isinstance(confidence, dict) else []):
-        yield ("confidence", "escalate_to", i), name
+    for i, step in enumerate(_items(confidence.get("escalate_to")) if isinstance(confidence, dict) else []):
+        yield ("confidence", "escalate_to", i), _step_name(step)
     for i, name in enumerate(_items(documents.get("external")) if isinstance(documents, dict) else []):
         yield ("documents", "external", i), name
     yield from _rule_references(data)
@@ -265,6 +265,11 @@ def _backend_references(data: Mapping[str, Any], caps: Sequence[Mapping[str, Any
         for j, step in enumerate(_items(cap.get("degrade"))):
             for k, name in enumerate(_items(step.get("drop")) if isinstance(step, dict) else []):
                 yield ("budgets", i, "degrade", j, "drop", k), name
+
+
+def _step_name(step: object) -> object:
+    """Return the backend of a step of escalation, which is its name or has it."""
+    return step.get("backend") if isinstance(step, dict) else step
 
 
 def _rule_references(data: Mapping[str, Any]) -> Iterator[tuple[_Path, object]]:
@@ -280,7 +285,7 @@ def _rule_references(data: Mapping[str, Any]) -> Iterator[tuple[_Path, object]]:
             lists.append((("escalate", "to"), escalate.get("to")))
         for where, names in lists:
             for j, name in enumerate(_items(names)):
-                yield ("policy", "rules", i, *where, j), name
+                yield ("policy", "rules", i, *where, j), _step_name(name)
         for j, name in enumerate([forbid] if isinstance(forbid, str) else _items(forbid)):
             if name not in {"cloud", "local", *providers}:
                 yield ("policy", "rules", i, "forbid", j), name

@@ -100,11 +100,32 @@ def minutes(hours: str) -> tuple[int, int]:
     return begins, ends
 
 
+class EscalationStepPart(Part):
+    """A step of escalation whose answer is judged, too: if its confidence is below `threshold`, the next step is
+    asked. That confidence is the conservative rule's, unless confidence.step_calibrations has a calibration."""
+
+    backend: str = Field(min_length=1)
+    threshold: float = Field(ge=0, le=1)
+
+
+Steps = tuple[str | EscalationStepPart, ...]
+
+
+def step_names(steps: Steps) -> tuple[str, ...]:
+    """Return the backends of the steps, in order."""
+    return tuple(step if isinstance(step, str) else step.backend for step in steps)
+
+
+def own_thresholds(steps: Steps) -> dict[str, float]:
+    """Return the thresholds that the steps themselves name, by backend."""
+    return {step.backend: step.threshold for step in steps if isinstance(step, EscalationStepPart)}
+
+
 class EscalatePart(Part):
     """Where an unsure local answer goes, and below which confidence an answer is unsure. A value that is left out comes
     from `confidence`."""
 
-    to: tuple[str, ...] | None = Field(None, min_length=1)
+    to: Steps | None = Field(None, min_length=1)
     threshold: float | None = Field(None, ge=0, le=1)
 
 

@@ -8,7 +8,16 @@ from typing import get_args
 from zoneinfo import ZoneInfo
 
 from spillway_router.config.load import ConfigProblem, Findings
-from spillway_router.config.policy_part import EscalatePart, PolicyPart, PolicyRulePart, RangePart, WhenPart, minutes
+from spillway_router.config.policy_part import (
+    EscalatePart,
+    PolicyPart,
+    PolicyRulePart,
+    RangePart,
+    WhenPart,
+    minutes,
+    own_thresholds,
+    step_names,
+)
 from spillway_router.core.routing.model import Backend, Endpoint
 from spillway_router.core.routing.policy import ConfidenceRule
 from spillway_router.core.routing.rules import DAYS, Conditions, Hours, Rule, Rules, Span
@@ -51,7 +60,7 @@ def named_backends(part: PolicyPart) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield f"policy.rules.{place}.chain", rule.chain
         yield f"policy.rules.{place}.prefer", rule.prefer
         if isinstance(rule.escalate, EscalatePart) and rule.escalate.to:
-            yield f"policy.rules.{place}.escalate.to", rule.escalate.to
+            yield f"policy.rules.{place}.escalate.to", step_names(rule.escalate.to)
 
 
 def _rules(part: PolicyRulePart, backends: Mapping[str, Backend], general: ConfidenceRule) -> Iterator[Rule]:
@@ -74,7 +83,12 @@ def _confidence(part: EscalatePart | str, backends: Mapping[str, Backend], gener
     if isinstance(part, str):
         return ConfidenceRule(general.threshold, ())
     threshold = general.threshold if part.threshold is None else part.threshold
-    return ConfidenceRule(threshold, general.escalate_to if part.to is None else _usable(part.to, backends))
+    if part.to is None:
+        return replace(general, threshold=threshold)
+    # A step that names no threshold has that of `confidence`, which may be a calibration's.
+    return ConfidenceRule(
+        threshold, _usable(step_names(part.to), backends), {**general.step_thresholds, **own_thresholds(part.to)}
+    )
 
 
 def _forbidden(names: Iterable[str], backends: Iterable[Backend]) -> Iterator[str]:
@@ -113,7 +127,7 @@ def _span(part: RangePart | None) -> Span | None:
 
 def _problems(place: int, part: PolicyRulePart, backends: Mapping[str, Backend]) -> Iterator[ConfigProblem]:
     if isinstance(part.escalate, EscalatePart):
-        for i, name in enumerate(part.escalate.to or ()):
+        for i, name in enumerate(step_names(part.escalate.to or ())):
             if name in backends and backends[name].local:
                 where = f"policy.rules.{place}.escalate.to.{i}"
                 yield ConfigProblem(where, 0, f"{name} is local; an unsure local answer goes to a cloud")

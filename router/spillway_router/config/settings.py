@@ -25,7 +25,7 @@ from pydantic import (
 from spillway_router.config.cache_part import CachePart
 from spillway_router.config.gpus import GpuName
 from spillway_router.config.part import Part, Timezone
-from spillway_router.config.policy_part import PolicyPart
+from spillway_router.config.policy_part import PolicyPart, Steps
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
 from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.credits import MOST_CREDITS, Counted, CreditLine
@@ -377,7 +377,9 @@ class SelfCheckPart(Part):
 
 class ConfidencePart(Part):
     """How sure a local answer must be. An answer below `threshold` is escalated to the first backend of `escalate_to`
-    that may receive it. With an empty `escalate_to` nothing is escalated.
+    that may receive it. With an empty `escalate_to` nothing is escalated. Where a step is written as `{backend,
+    threshold}`, its answer goes on to the next one if its confidence is below that threshold. `step_calibrations` are
+    calibrations for the models of steps, by backend; the certified threshold applies to a step that has none.
 
     `calibration` is a file written by `spillway calibrate`; its certified threshold applies unless `threshold` is set.
     `hold_tokens` is the number of tokens of a stream that are held back before the stream is committed; auto holds as
@@ -390,8 +392,9 @@ class ConfidencePart(Part):
     """
 
     threshold: float = Field(0.8, ge=0, le=1)
-    escalate_to: tuple[str, ...] = ()
+    escalate_to: Steps = ()
     calibration: Path | None = None
+    step_calibrations: Mapping[str, Path] = {}
     hold_tokens: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = "auto"
     audit_share: float = Field(0.0, ge=0, le=1)
     top_logprobs: int = Field(2, ge=2, le=5)
@@ -820,9 +823,11 @@ class Settings(Part):
         if self.prices.file is not None or path is None:
             file = placed(Path(self.prices.file or "data/prices.json"))
             update["prices"] = self.prices.model_copy(update={"file": str(file)})
+        confidence: dict[str, Any] = {}
         if self.confidence.calibration is not None:
-            calibration = placed(self.confidence.calibration)
-            update["confidence"] = self.confidence.model_copy(update={"calibration": calibration})
+            confidence["calibration"] = placed(self.confidence.calibration)
+        steps = {name: placed(file) for name, file in self.confidence.step_calibrations.items()}
+        update["confidence"] = self.confidence.model_copy(update={**confidence, "step_calibrations": steps})
         if self.tls is not None:
             files = {"certificate": placed(self.tls.certificate), "key": placed(self.tls.key)}
             update["tls"] = self.tls.model_copy(update=files)

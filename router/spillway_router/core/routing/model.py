@@ -437,6 +437,8 @@ class Attempt:
     """What the router usually adds to such a request and left out, because the backend refuses it."""
     at_most_nano: int | None = None
     """What it can have cost at most, where the charge is an estimate; None where the charge is known."""
+    discarded: bool = False
+    """Whether the client got another answer instead. It is charged all the same."""
     draining: bool = False
     """Whether it is still read to its usage, so that its charge is not known yet and its bound is held."""
 

@@ -60,10 +60,21 @@ UNKNOWN = BackendSignals(health="down", health_reason="has no health data yet")
 
 @fast_frozen(frozen=True, slots=True)
 class ConfidenceRule:
-    """A local answer with a confidence below `threshold` goes to the first of `escalate_to` that may have it."""
+    """A local answer with a confidence below `threshold` goes to the first of `escalate_to` that may have it.
+
+    So does the answer of one of these steps, to those after it, if its confidence is below its own threshold.
+    """
 
     threshold: float = 0.8
     escalate_to: tuple[str, ...] = ()
+    step_thresholds: Mapping[str, float] = field(default_factory=dict)
+    """The thresholds of steps by backend. The answer of a step without one is final."""
+
+    def step_threshold(self, backend: str) -> float | None:
+        """Return the threshold of a step; None if its answer is final, as that of the last one is."""
+        if not self.escalate_to or backend == self.escalate_to[-1]:
+            return None
+        return self.step_thresholds.get(backend)
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -232,14 +243,17 @@ def decide_byok(facts: RequestFacts, backend: Backend, signals: Signals, policy:
 
 
 def decide_escalation(
-    facts: RequestFacts, signals: Signals, policy: Policy, gain: ExpectedGain | None = None
+    facts: RequestFacts, signals: Signals, policy: Policy, gain: ExpectedGain | None = None, above: str = ""
 ) -> Decision:
-    """Return where an unsure local answer goes: the clouds of `confidence.escalate_to` that pass the filters, in order.
+    """Return where an unsure answer goes: the clouds of `confidence.escalate_to` that pass the filters, in order. Of
+    the answer of one of these steps, `above`, it is those after it.
 
     Where a paced budget covers a cloud, it is a candidate only if `gain` is worth its cost. Without a candidate the
-    local answer stands.
+    unsure answer stands.
     """
-    passing, removed = _filter(facts, signals, _permitted_tiers(facts, policy), policy)
+    tiers = _permitted_tiers(facts, policy)
+    place = next((place for place, tier in enumerate(tiers) if tier.name == above), -1)
+    passing, removed = _filter(facts, signals, tiers[place + 1 :], policy)
     passing = [backend for backend in passing if not backend.local]
     if gain is not None:
         checked = [

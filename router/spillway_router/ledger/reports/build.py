@@ -16,7 +16,7 @@ A report reads the running sums of its range (store/sums.py); the forecast reads
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -58,6 +58,7 @@ from spillway_router.ledger.reports.model import (
     Period,
     RentalRow,
     Report,
+    StepRow,
 )
 from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.ledger.tables.credits import CreditsUsed
@@ -189,6 +190,7 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         by=by,
         groups=group_rows(costs, by, source.sums, days, most_groups=source.most_groups) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
+        steps=tuple(_steps([total for total in totals if not total.group.local])),
         feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
         credits=tuple(map(_credit_row, ledger.credits.used(start_ms, end_ms, MOST_CREDIT_ROWS))),
         currency=terms.currency,
@@ -366,6 +368,23 @@ def _cloud_side(cloud: Sequence[Total], holds: Sequence[Entry]) -> CloudSide:
         served=served,
         units=units_of(cost_nano, served, document_nano),
     )
+
+
+def _steps(cloud: Sequence[Total]) -> Iterator[StepRow]:
+    """Yield a row for each backend that unsure answers were escalated to."""
+    escalated = [total for total in cloud if total.group.decision == "escalated"]
+    for backend, model in sorted({(total.group.backend, total.group.model) for total in escalated}):
+        group = [total for total in escalated if (total.group.backend, total.group.model) == (backend, model)]
+        cost_nano, answered = sum(total.cost_nano for total in group), served_of(group).answers
+        yield StepRow(
+            backend=backend,
+            model=model,
+            asked=sum(total.attempts for total in group),
+            answered=answered,
+            discarded=sum(total.attempts for total in group if total.group.status == "discarded"),
+            cost_nano=cost_nano,
+            per_answer_nano=per(cost_nano, answered),
+        )
 
 
 def _label(total: Total) -> str:

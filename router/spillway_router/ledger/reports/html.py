@@ -17,6 +17,7 @@ from spillway_router.ledger.reports.rows import (
     FEEDBACK_HEAD,
     GROUP_HEAD,
     OTHER_HEAD,
+    STEPS_HEAD,
     UNITS_HEAD,
     Row,
     alternative_rows,
@@ -25,6 +26,7 @@ from spillway_router.ledger.reports.rows import (
     feedback_rows,
     group_row,
     other_rows,
+    step_rows,
     unit_rows,
 )
 from spillway_router.ledger.reports.words import forecast_words, moment, notes, rental_name, share, title, unpriced
@@ -56,6 +58,7 @@ def report_html(report: Report) -> str:
         f'<div class="sides"><section><h2>Fixed: rented GPU</h2>{_fixed(report)}</section>',
         f"<section><h2>Per request: cloud</h2>{cloud}</section></div>",
         *((text_table(OTHER_HEAD, other_rows(report), last_is_sum=True),) if report.other.rows else ()),
+        *((text_table(STEPS_HEAD, step_rows(report)),) if report.steps else ()),
         f"<h2>Cost per unit</h2>{text_table(UNITS_HEAD, unit_rows(report), last_is_sum=True)}",
     ]
     if report.groups:

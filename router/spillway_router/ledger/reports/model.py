@@ -97,6 +97,23 @@ class CloudRow:
 
 
 @dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step of escalation: how often it was asked, and what came of that.
+
+    `answered` of them ended with its answer, which is what it gained; `discarded` went on to the next step, as its
+    answer was not sure either. `cost_nano` is that of all of them.
+    """
+
+    backend: str
+    model: str
+    asked: int
+    answered: int
+    discarded: int
+    cost_nano: int
+    per_answer_nano: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class CloudSide:
     """The per-request cost: rows by decision, unsettled attempts at their bound, and the sum of both.
 
@@ -300,6 +317,7 @@ class Report:
     feedback: tuple[FeedbackRow, ...] = ()
     credits: tuple[CreditRow, ...] = ()
     """Of requests and of better answers, the 100 periods of which most was used."""
+    steps: tuple[StepRow, ...] = ()
     other: OtherFixed = OtherFixed(0, ())
     unpriced_gpu_hours: float = 0.0
     """GPU-hours of rentals whose price nobody gave: the report has them at 0."""

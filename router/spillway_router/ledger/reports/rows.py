@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spillway_router.core.money.currency import Amounts
 from spillway_router.ledger.reports.model import GroupRow, Report
-from spillway_router.ledger.reports.words import break_even_words, group_name
+from spillway_router.ledger.reports.words import break_even_words, group_name, share
 
 Row = tuple[str, ...]
 
@@ -14,6 +14,7 @@ GROUP_HEAD = ("answers", "GPU used", "GPU idle", "cloud", "total", "per request"
 ALTERNATIVES_HEAD = ("everything to", "would have cost", "saved", "GPU pays from", "at utilisation")
 OTHER_HEAD = ("other fixed costs", "per month", "cost")
 CREDITS_HEAD = ("who", "what", "period", "began", "used", "of")
+STEPS_HEAD = ("escalated to", "asked", "answered", "gain", "not sure", "cost", "per answer")
 FEEDBACK_HEAD = ("model", "ratings", "mean of 5", "satisfied", "better asked")
 
 
@@ -37,6 +38,24 @@ def cloud_rows(report: Report, always: tuple[str, ...] = ()) -> list[Row]:
     tokens = f"{cloud.served.prompt_tokens:,} + {cloud.served.completion_tokens:,}"
     per_answer = money_or_dash(cloud.units.per_request_nano)
     return [*rows, ("all", f"{cloud.served.answers:,}", tokens, money(cloud.cost_nano), per_answer)]
+
+
+def step_rows(report: Report) -> list[Row]:
+    """Return the steps of escalation. The gain of a step is the share of what it was asked that ended with its
+    answer."""
+    money, money_or_dash = report.amounts.money, report.amounts.or_dash
+    return [
+        (
+            f"{row.backend} ({row.model})",
+            f"{row.asked:,}",
+            f"{row.answered:,}",
+            share(row.answered, row.asked),
+            f"{row.discarded:,}",
+            money(row.cost_nano),
+            money_or_dash(row.per_answer_nano),
+        )
+        for row in report.steps
+    ]
 
 
 def unit_rows(report: Report) -> list[Row]:

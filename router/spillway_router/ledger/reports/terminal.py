@@ -23,6 +23,7 @@ from spillway_router.ledger.reports.rows import (
     FEEDBACK_HEAD,
     GROUP_HEAD,
     OTHER_HEAD,
+    STEPS_HEAD,
     UNITS_HEAD,
     Row,
     alternative_rows,
@@ -31,6 +32,7 @@ from spillway_router.ledger.reports.rows import (
     feedback_rows,
     group_row,
     other_rows,
+    step_rows,
     unit_rows,
 )
 from spillway_router.ledger.reports.words import forecast_words, notes, rental_name, share, title, unpriced
@@ -50,6 +52,8 @@ def render_report(report: Report, console: Console) -> None:
     console.print(Columns([_fixed_panel(report.fixed, report.amounts), _cloud_panel(report)], padding=(0, 1)))
     if report.other.rows:
         console.print(_table("", OTHER_HEAD, other_rows(report)))
+    if report.steps:
+        console.print(_table("", STEPS_HEAD, step_rows(report)))
     console.print(_table("Cost per unit", UNITS_HEAD, unit_rows(report)))
     if report.groups:
         console.print(_groups_table(report))

@@ -22,7 +22,7 @@ from spillway_router.core.routing.model import (
     RequestFacts,
     RequestRecord,
 )
-from spillway_router.core.routing.policy import Policy, backends_named, decide, is_offered
+from spillway_router.core.routing.policy import ConfidenceRule, Policy, backends_named, decide, is_offered
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQuery
@@ -256,7 +256,7 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         facts = services.memory.sessions.with_complexity(with_traits(config, facts, body), services.clock())
         config = under_rules(services, config, facts)
         decision = decide(facts, caller_signals(services, config, facts), config.policy)
-        return {"facts": _facts(facts), **_decision(decision)}
+        return {"facts": _facts(facts), **_decision(decision), "escalation": _escalation(config.policy.confidence)}
 
     @api.get("/v1/usage")
     async def usage(
@@ -326,6 +326,7 @@ def describe(record: RequestRecord, *, details: bool = True) -> dict[str, Any]:
                 "estimated": a.at_most_nano is not None,
                 "at_most_usd": None if a.at_most_nano is None else usd(a.at_most_nano),
                 "draining": a.draining,
+                "discarded": a.discarded,
                 "confidence": a.confidence,
                 "left_out": a.left_out,
             }
@@ -356,6 +357,13 @@ def _facts(facts: RequestFacts) -> dict[str, Any]:
         "privacy_reasons": facts.privacy.reasons,
         **({} if facts.traits is None else asdict(facts.traits)),
     }
+
+
+def _escalation(rule: ConfidenceRule) -> dict[str, Any]:
+    """Return from which confidence on a local answer is kept, and the steps that an unsure one goes to; the answer of a
+    step without a threshold is final."""
+    steps = [{"backend": name, "threshold": rule.step_threshold(name)} for name in rule.escalate_to]
+    return {"threshold": rule.threshold, "steps": steps}
 
 
 def _decision(decision: Decision) -> dict[str, Any]:

@@ -114,6 +114,8 @@ class ScoringRules:
     """When to ask the engine about its own answer; None: never."""
     uncalibrated_backends: frozenset[str] = frozenset()
     """Backends that serve something else than what the calibration was made for."""
+    step_calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    """Calibrations for the steps of escalation, by backend."""
 
     @property
     def document_calibration(self) -> Calibration | None:

@@ -296,7 +296,8 @@ class UpstreamAttempt:
             self.services.local_queues.go_on(self.route.backend.name)
         if outcome.kind == "ok" and self.hold.stored:
             self._learn(outcome)
-        self.record = self._settle(outcome, "discarded" if discarded else _STATUS.get(outcome.kind, "error"), now_s)
+        status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error")
+        self.record = replace(self._settle(outcome, status, now_s), discarded=discarded)
 
     def _of_backend(self, outcome: Outcome) -> Outcome:
         """Return what the outcome says of the backend. One model that is missing takes no other one away, and what was

@@ -51,7 +51,7 @@ from spillway_router.proxy.exchange.better_answer import BETTER_THAN, decide_bet
 from spillway_router.proxy.exchange.byok import byok_route, redacted
 from spillway_router.proxy.exchange.cached_answers import answered_from_cache
 from spillway_router.proxy.exchange.caller_signals import caller_signals, with_gain_prices
-from spillway_router.proxy.exchange.escalation import should_escalate
+from spillway_router.proxy.exchange.escalation import is_step, should_escalate
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
 from spillway_router.proxy.exchange.outcomes import PRIVATE, failure_refusal, final_refusal
@@ -487,7 +487,7 @@ async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
         if fetched.kind == "timeout" and attempt.is_overdue():
             fetched = replace(fetched, kind="cancelled", detail=BETTER_LATE)
         deliverable = fetched.kind == "ok"
-        if deliverable and should_escalate(state, attempt.confidence):
+        if deliverable and should_escalate(state, attempt):
             deliverable = not await escalate(state, attempt, upstream, fetched)
         outcome = redacted(await upstream.deliver(), attempt.route) if deliverable else fetched
     except Exception:
@@ -522,7 +522,7 @@ def _remember_refusals(state: ExchangeState, attempt: UpstreamAttempt, additions
 def _upstream_answer(state: ExchangeState, attempt: UpstreamAttempt, left_out: frozenset[Addition]) -> UpstreamAnswer:
     """Return the answer that is to be fetched. It is not scored if the backend has no log-probabilities."""
     config, backend = state.config, attempt.backend
-    scored = is_scored(config.policy.confidence, state.facts, backend)
+    scored = is_scored(config.policy.confidence, state.facts, backend, escalated=is_step(state, attempt))
     if scored:
         scored = "logprobs" not in left_out and "logprobs" not in state.services.board.lacking(backend.name)
     top_logprobs = config.scoring.top_logprobs if scored else 0
@@ -537,15 +537,20 @@ def _upstream_answer(state: ExchangeState, attempt: UpstreamAttempt, left_out: f
 async def escalate(
     state: ExchangeState, draft: UpstreamAttempt, draft_answer: UpstreamAnswer, outcome: Outcome
 ) -> bool:
-    """Ask the next tier up if that is worth its cost. True if the client got its answer; else the draft stands."""
+    """Ask the next step if that is worth its cost. True if the client got its answer; else the draft stands.
+
+    The draft is a local answer, or that of a step which was not sure either: all steps of a request share the time of
+    the first one, and one that is expected to be late is not paid for.
+    """
     config, facts, services = state.config, state.facts, state.services
     signals = with_gain_prices(services, config, facts, caller_signals(services, config, facts))
-    decision = decide_escalation(facts, signals, config.policy, draft.expected_gain(outcome))
+    decision = decide_escalation(facts, signals, config.policy, draft.expected_gain(outcome), draft.backend.name)
     decided, reasons = state.decided, state.reasons
     draft.hold_as_draft(outcome, draft_answer.close)
-    due_s = _better_due_s(state, draft.streamed, outcome)
+    due_s = min(draft.due_s, _better_due_s(state, draft.streamed, outcome))
     for candidate in decision.candidates:
-        if services.clock() >= due_s:
+        if services.clock() + (0.0 if draft.backend.local else candidate.ttft_s) >= due_s:
+            due_s = services.clock()
             break
         state.decided, state.reasons = "escalated", ("confidence",)
         better = await ask(state, candidate, replaceable=True, due_s=due_s)
@@ -554,7 +559,7 @@ async def escalate(
     draft.accept_draft()
     no_budget = ("budget",) if not decision.candidates and "budget" in decision.reasons else ()
     late = ("late",) if services.clock() + 0.01 >= due_s else ()
-    state.decided, state.reasons = decided, (*reasons, "confidence", *no_budget, *late)
+    state.decided, state.reasons = decided, tuple(dict.fromkeys((*reasons, "confidence", *no_budget, *late)))
     return False
 
 

@@ -1,4 +1,5 @@
-"""A streamed local answer that is held back until it is known to be sure enough (docs/decisions/0012).
+"""A streamed answer, of an engine or of a step of escalation, that is held back until it is known to be sure enough
+(docs/decisions/0012).
 
     begin    as for every stream: wait for the first content; on a failure the next candidate may be asked
     hold     read and score the first k tokens while the client sees nothing; JSON documents and tool calls are read to
@@ -23,6 +24,7 @@ from spillway_router.proxy.exchange.escalation import (
     calibration,
     criteria,
     draw_audit,
+    is_step,
     may_escalate,
     offer_audit,
     threshold,
@@ -54,7 +56,9 @@ class HeldStream:
     def __init__(self, state: ExchangeState, attempt: UpstreamAttempt, upstream: UpstreamBody) -> None:
         self._state, self._attempt = state, attempt
         dialect = attempt.route.provider.entry.usage
-        self.monitor = ScoredMonitor(state.facts.choices, dialect, strip=upstream.logprobs_added)
+        self.monitor = ScoredMonitor(
+            state.facts.choices, dialect, strip=upstream.logprobs_added, count=attempt.output_count()
+        )
         self._judged_whole = False
         self._audited = False
 
@@ -87,7 +91,9 @@ class HeldStream:
         state.replace_heartbeat(Heartbeat(state.services.loop, state.client, waiting_headers, slack_s))
         if is_document(state.body):
             return await relay.hold(lambda: False)
-        tokens = self._tokens_to_hold(slack_s)
+        if is_step(state, self._attempt):  # half of the time that is left is for the next step
+            slack_s = (self._attempt.due_s - state.services.clock()) / 2
+        tokens = self._tokens_to_hold(min(slack_s, slo_s))
         return await relay.hold(lambda: not monitor.tools and monitor.has_tokens(tokens))
 
     def _tokens_to_hold(self, slack_s: float) -> int:
@@ -105,7 +111,7 @@ class HeldStream:
         """Judge an answer that ended while it was held back."""
         state, attempt, monitor = self._state, self._attempt, self.monitor
         verdict = monitor.verdict(state.body, criteria(state, attempt))
-        if state.config.scoring.self_check is not None:
+        if state.config.scoring.self_check is not None and attempt.backend.local:
             outcome = Outcome("ok", 200, usage=monitor.usage)
             verdict = await verdict_with_self_check(state, attempt, verdict, monitor.text(), outcome)
         attempt.confidence = None if verdict is None else verdict.confidence
@@ -114,7 +120,7 @@ class HeldStream:
 
     def release(self) -> None:
         """Let the stream go to the client. Its text is kept if the answer is to be audited."""
-        self._audited = draw_audit(self._state)
+        self._audited = draw_audit(self._state, self._attempt)
         self.monitor.release_held(keep_text=self._audited)
 
     def delivered(self) -> None:
@@ -128,7 +134,7 @@ class HeldStream:
         state, monitor = self._state, self.monitor
         if not self._judged_whole:
             state.confidence = monitor.confidence(calibration(state, self._attempt))
-        unsure = state.confidence is not None and state.confidence < threshold(state)
+        unsure = state.confidence is not None and state.confidence < threshold(state, self._attempt)
         if unsure and "confidence" not in state.reasons:
             state.reasons = (*state.reasons, "confidence")
         if state.confidence is None and not state.client.waiting:

@@ -60,13 +60,13 @@ class WholeAnswer:
     async def _judge(self, reply: FetchedAnswer) -> None:
         state, attempt = self._state, self._attempt
         verdict = answer_verdict(reply.answer, state.body, criteria(state, attempt))
-        if state.config.scoring.self_check is not None:
+        if state.config.scoring.self_check is not None and attempt.backend.local:
             text = answer_text(reply.answer["choices"][0])
             verdict = await verdict_with_self_check(state, attempt, verdict, text, reply.outcome)
         state.verdict = verdict
         attempt.confidence = state.confidence = None if verdict is None else verdict.confidence
         by_rule = state.config.policy.ruling.sets_confidence
-        if not by_rule and state.services.audits.is_probe(state.config, attempt.confidence):
+        if not by_rule and attempt.backend.local and state.services.audits.is_probe(state.config, attempt.confidence):
             state.probe = answer_text(reply.answer["choices"][0])
 
     def refused_addition(self, outcome: Outcome) -> Addition | None:
@@ -104,10 +104,10 @@ class WholeAnswer:
 
     def _audit(self, reply: FetchedAnswer) -> None:
         state = self._state
-        if state.probe is not None and not self._scored:
+        if state.probe is not None and not self._attempt.backend.local:
             better = answer_text(reply.answer["choices"][0])
             state.services.audits.observe_probe(state.config, state.probe, better)
-        elif self._scored and draw_audit(state):
+        elif self._scored and draw_audit(state, self._attempt):
             offer_audit(state, answer_text(reply.answer["choices"][0]))
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from spillway_router.core.confidence.judge import AnswerContext, ConfidenceVerdi
 from spillway_router.core.confidence.scores import Token
 from spillway_router.core.confidence.validators import ValueRule
 from spillway_router.core.frozen import fast_frozen
+from spillway_router.core.money.estimates import OutputCount
 from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.core.routing.policy import ConfidenceRule
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
@@ -37,11 +38,16 @@ SCORED_ENDPOINTS = frozenset({"chat", "completions"})
 DOCUMENT_FORMATS = frozenset({"json_schema", "json_object"})
 
 
-def is_scored(rule: ConfidenceRule, facts: RequestFacts, backend: Backend) -> bool:
-    """True if this backend is asked for log-probabilities: only where a low confidence could change anything."""
+def is_scored(rule: ConfidenceRule, facts: RequestFacts, backend: Backend, *, escalated: bool = False) -> bool:
+    """True if this backend is asked for log-probabilities: only where a low confidence could change anything.
+
+    `escalated`: it is asked as a step of escalation.
+    """
     if not (rule.escalate_to or facts.hints.min_confidence is not None):
         return False
-    return backend.local and "logprobs" in backend.capabilities and facts.endpoint in SCORED_ENDPOINTS
+    if not backend.local and not (escalated and rule.step_threshold(backend.name) is not None):
+        return False
+    return "logprobs" in backend.capabilities and facts.endpoint in SCORED_ENDPOINTS
 
 
 def is_document(body: Mapping[str, Any]) -> bool:
@@ -140,8 +146,10 @@ class ScoredMonitor(ChatMonitor):
 
     __slots__ = ("_body", "_keep_text", "_streamed_choices", "_strip", "frame", "tools")
 
-    def __init__(self, choices: int, dialect: UsageDialect = PLAIN, *, strip: bool) -> None:
-        super().__init__(choices, dialect)
+    def __init__(
+        self, choices: int, dialect: UsageDialect = PLAIN, *, strip: bool, count: OutputCount | None = None
+    ) -> None:
+        super().__init__(choices, dialect, count)
         self._strip = strip
         self._body: dict[str, Any] | None = None
         """The event that was just seen, if it holds log-probabilities."""
