@@ -115,8 +115,9 @@ async def test_a_split_request_that_fails_midway_is_charged_for_what_was_answere
         async with routing(backends(engine, cloud, f"{SAME}, max_inputs: 2", SAME)) as router:
             reply = await embed(router, ["a", "b", "c"])
             assert reply.status_code == 503
-            rows = [row for row in router.rows(reply) if row.backend == "cloud"]
-            assert [(row.amount_nano, row.status) for row in rows] == [(2000, "error")]
+            first, *again = [row for row in router.rows(reply) if row.backend == "cloud"]
+            assert (first.amount_nano, first.status) == (2000, "error")
+            assert not any(row.amount_nano for row in again)  # the limited cloud may be asked once more
 
 
 async def test_fewer_vectors_than_inputs_are_never_joined() -> None:
