@@ -476,11 +476,11 @@ def backends_named(name: str, policy: Policy) -> tuple[Backend, ...] | str:
 def _space_asked_for(facts: RequestFacts, policy: Policy) -> str:
     """Return the embedding space of what the request asks for: of the first of its models that has one."""
     for model in (facts.model, *facts.preferences.models):
-        named = _backends_named(model, policy)
+        named = backends_named(model, policy)
         name = model if named and not isinstance(named, str) else _split_suffix(model)[0]
         space = policy.spaces.get(name, "")
         if not space:
-            named = _backends_named(name, policy)
+            named = backends_named(name, policy)
             space = "" if isinstance(named, str) else spaces.space_of(named)
         if space:
             return space
