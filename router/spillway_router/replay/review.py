@@ -127,7 +127,7 @@ def trial_changes(loaded: Loaded, assembly: Assembly) -> tuple[Change, ...]:
         threshold = settings.confidence.threshold
         lower = [round(threshold - step, 3) for step in (0.05, 0.1, 0.2) if threshold > step]
         changes += [Change(("confidence", "threshold"), value) for value in lower]
-        changes += _cheapest(("confidence", "escalate_to"), settings.confidence.escalate_to, backends)
+        changes += _cheapest(("confidence", "escalate_to"), assembly.policy.confidence.escalate_to, backends)
     if any(backend.local for backend in backends.values()):
         changes += [Change(("slo", "ttft_ms"), round(settings.slo.ttft_ms * factor)) for factor in (1.5, 2)]
     for alias, chain in settings.chains().items():
