@@ -30,15 +30,15 @@ NO_FALLBACKS = {"provider": {"allow_fallbacks": False}}
 @pytest.mark.parametrize(("confidence", "escalated"), [(0.69, True), (0.7, False), (1.0, False), (None, False)])
 async def test_the_threshold_decides(confidence: float | None, escalated: bool) -> None:
     async with scene(TEXT) as stage:
-        assert should_escalate(stage.state("local"), confidence) == escalated
+        assert should_escalate(stage.state("local"), stage.candidate("local").backend, confidence) == escalated
 
 
 async def test_audits_move_the_threshold_but_not_the_one_of_a_request() -> None:
     async with scene(TEXT) as stage:
-        stage.audits.moved = 0.9
-        assert threshold(stage.state("local")) == 0.9
+        stage.audits.moved, engine = 0.9, stage.candidate("local").backend
+        assert threshold(stage.state("local"), engine) == 0.9
         strict = stage.state("local", facts=stage.facts(x_spillway_min_confidence="0.2"))
-        assert threshold(strict) == 0.2
+        assert threshold(strict, engine) == 0.2
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ async def test_a_pinned_backend_keeps_its_answer() -> None:
             kind="pinned", candidates=state.decision.candidates, reasons=(), removed=(), policy="v1"
         )
         assert not may_escalate(state)
-        assert not should_escalate(state, 0.0)
+        assert not should_escalate(state, stage.candidate("local").backend, 0.0)
 
 
 async def test_without_a_tier_above_nothing_is_escalated() -> None:
@@ -81,11 +81,13 @@ async def test_without_a_calibration_answers_are_judged_by_the_conservative_rule
 
 async def test_only_an_answer_under_the_configured_threshold_is_drawn() -> None:
     async with scene(TEXT) as stage:
-        assert not draw_audit(stage.state("local"))
+        engine, other = stage.candidate("local").backend, stage.candidate("cloud").backend
+        assert not draw_audit(stage.state("local"), engine)
         stage.audits.draws = True
-        assert draw_audit(stage.state("local"))
+        assert draw_audit(stage.state("local"), engine)
+        assert not draw_audit(stage.state("local"), other)
         own = stage.state("local", facts=stage.facts(x_spillway_min_confidence="0.2"))
-        assert not draw_audit(own)
+        assert not draw_audit(own, engine)
 
 
 async def test_a_sample_takes_the_next_attempt_number() -> None:

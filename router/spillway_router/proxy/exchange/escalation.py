@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from spillway_router.core.confidence.calibration import ANY, Calibration
+from spillway_router.core.routing.model import Backend
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt
 from spillway_router.proxy.exchange.audit_sample import AuditSample, ScoredAnswer
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.scoring.scoring import ConfidenceCriteria, is_document
 
 
-def threshold(state: ExchangeState, attempt: UpstreamAttempt) -> float:
+def threshold(state: ExchangeState, backend: Backend) -> float:
     """The least confidence of an answer that is not escalated: of a step of escalation its own, 0 if its answer is
     final; of a local answer the header's, else the configured one as audits moved it. A key that may not choose between
     local and cloud can only lower it."""
-    if not attempt.backend.local:
-        return state.config.policy.confidence.step_threshold(attempt.backend.name) or 0.0
+    if not backend.local:
+        return state.config.policy.confidence.step_threshold(backend.name) or 0.0
     min_confidence, may_raise = state.facts.hints.min_confidence, state.facts.caller.may_route
     if min_confidence is not None and may_raise:
         return min_confidence
@@ -25,9 +26,9 @@ def threshold(state: ExchangeState, attempt: UpstreamAttempt) -> float:
     return configured if min_confidence is None else min(min_confidence, configured)
 
 
-def is_step(state: ExchangeState, attempt: UpstreamAttempt) -> bool:
-    """True if the attempt is made because an earlier answer was not sure or good enough, and no local one."""
-    return state.decided == "escalated" and not attempt.backend.local
+def is_step(state: ExchangeState, backend: Backend) -> bool:
+    """True if this cloud is asked because an earlier answer was not sure or good enough."""
+    return state.decided == "escalated" and not backend.local
 
 
 def may_escalate(state: ExchangeState) -> bool:
@@ -38,11 +39,11 @@ def may_escalate(state: ExchangeState) -> bool:
     return allowed and bool(state.config.policy.confidence.escalate_to) and state.decision.kind != "pinned"
 
 
-def should_escalate(state: ExchangeState, attempt: UpstreamAttempt) -> bool:
-    """True if a better answer than this one is to be sought one tier up. One without a confidence is kept."""
+def should_escalate(state: ExchangeState, backend: Backend, confidence: float | None) -> bool:
+    """True if an answer of this confidence is to be sought one tier up. An answer without a confidence is not."""
     if state.decision.kind == "pinned" or not state.facts.preferences.allow_fallbacks:
         return False
-    return attempt.confidence is not None and attempt.confidence < threshold(state, attempt)
+    return confidence is not None and confidence < threshold(state, backend)
 
 
 def calibration(state: ExchangeState, attempt: UpstreamAttempt) -> Calibration | None:
@@ -60,14 +61,14 @@ def criteria(state: ExchangeState, attempt: UpstreamAttempt) -> ConfidenceCriter
     return ConfidenceCriteria(state.facts.task, calibration(state, attempt), state.config.scoring.rules)
 
 
-def draw_audit(state: ExchangeState, attempt: UpstreamAttempt) -> bool:
+def draw_audit(state: ExchangeState, backend: Backend) -> bool:
     """Draw whether the answer that goes to the client now is audited, which only a local one can be.
 
     One that was accepted under a threshold of the request's own or of a rule never is, as audits watch the configured
     one.
     """
     by_other = state.facts.hints.min_confidence is not None or state.config.policy.ruling.sets_confidence
-    if by_other or not attempt.backend.local or not may_escalate(state):
+    if by_other or not backend.local or not may_escalate(state):
         return False
     return state.services.audits.draws_chat(state.config)
 

@@ -487,7 +487,7 @@ async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
         if fetched.kind == "timeout" and attempt.is_overdue():
             fetched = replace(fetched, kind="cancelled", detail=BETTER_LATE)
         deliverable = fetched.kind == "ok"
-        if deliverable and should_escalate(state, attempt):
+        if deliverable and should_escalate(state, attempt.backend, attempt.confidence):
             deliverable = not await escalate(state, attempt, upstream, fetched)
         outcome = redacted(await upstream.deliver(), attempt.route) if deliverable else fetched
     except Exception:
@@ -522,7 +522,7 @@ def _remember_refusals(state: ExchangeState, attempt: UpstreamAttempt, additions
 def _upstream_answer(state: ExchangeState, attempt: UpstreamAttempt, left_out: frozenset[Addition]) -> UpstreamAnswer:
     """Return the answer that is to be fetched. It is not scored if the backend has no log-probabilities."""
     config, backend = state.config, attempt.backend
-    scored = is_scored(config.policy.confidence, state.facts, backend, escalated=is_step(state, attempt))
+    scored = is_scored(config.policy.confidence, state.facts, backend, escalated=is_step(state, backend))
     if scored:
         scored = "logprobs" not in left_out and "logprobs" not in state.services.board.lacking(backend.name)
     top_logprobs = config.scoring.top_logprobs if scored else 0

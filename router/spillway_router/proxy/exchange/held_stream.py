@@ -91,7 +91,7 @@ class HeldStream:
         state.replace_heartbeat(Heartbeat(state.services.loop, state.client, waiting_headers, slack_s))
         if is_document(state.body):
             return await relay.hold(lambda: False)
-        if is_step(state, self._attempt):  # half of the time that is left is for the next step
+        if is_step(state, self._attempt.backend):  # half of the time that is left is for the next step
             slack_s = (self._attempt.due_s - state.services.clock()) / 2
         tokens = self._tokens_to_hold(min(slack_s, slo_s))
         return await relay.hold(lambda: not monitor.tools and monitor.has_tokens(tokens))
@@ -120,7 +120,7 @@ class HeldStream:
 
     def release(self) -> None:
         """Let the stream go to the client. Its text is kept if the answer is to be audited."""
-        self._audited = draw_audit(self._state, self._attempt)
+        self._audited = draw_audit(self._state, self._attempt.backend)
         self.monitor.release_held(keep_text=self._audited)
 
     def delivered(self) -> None:
@@ -134,7 +134,7 @@ class HeldStream:
         state, monitor = self._state, self.monitor
         if not self._judged_whole:
             state.confidence = monitor.confidence(calibration(state, self._attempt))
-        unsure = state.confidence is not None and state.confidence < threshold(state, self._attempt)
+        unsure = state.confidence is not None and state.confidence < threshold(state, self._attempt.backend)
         if unsure and "confidence" not in state.reasons:
             state.reasons = (*state.reasons, "confidence")
         if state.confidence is None and not state.client.waiting:

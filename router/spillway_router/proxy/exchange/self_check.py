@@ -81,7 +81,7 @@ async def verdict_with_self_check(
     if rule is None or verdict is None or not _can_matter(state):
         return verdict
     within_s = min(rule.longest_s, _slack_s(state, outcome))
-    if within_s < SHORTEST_S or not is_worth_asking(rule, verdict, threshold(state, draft)):
+    if within_s < SHORTEST_S or not is_worth_asking(rule, verdict, threshold(state, draft.backend)):
         return verdict
     # The answer is whole: what is learned from its time must not include the self check.
     state.services.board.ended(draft.tracked, outcome, state.services.clock(), streamed=draft.streamed)

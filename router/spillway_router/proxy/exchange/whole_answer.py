@@ -107,7 +107,7 @@ class WholeAnswer:
         if state.probe is not None and not self._attempt.backend.local:
             better = answer_text(reply.answer["choices"][0])
             state.services.audits.observe_probe(state.config, state.probe, better)
-        elif self._scored and draw_audit(state, self._attempt):
+        elif self._scored and draw_audit(state, self._attempt.backend):
             offer_audit(state, answer_text(reply.answer["choices"][0]))
 
     def close(self) -> None:
