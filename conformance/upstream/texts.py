@@ -55,12 +55,19 @@ def embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a request for embeddings."""
     given = body.get("input")
     count = len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1
-    vector: Any = list(_VECTOR)
+    vector: Any = _vector(body.get("dimensions"))
     if body.get("encoding_format") == "base64":
-        vector = base64.b64encode(struct.pack(f"<{len(_VECTOR)}f", *_VECTOR)).decode()
+        vector = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
     data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(count)]
     usage = {"prompt_tokens": PROMPT_TOKENS, "total_tokens": PROMPT_TOKENS}
     return {"object": "list", "data": data, "model": body.get("model", ""), "usage": usage}
+
+
+def _vector(dimensions: object) -> list[float]:
+    """Return a vector of as many numbers as were asked for, of four if none were."""
+    if not isinstance(dimensions, int):
+        return list(_VECTOR)
+    return [_VECTOR[place % len(_VECTOR)] for place in range(dimensions)]
 
 
 def model(name: str) -> dict[str, Any]:
