@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +41,21 @@ class RunningEngine:
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
     """Real vLLM with the demo model, started by our own supervisor; takes 30 to 80 s once, ends with the session."""
+    with _serving(tmp_path_factory.mktemp("engine") / "engine.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
+    """The same for embeddings."""
+    with _serving(tmp_path_factory.mktemp("embedder") / "engine.log", embedding=True) as running:
+        yield running
+
+
+@contextmanager
+def _serving(log_path: Path, *, embedding: bool = False) -> Iterator[RunningEngine]:
     if not ENGINE_PYTHON.exists():
         pytest.skip("the engine's environment .venv-vllm is missing: run `make install`")
-    log_path = tmp_path_factory.mktemp("engine") / "engine.log"
     options = ServeOptions(
         model="demo",
         port=0,
@@ -50,6 +63,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
         device="cpu",
         log_path=log_path,
         cache_root=ROOT / ".cache" / "vllm",
+        embedding=embedding,
     )
     ready: Future[EngineReady] = Future()
     stopping: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
@@ -106,7 +120,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make test` runs beside the rest: the tests that use the engine above, and the load tests."""
     for item in items:
         own = getattr(getattr(item, "callspec", None), "params", ())  # a parameter may have the fixture's name
-        if "engine" in getattr(item, "fixturenames", ()) and "engine" not in own:
+        if {"engine", "embedder"} & set(getattr(item, "fixturenames", ())) - set(own):
             item.add_marker(pytest.mark.engine)
         if {ROOT / "tests" / "loadtests", ROOT / "tests" / "demo"} & set(item.path.parents):
             item.add_marker(pytest.mark.load)

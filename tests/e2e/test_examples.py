@@ -164,3 +164,25 @@ async def test_enterprise(engine: RunningEngine) -> None:
         assert who(await site.ask("My salary: is it fair?", "premium-only", **key))[1] == "local"
         assert who(await site.ask("Compare the password policies, weigh and invent a better one.", **key))[1] == "local"
         assert len(site.clouds.seen) == seen
+
+
+async def test_twin(embedder: RunningEngine) -> None:
+    async with example("twin", embedder) as site:
+        key, other = site.key(), site.key()
+        texts = {"model": "embeddings", "input": ["Which eye?", "The left one."]}
+        embedded = await site.router.post(texts, "/v1/embeddings", **key)
+        assert who(embedded) == ("embedder", "local")
+        assert [len(one["embedding"]) for one in embedded.json()["data"]] == [256, 256]
+        assert not site.clouds.seen
+        assert who(await site.ask("Which eye?", **key)) == ("cerebras", "routed")
+        again = await site.ask("Which eye?", **key)
+        assert (who(again)[1], again.headers["x-spillway-cost-usd"]) == ("cache", "0.000000")
+        assert who(await site.ask("Which eye?", **other)) == ("cerebras", "routed")
+        assert [arrival.json["model"] for arrival in site.clouds.seen] == ["openai/gpt-oss-120b:cerebras"] * 2
+        down = Answer.json({"error": {"message": "down"}}, 503)
+        site.clouds.choose = lambda arrival: down if arrival.json["model"].endswith(":cerebras") else WHOLE
+        assert who(await site.ask("The left one?", **key)) == ("groq", "fallback")
+        site.router.runtime.board.health("embedder", "down", "it was stopped")
+        seen = len(site.clouds.seen)
+        assert (await site.router.post({**texts, "input": "A third."}, "/v1/embeddings", **key)).status_code == 503
+        assert len(site.clouds.seen) == seen
