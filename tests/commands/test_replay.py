@@ -28,9 +28,11 @@ confidence: {threshold: 0.8, escalate_to: [cloud]}
 policy:
   rules:
     - {name: code to the cloud, when: {task: code}, chain: [cloud, local]}
+    - {name: hard ones to the cloud, when: {complexity: {at_least: 5}}, chain: [cloud]}
     - {name: free stays here, when: {tier: free}, forbid: cloud}
 gpu: {price_per_hour: "1.39"}
 """
+HARD = [{"role": "user", "content": text} for text in ("Hello", "And?", "Analyse and compare both, and write a poem.")]
 CODE = [{"role": "user", "content": "Write a python function that sorts a list: ```def f(x):```"}]
 
 
@@ -61,7 +63,7 @@ def label(request_id: str, *, right: bool) -> LabelRecord:
 
 
 async def ask_for_everything(router: Router, engine: FakeEngine) -> None:
-    """Ten local answers, three escalated ones, two by a rule, two that name the cloud, and two private ones."""
+    """Ten local answers, three escalated ones, two by each rule, two that name the cloud, and two private ones."""
     for _ in range(10):
         assert (await router.chat()).headers["x-spillway-decision"] == "local"
     engine.logprobs = UNSURE
@@ -74,6 +76,7 @@ async def ask_for_everything(router: Router, engine: FakeEngine) -> None:
         assert kept.headers["x-spillway-decision"] == "local"
     for _ in range(2):
         assert (await router.chat({"messages": CODE})).headers["x-spillway-decision"] == "routed"
+        assert (await router.chat({"messages": HARD})).headers["x-spillway-reason"] == "complexity"
         assert (await router.chat({"model": "cloud"})).headers["x-spillway-decision"] == "pinned"
 
 
@@ -96,15 +99,18 @@ def test_a_replay_of_the_live_policy_gives_what_the_ledger_says(ledger_file: Pat
     printed = spillway("replay", "-c", str(ledger_file), "--json")
     rows = by_name(printed)
     recorded, now = rows["recorded"], rows["now"]
-    assert recorded["requests"] == now["requests"] == 19
+    assert recorded["requests"] == now["requests"] == 21
     assert recorded["cloud_nano"] > 0
     assert now["shares"] == recorded["shares"]
     assert now["cloud_nano"] == recorded["cloud_nano"]
-    assert now["shares"]["local"] == pytest.approx(12 / 19)
-    assert {name: one["requests"] for name, one in now["backends"].items()} == {"local": 12, "cloud": 7}
-    assert now["rules"]["code to the cloud"]["requests"] == 2
+    assert now["shares"]["local"] == pytest.approx(12 / 21)
+    assert {name: one["requests"] for name, one in now["backends"].items()} == {"local": 12, "cloud": 9}
+    assert {name: one["requests"] for name, one in now["rules"].items()} == {
+        "code to the cloud": 2,
+        "hard ones to the cloud": 2,
+    }
     assert [note for note in printed["notes"] if note.startswith("Confidence")] == [
-        "Confidence: 15 recorded, 2 drawn from those of the same task, 2 without any, which never escalate."
+        "Confidence: 15 recorded, 4 drawn from those of the same task, 2 without any, which never escalate."
     ]
 
 
@@ -116,7 +122,7 @@ def test_quality_is_that_of_the_answers_that_were_judged(ledger_file: Path) -> N
 
 def test_the_review_says_what_was_dear_and_what_to_try(ledger_file: Path) -> None:
     printed = spillway("report", "review", "-c", str(ledger_file), "--json")
-    assert printed["first"].startswith("Since 7d clouds answered 7 of 19 requests for $0.000")
+    assert printed["first"].startswith("Since 7d clouds answered 9 of 21 requests for $0.000")
     escalated = next(group for group in printed["groups"] if group["kind"] == "escalated")
     assert (escalated["requests"], escalated["judged"], escalated["as_well"]) == (3, 3, 2)
     assert printed["rules"][0][0] == "code to the cloud"
@@ -129,15 +135,16 @@ def test_the_review_says_what_was_dear_and_what_to_try(ledger_file: Path) -> Non
     assert tried[1]["cloud_nano"] - tried[2]["cloud_nano"] == first["saved_nano"]
     shown = RUNNER.invoke(app, ["report", "review", "-c", str(ledger_file)])
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout.startswith("Since 7d clouds answered 7 of 19 requests")
+    assert shown.stdout.startswith("Since 7d clouds answered 9 of 21 requests")
 
 
 def test_another_policy_gives_other_figures_and_keeps_private_requests(ledger_file: Path) -> None:
     changes = ("--set", "confidence.threshold=0.1", "--set", "policy.rules.code to the cloud=null")
     printed = spillway("replay", "-c", str(ledger_file), "--json", *changes)
     other = printed["policies"][-1]
-    assert other["shares"]["escalated"] == other["shares"]["routed"] == 0
-    assert {name: one["requests"] for name, one in other["backends"].items()} == {"local": 17, "cloud": 2}
+    assert other["shares"]["escalated"] == 0
+    assert other["shares"]["routed"] == pytest.approx(2 / 21), "the hard ones"
+    assert {name: one["requests"] for name, one in other["backends"].items()} == {"local": 17, "cloud": 4}
     part = ledger_file.parent / "part.yaml"
     part.write_text("aliases: {auto: {chain: [cloud]}}\npolicy: {}\n")
     printed = spillway("replay", "-c", str(ledger_file), "--json", "--policy", str(part))
@@ -148,7 +155,7 @@ def test_a_sweep_tries_every_value(ledger_file: Path) -> None:
     swept = ("--sweep", "confidence.threshold=0:1:0.5")
     rows = spillway("replay", "-c", str(ledger_file), "--json", *swept)["policies"]
     assert [row["name"] for row in rows[2:]] == [f"confidence.threshold={value}" for value in (0, 0.5, 1)]
-    assert [round(19 * row["shares"]["escalated"]) for row in rows[2:]] == [0, 3, 13]
+    assert [round(21 * row["shares"]["escalated"]) for row in rows[2:]] == [0, 3, 13]
 
 
 def test_budgets_bind_in_a_replay(ledger_file: Path) -> None:

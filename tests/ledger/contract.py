@@ -24,6 +24,7 @@ from spillway_router.core.routing.model import KeyRules
 from spillway_router.ledger.calendar import days_of, start_of, utc_days
 from spillway_router.ledger.entries import GENESIS, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError, LastAdminError
+from spillway_router.ledger.ids import first_id
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import (
     Balance,
@@ -44,6 +45,8 @@ from spillway_router.ledger.tables.keys import KeySpec, KeySpecError, KeyStore, 
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.ledger.tables.private_sessions import KEPT_MS as SESSIONS_KEPT_MS
 from spillway_router.ledger.tables.private_sessions import PrivateSession, session_digest
+from spillway_router.ledger.tables.request_traits import KEPT_MS as TRAITS_KEPT_MS
+from spillway_router.ledger.tables.request_traits import RequestTraits
 from spillway_router.ledger.tables.reviews import COMMAND, OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
 from spillway_router.ledger.tables.stored_responses import KEPT_MS as RESPONSES_KEPT_MS
 from spillway_router.ledger.tables.stored_responses import StoredResponse
@@ -591,6 +594,23 @@ class LedgerContract:
         table.prune(late_ms)
         assert list(ledger.private_sessions.all(T0)) == [later]
 
+    def test_traits_are_kept_in_the_order_of_arrival_and_forgotten(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        early = RequestTraits(first_id(T0) + "a" * 17, "auto", 3, "de")
+        late = RequestTraits(first_id(T0 + 9) + "a" * 17, "auto", 0, "")
+        ledger.traits.put([late, early])
+        ledger.traits.put([])
+        table = reopen().traits
+        table.put([replace(early, complexity=9)])  # the first one counts
+        assert list(table.all(T0)) == [early, late]
+        assert list(table.all(T0 + 1)) == [late]
+        table.prune(T0 + TRAITS_KEPT_MS + 1)
+        assert list(ledger.traits.all(0)) == [late]
+        table.put([early])
+        table.prune(T0, most=1)
+        assert list(ledger.traits.all(0)) == [late]
+
     def test_feedback_is_kept_and_summed(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         rated = FeedbackRecord(
             request_id="req_1", ts=T0, key_id="k1", backend="local", model="demo", rating=2, reason="翻訳 is wrong"
@@ -626,6 +646,8 @@ class LedgerContract:
             Opinion(backend="local", model="demo", ratings=1, satisfied=1, rating_sum=5, better_asked=1),
         )
         assert table.opinions(T0 + 4, T0 + 5) == ()
+        assert [row.request_id for row in table.all()] == ["req_1", "req_20", "req_21", "req_22", "req_23"]
+        assert [row.rating for row in table.all(T0 + 3)] == [1, 4, 5, None]
 
     def test_rentals_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         first = RentalRecord(

@@ -37,6 +37,11 @@ def arrival_ms(request_id: str) -> int | None:
     return int(digits, 16)
 
 
+def first_id(ms: int, prefix: str = "req_") -> str:
+    """Return the text before which the ids of all requests stand that came before a time, in epoch milliseconds."""
+    return f"{prefix}{max(0, ms):011x}"
+
+
 def new_rental_id() -> str:
     """Return an unused id for a rental."""
     return f"rent_{secrets.token_hex(8)}"

@@ -36,6 +36,7 @@ from spillway_router.ledger.tables.labels import LabelTable
 from spillway_router.ledger.tables.other_costs import OtherCostTable
 from spillway_router.ledger.tables.private_sessions import PrivateSessionTable
 from spillway_router.ledger.tables.rentals import RentalTable
+from spillway_router.ledger.tables.request_traits import TraitTable
 from spillway_router.ledger.tables.reviews import ReviewTable
 from spillway_router.ledger.tables.stored_responses import ResponseTable
 from spillway_router.ledger.tables.tariffs import TariffTable
@@ -166,6 +167,7 @@ class Ledger(ABC):
         private_sessions: PrivateSessionTable,
         other_costs: OtherCostTable,
         tariffs: TariffTable,
+        traits: TraitTable,
         credits: CreditTable,
         acts: ActLog,
     ) -> None:
@@ -179,6 +181,7 @@ class Ledger(ABC):
         self.private_sessions = private_sessions
         self.other_costs = other_costs
         self.tariffs = tariffs
+        self.traits = traits
         self.credits = credits
         self.acts = acts
         self.actor = ""

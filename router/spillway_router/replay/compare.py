@@ -11,7 +11,7 @@ from spillway_router.core.routing.model import Caller
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.tables.feedback import SATISFIED
 from spillway_router.ledger.tables.keys import rules_of
-from spillway_router.replay.ledger_rows import Judgement, LedgerRequests, RecordedRequest
+from spillway_router.replay.ledger_rows import HORIZON_MS, Judgement, LedgerRequests, RecordedRequest
 from spillway_router.replay.policies import NamedPolicy
 from spillway_router.replay.rows import PolicyRow, policy_row, shares
 
@@ -39,7 +39,11 @@ def compared(
 def ledger_requests(ledger: Ledger, start_ms: int, end_ms: int, any_model: frozenset[str]) -> LedgerRequests:
     """Return the requests of a ledger whose rows lie in [start, end), epoch milliseconds."""
     return LedgerRequests(
-        ledger.entries_between(start_ms, end_ms), _callers(ledger), _judged(ledger, start_ms), any_model
+        ledger.entries_between(start_ms, end_ms),
+        _callers(ledger),
+        _judged(ledger, start_ms),
+        any_model=any_model,
+        traits=ledger.traits.all(start_ms - HORIZON_MS),
     )
 
 

@@ -4,9 +4,10 @@ Rows are read in the order of writing, and an attempt's row is written when it e
 nothing older can follow: when rows are `HORIZON_MS` younger than it. Only the requests of that time are in memory, at
 most `MOST_OPEN`.
 
-The id of a request says when it came (ledger/ids.py). What a ledger does not keep is the text, the alias, the bound of
-the output, the endpoint and hints; `replay/notes.py` says so to the reader. A request that chose its backend for
-itself, by name, hint, preference or suffix, stays with it.
+The id of a request says when it came (ledger/ids.py). Its alias, complexity and language are on record where rules
+looked at its text. What a ledger does not keep is the text, the bound of the output, the endpoint and hints;
+`replay/notes.py` says so to the reader. A request that chose its backend for itself, by name, hint, preference or
+suffix, stays with it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from spillway_router.core.replay.past import PastRequest
 from spillway_router.core.routing.model import Caller
 from spillway_router.ledger.entries import ANSWERED, REVIEW, Entry
 from spillway_router.ledger.ids import arrival_ms
+from spillway_router.ledger.tables.request_traits import RequestTraits
 from spillway_router.replay.confidences import Confidences
 
 HORIZON_MS = 15 * 60_000
@@ -90,6 +92,7 @@ class LedgerRequests:
         callers: Mapping[str, Caller],
         judged: Judgement,
         any_model: frozenset[str] = frozenset(),
+        traits: Iterable[RequestTraits] = (),
     ) -> None:
         self.skipped: Counter[str] = Counter()
         self.confidences = Confidences()
@@ -98,6 +101,10 @@ class LedgerRequests:
         self._judged = judged
         self._any_model = any_model
         self._number = 0
+        self._traits = iter(traits)
+        self._next_traits = next(self._traits, None)
+        self.with_traits = 0
+        """How many requests had traits on record."""
 
     def __iter__(self) -> Iterator[RecordedRequest]:
         opened: dict[str, _Open] = {}
@@ -129,15 +136,19 @@ class LedgerRequests:
         reasons = frozenset(answer.reasons.split(","))
         confidence = None if one.local is None else one.local.confidence
         rated = self._judged.rated.get(request_id)
+        traits = self._traits_of(request_id)
+        chose = bool(reasons & CHOSEN) or answer.decision == "pinned"
         past = PastRequest(
             number=number,
             arrival_s=one.arrival_ms / 1000,
             prompt_tokens=answer.prompt_tokens,
             output_tokens=answer.completion_tokens,
             cached_tokens=0 if answer.local else answer.cached_tokens,
-            model=self._chosen(answer) if reasons & CHOSEN or answer.decision == "pinned" else "auto",
+            model=self._chosen(answer) if chose else "auto" if traits is None else traits.model,
             caller=self._caller(answer),
             task=answer.task,
+            complexity=None if traits is None else traits.complexity,
+            language="" if traits is None else traits.language,
             private="privacy" in reasons,
             document=answer.document,
             confidence=self.confidences.of(number, answer.task, confidence, is_known=one.local is not None),
@@ -153,6 +164,17 @@ class LedgerRequests:
             reasons=answer.reasons,
             cost_nano=one.cost_nano,
         )
+
+    def _traits_of(self, request_id: str) -> RequestTraits | None:
+        """Return the traits of a request; both come in the order of the ids."""
+        following = self._next_traits
+        while following is not None and following.request_id < request_id:
+            following = next(self._traits, None)
+        self._next_traits = following
+        if following is None or following.request_id != request_id:
+            return None
+        self.with_traits += 1
+        return following
 
     def _chosen(self, answer: Entry) -> str:
         return f"{answer.backend}/{answer.model}" if answer.backend in self._any_model else answer.backend

@@ -18,8 +18,10 @@ def ledger_notes(requests: LedgerRequests, policies: Sequence[NamedPolicy], clou
     """Return the notes on a replay of a ledger, once all of it was read."""
     drawn = requests.confidences
     notes = [
-        "The ledger keeps no text, alias, tools or limits and no refused requests: each counts as a streamed chat for "
-        "auto, or stays with the backend that it chose.",
+        "The ledger keeps no text, tools or limits and no refused requests. Each counts as a streamed chat, and one "
+        "that chose its backend stays with it.",
+        f"Alias, complexity and language are on record for {requests.with_traits:,} requests, those whose text a rule "
+        "looked at. The others count as asking for auto.",
         f"Confidence: {drawn.recorded:,} recorded, {drawn.drawn:,} drawn from those of the same task, "
         f"{drawn.unknown:,} without any, which never escalate.",
     ]

@@ -93,6 +93,7 @@ from spillway_router.runtime.engine_watch import EngineWatch
 from spillway_router.runtime.gpu_billing import GpuBilling
 from spillway_router.runtime.reload_acts import refused_reload, reload_done
 from spillway_router.runtime.steady_clock import SteadyClock, system_sources
+from spillway_router.runtime.trait_keeper import TraitKeeper
 from spillway_router.signals.board import Board
 
 log = logging.getLogger("spillway")
@@ -166,6 +167,7 @@ class Runtime:
         self.drains = Drains(lambda: self._active_config.limits.drains, self.metrics.on_drained)
         self.private_sessions = PrivateSessions(ledger.private_sessions, self._wall)
         self.private_sessions.load()
+        self.trait_keeper = TraitKeeper(ledger.traits, self._wall)
         self.services = self._make_services(clock, load_catalogue() if catalogue is None else catalogue)
         self.reviews = ReviewQueue(
             ledger.reviews,
@@ -258,7 +260,7 @@ class Runtime:
             board=self.board,
             accounts=self.accounts,
             records=Records(),
-            hooks=(self.metrics.on_request, log_request),
+            hooks=(self.metrics.on_request, log_request, self.trait_keeper.on_request),
             clock=clock,
             wall=self._wall,
             new_id=request_ids(self._wall).__next__,
@@ -318,6 +320,7 @@ class Runtime:
             # The last head is noted once the writer has stored its last row.
             Service("ledger anchor", anchor.stop, anchor.start),
             Service("private sessions", self.private_sessions.stop),
+            Service("request traits", self.trait_keeper.stop, self.trait_keeper.start),
             Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
             Service("credits", self.credits.close),
             Service("ledger upkeep", upkeep.stop, upkeep.start),

@@ -39,6 +39,7 @@ from spillway_router.testing.tables import (
     MemoryResponses,
     MemoryReviews,
     MemoryTariffs,
+    MemoryTraits,
 )
 
 _TYPES = get_type_hints(Entry)
@@ -61,6 +62,7 @@ class MemoryLedger(Ledger):
             alerts=MemoryAlerts(),
             responses=MemoryResponses(),
             private_sessions=MemoryPrivateSessions(),
+            traits=MemoryTraits(),
             other_costs=MemoryOtherCosts(acts),
             tariffs=MemoryTariffs(),
             credits=MemoryCredits(),

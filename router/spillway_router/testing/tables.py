@@ -11,8 +11,9 @@ from spillway_router.core.money.budget import AlertKey, Period
 from spillway_router.core.money.credits import Counted, CreditCap
 from spillway_router.ledger.entries import GENESIS
 from spillway_router.ledger.errors import LastAdminError
+from spillway_router.ledger.ids import first_id
 from spillway_router.ledger.records import KeyRecord, OtherCost, RentalRecord
-from spillway_router.ledger.tables import private_sessions, stored_responses
+from spillway_router.ledger.tables import private_sessions, request_traits, stored_responses
 from spillway_router.ledger.tables.acts import (
     ActLog,
     Change,
@@ -31,6 +32,7 @@ from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
 from spillway_router.ledger.tables.other_costs import OtherCostTable
 from spillway_router.ledger.tables.private_sessions import PrivateSession, PrivateSessionTable
 from spillway_router.ledger.tables.rentals import RentalTable, rental_exists
+from spillway_router.ledger.tables.request_traits import RequestTraits, TraitTable
 from spillway_router.ledger.tables.reviews import (
     OpenReviews,
     ReviewDecision,
@@ -215,6 +217,28 @@ class MemoryPrivateSessions(PrivateSessionTable):
     def prune(self, now_ms: int) -> None:
         with self._lock:
             self._records = {record.digest: record for record in self.all(now_ms)}
+
+
+class MemoryTraits(TraitTable):
+    """A `TraitTable` in memory."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, RequestTraits] = {}
+        self._lock = Lock()
+
+    def put(self, records: Sequence[RequestTraits]) -> None:
+        with self._lock:
+            for record in records:
+                self._records.setdefault(record.request_id, record)
+
+    def all(self, since_ms: int) -> Iterator[RequestTraits]:
+        since = first_id(since_ms)
+        yield from [record for request_id, record in sorted(self._records.items()) if request_id > since]
+
+    def prune(self, now_ms: int, most: int = request_traits.MOST_ROWS) -> None:
+        kept = list(self.all(now_ms - request_traits.KEPT_MS))
+        with self._lock:
+            self._records = {record.request_id: record for record in kept[-most:]}
 
 
 class MemoryTariffs(TariffTable):

@@ -43,6 +43,7 @@ from spillway_router.ledger.tables.labels import SqlLabels
 from spillway_router.ledger.tables.other_costs import SqlOtherCosts
 from spillway_router.ledger.tables.private_sessions import SqlPrivateSessions
 from spillway_router.ledger.tables.rentals import SqlRentals
+from spillway_router.ledger.tables.request_traits import SqlTraits
 from spillway_router.ledger.tables.reviews import SqlReviews
 from spillway_router.ledger.tables.stored_responses import SqlResponses
 from spillway_router.ledger.tables.tariffs import SqlTariffs
@@ -81,6 +82,7 @@ class SqlLedger(Ledger):
             alerts=SqlAlerts(self._execute),
             responses=SqlResponses(self._execute),
             private_sessions=SqlPrivateSessions(self._execute),
+            traits=SqlTraits(self._execute),
             other_costs=SqlOtherCosts(self._execute, self._change),
             tariffs=SqlTariffs(self._execute),
             credits=SqlCredits(self._execute, self._transact),
