@@ -135,6 +135,7 @@ def test_the_review_says_what_was_dear_and_what_to_try(ledger_file: Path) -> Non
     assert tried[1]["cloud_nano"] - tried[2]["cloud_nano"] == first["saved_nano"]
     shown = RUNNER.invoke(app, ["report", "review", "-c", str(ledger_file)])
     assert shown.exit_code == 0, shown.output
+    assert f"    {first['command']}\n" in shown.stdout, "in one line"
     assert shown.stdout.startswith("Since 7d clouds answered 9 of 21 requests")
 
 

@@ -18,16 +18,19 @@ MOST_ROWS = 8
 
 def print_review(review: Review, notes: list[str], console: Console) -> None:
     """Print a review: the answer first, then what it rests on."""
+    width = min(WIDTH, console.width) if console.is_terminal else WIDTH
     parts: list[RenderableType] = [Text(printable(review.first), "bold"), Text()]
     if review.groups:
         parts.append(_groups(review))
     if review.rules:
         parts.append(_rules(review))
-    if review.trials:
-        parts.append(Text("\nWhat would have saved most", "bold"))
-        parts += [_trial(trial, review.now) for trial in review.trials]
-    parts += [Text(printable(note), "dim") for note in notes]
-    console.print(Group(*parts), width=min(WIDTH, console.width) if console.is_terminal else WIDTH)
+    console.print(Group(*parts), width=width)
+    for place, trial in enumerate(review.trials):
+        if not place:
+            console.print(Text("\nWhat would have saved most", "bold"))
+        console.print(_effect(trial, review.now), width=width)
+        console.print(Text(f"    {printable(trial.command)}"), soft_wrap=True)  # in one line, so that it can be copied
+    console.print(Group(*(Text(printable(note), "dim") for note in notes)), width=width)
 
 
 def as_well(group: DearGroup) -> str:
@@ -61,14 +64,14 @@ def _rules(review: Review) -> Table:
     return table
 
 
-def _trial(trial: Trial, now: PolicyRow) -> Text:
+def _effect(trial: Trial, now: PolicyRow) -> Text:
     row = trial.row
     effect = (
         f"{IN_USD.money(trial.saved_nano)} less; cloud {IN_USD.money(row.cloud_nano)} instead of "
         f"{IN_USD.money(now.cloud_nano)}, p95 {seconds(row.p95_s)} s instead of {seconds(now.p95_s)} s, late "
         f"{percent(row.late)}% instead of {percent(now.late)}%, right {quality(row)} instead of {quality(now)}"
     )
-    return Text(printable(f"{trial.change}: {effect}\n    {trial.command}", keeps="\n"))
+    return Text(printable(f"{trial.change}: {effect}"))
 
 
 def _table(title: str) -> Table:
