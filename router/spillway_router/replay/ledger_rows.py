@@ -61,7 +61,6 @@ class _Open:
 
     arrival_ms: int
     local: Entry | None = None
-    cloud: Entry | None = None
     answer: Entry | None = None
     not_ours: str = ""
     cost_nano: int = 0
@@ -77,8 +76,6 @@ class _Open:
             return
         if entry.local:
             self.local = entry
-        else:
-            self.cloud = entry
         if entry.status in ANSWERED or (self.answer is None and entry.status == "unknown"):
             self.answer = entry
 

@@ -59,6 +59,11 @@ def policy_of(name: str, loaded: Loaded, today: date, cloud: CloudModel) -> Name
     remarks = [str(problem) for problem in assembly.disabled]
     if any(rule.when.complexity is not None or rule.when.languages for rule in assembly.rules.rules):
         remarks.append("its rules by complexity or language hold for no request that has none on record")
+    if assembly.policy.gpu_busy_above is not None:
+        remarks.append("no GPU is too busy for its rule on utilisation")
+    confidences = [assembly.policy.confidence, *(rule.confidence for rule in assembly.rules.rules)]
+    if any(one is not None and one.step_thresholds for one in confidences):
+        remarks.append("the first step of an escalation answers, however sure it is")
     if pacing_rules(settings, assembly).lines:
         remarks.append("its budgets are kept, but not paced")
     terms = ReplayTerms(
