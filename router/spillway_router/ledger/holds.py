@@ -180,6 +180,7 @@ class AttemptEntries:
             attempt_no=1,
             ts=int(self.wall() * 1000),
             backend=CACHE,
+            provider=CACHE,
             model=hit.model,
             key_id=facts.caller.key_id,
             tier=facts.caller.tier,

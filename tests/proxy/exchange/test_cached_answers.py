@@ -194,7 +194,9 @@ async def test_private_answers_stay_in_memory_and_apart(tmp_path: Path) -> None:
         async with routing(settings(local(own), more=ON)) as router:
             assert [await outcome(router, **private) for _ in range(2)] == ["miss", "hit"]
             assert await outcome(router) == "miss"
-        stored = f"cache: {{enabled: true, default: true, store: 'sqlite:///{tmp_path / 'cache.db'}'}}\n"
+        stored = (
+            f"cache: {{enabled: true, default: true, timeout_ms: 5000, store: 'sqlite:///{tmp_path / 'cache.db'}'}}\n"
+        )
         async with routing(settings(local(own), more=stored)) as router:
             assert [await outcome(router, **private) for _ in range(2)] == ["bypass; privacy"] * 2
             assert [await outcome(router) for _ in range(2)] == ["miss", "hit"]
@@ -248,6 +250,20 @@ async def test_a_full_budget_and_a_dead_backend_keep_nobody_from_a_stored_answer
         failed = await router.chat({**COLD, "seed": 1})
         assert failed.status_code >= 500
         assert await outcome(router) == "hit"
+
+
+async def test_stored_answers_count_as_requests_of_their_key_but_use_no_tokens(tmp_path: Path) -> None:
+    credits = ON + "credits: [{scope: each key, period: month, requests: 3}]\n"
+    async with FaultUpstream(STRONG) as other, routing(settings(cloud(other), more=credits), tmp_path) as router:
+        limited, free = key(router, "a", tokens_per_minute=5_000), key(router, "b")
+        assert [await outcome(router, **limited) for _ in range(2)] == ["miss", "hit"]
+        assert await outcome(router, **free) == "miss"
+        other.answer = Answer.json({"error": {"message": "down"}}, 503)
+        for seed in range(4):  # now nobody is left to ask, and what fails gives its credit back
+            assert (await router.chat({**COLD, "seed": seed}, **free)).status_code >= 500
+        assert await outcome(router, **limited) == "hit"
+        used_up = await router.chat(COLD, **limited)
+        assert (used_up.status_code, error_of(used_up)["code"]) == (402, "budget_exceeded")
 
 
 async def test_identical_requests_at_once_all_ask_and_the_next_one_hits() -> None:

@@ -78,7 +78,9 @@ def settle_allowance(services: Services, allowance: Allowance, record: RequestRe
 
 def most_tokens(facts: RequestFacts, decision: Decision) -> int:
     """Return the tokens with which a request counts until its usage is known: its prompt as predicted for the first
-    candidate, and the most output there."""
+    candidate, and the most output there; 0 if only a stored answer can answer it."""
+    if not decision.candidates:
+        return 0
     first = decision.candidates[0]
     output = 0 if facts.endpoint == "embeddings" else output_bound(facts, first.backend)
     return first.prompt_tokens + output * max(facts.choices, facts.billed_choices)

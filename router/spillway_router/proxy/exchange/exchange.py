@@ -146,7 +146,9 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
         return
     decision, own_route = plan
     allowance = NO_ALLOWANCE
-    if decision.candidates and (services.credits.are_counted or facts.caller.rules is not None):
+    if (decision.candidates or config.cache is not None) and (
+        services.credits.are_counted or facts.caller.rules is not None
+    ):
         pressed = BETTER_THAN in client.headers
         taken = await take_allowance(services, facts, most_tokens(facts, decision), better=pressed)
         if isinstance(taken, Refusal):
