@@ -35,6 +35,7 @@ metrics: {token: scrape-0123456789abcdef}
 limits: {body_mb: 1}
 retention: {minutes: 5}
 cache: {enabled: true, ttl_s: 60}
+credits: [{scope: each key, period: day, requests: 9}]
 cors: {origins: ["https://app.example"]}
 policy: {rules: [{name: no code leaves, when: {task: code}, forbid: cloud}]}
 """
@@ -53,6 +54,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
         "failed_logins_per_minute": active.auth.failures_per_minute,
         "scrape_token": active.auth.scrape_token,
         "budgets": tuple(line for line, _ in runtime.accounts.balances()),
+        "credits": runtime.credits._lines,
         "pacing": runtime.pacer._rules,
         "fixed": runtime.gpu_billing._keeper._terms,
         "report": (runtime.config.report, runtime.accounts._entries.coefficients),
