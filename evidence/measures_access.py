@@ -53,11 +53,14 @@ def embedding_spaces(
     seen = asyncio.run(try_spaces(requests, fault=fault))
     if idle := set(SPACES.values()) - seen.served.keys():
         return {EMBEDDING_SPACES: not_measured(f"no vector of the spaces {sorted(idle)} was served")}
+    if not seen.cached:
+        return {EMBEDDING_SPACES: not_measured("the cache gave no answer")}
     for mixed in seen.mixed[:20]:
         say(f"  {mixed}")
     details = {
         "mixed": seen.mixed[:20],
         "requests": seen.requests,
+        "from_the_cache": seen.cached,
         "vectors_by_space": {str(space): count for space, count in sorted(seen.served.items())},
         "refused_by_status": {str(status): count for status, count in sorted(seen.refused.items())},
     }

@@ -28,6 +28,7 @@ aliases: {embed: {chain: [engine, twin, cloud]}, second: {chain: [other]}, auto:
 confidence: {threshold: 0.9, escalate_to: [other, third, cloud]}
 retention: {minutes: 5}
 privacy: {keywords: [patient]}
+cache: {enabled: true}
 policy:
   rules:
     - name: long ones
@@ -68,6 +69,7 @@ WAYS = (
     Way("private", 2, {"model": "second", "input": "the patient"}),
     Way("private, with engines", 1, {"model": "embed", "input": "the patient"}),
     Way("rule on length", 1, {"model": "embed", "input": "long " * 80}),
+    Way("cache", 1, {"model": "auto"}, {"x_spillway_cache": "sampled"}),
     Way("batch", 1, {"model": "embed", "input": ["a", "b", "c"]}),
     Way("better than", 1, {"model": "auto"}),
     Way("retry", 1, {"model": "auto"}),
@@ -90,13 +92,14 @@ class Mixed:
     """What was asked, and which vectors lay in another space than the one asked for.
 
     `served`: vectors by space; without all of them, the promise would be tried on nothing. `refused`: answers that are
-    errors, by status.
+    errors, by status. `cached`: answers from the cache.
     """
 
     requests: int = 0
     mixed: list[str] = field(default_factory=list)
     served: Counter[int] = field(default_factory=Counter)
     refused: Counter[int] = field(default_factory=Counter)
+    cached: int = 0
 
 
 async def try_spaces(requests: int, *, fault: bool = False) -> Mixed:
@@ -160,6 +163,7 @@ async def _ask(router: Router, way: Way, seen: Mixed) -> None:
         answer = reply.json().get("better", {}).get("answer", {})
     else:
         answer = reply.json()
+    seen.cached += reply.headers.get("x-spillway-decision") == "cache"
     if reply.status_code != 200:
         seen.refused[reply.status_code] += 1
     for vector in answer.get("data", ()):
