@@ -80,7 +80,7 @@ async def _in_several_calls(
             detail = f"{len(reply.answer['data'])} vectors came for {len(batch)} inputs"
             reply = FetchedAnswer(replace(reply.outcome, kind="failed", detail=detail, billed=True), reply.headers)
         if reply.outcome.kind != "ok":
-            return replace(reply, outcome=_after(attempt, replies, reply.outcome))
+            return replace(reply, outcome=_after(replies, reply.outcome))
         replies.append(reply)
     return await _joined(attempt, replies)
 
@@ -100,7 +100,7 @@ async def _one_call(attempt: UpstreamAttempt, body: bytes | Pieces, within_s: fl
     return await fetch_whole(attempt, "embeddings", json_bytes(fields), within_s, limit_bytes)
 
 
-def _after(attempt: UpstreamAttempt, replies: Sequence[FetchedAnswer], outcome: Outcome) -> Outcome:
+def _after(replies: Sequence[FetchedAnswer], outcome: Outcome) -> Outcome:
     """Return the outcome of a call that failed after others, which are billed.
 
     What they cost is charged. Where the failed call may be billed too, nobody knows the sum, and it is estimated for
@@ -114,7 +114,6 @@ def _after(attempt: UpstreamAttempt, replies: Sequence[FetchedAnswer], outcome: 
         return replace(outcome, usage=None, billed=True, doubtful=False)
     # A call that answered, yet wrongly, told its usage itself.
     own = () if outcome.usage is None else (outcome.usage,)
-    attempt.received = None
     return replace(outcome, usage=_sum(*certain, *own), billed=True)
 
 
