@@ -17,7 +17,8 @@ from spillway_router.caching.interface import AnswerStore, StoreUnavailableError
 from spillway_router.ledger.calls import LedgerCalls
 from spillway_router.ledger.errors import LedgerUnavailableError
 
-MOST_CALLS = 8
+MOST_CALLS = 64
+"""Threads at a time; one call after the other has the file."""
 BUSY_MS = 1_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -63,7 +64,9 @@ class SqliteStore(AnswerStore):
     async def _run(self, work: Callable[[apsw.Connection], bytes | None]) -> bytes | None:
         try:
             return await self._calls.run(self._work, work)
-        except (apsw.Error, OSError, LedgerUnavailableError) as error:
+        except LedgerUnavailableError as error:
+            raise StoreUnavailableError(f"{self._path}: {MOST_CALLS} calls hang") from error
+        except (apsw.Error, OSError) as error:
             raise StoreUnavailableError(f"{self._path}: {type(error).__name__}: {error}") from error
 
     def _work(self, work: Callable[[apsw.Connection], bytes | None]) -> bytes | None:

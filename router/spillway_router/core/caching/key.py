@@ -47,6 +47,15 @@ class KeyContext:
     apart: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class CachePlace:
+    """Where the answer of a request is to be stored: its key, and whether its content might leave when that was
+    made."""
+
+    key: bytes
+    may_leave: bool
+
+
 def answer_key(facts: RequestFacts, body: Mapping[str, Any], context: KeyContext) -> bytes:
     """Return the key of a request, of 32 bytes. `body` is its whole JSON, without strings that were cut."""
     caller, hints, privacy = facts.caller, facts.hints, facts.privacy

@@ -14,7 +14,7 @@ import orjson
 
 from spillway_router.caching.cache import AnswerCache
 from spillway_router.core.caching.eligibility import why_ineligible
-from spillway_router.core.caching.key import KeyContext, answer_key
+from spillway_router.core.caching.key import CachePlace, KeyContext, answer_key
 from spillway_router.core.caching.stored import StoredAnswer, from_bytes, to_bytes
 from spillway_router.core.money.tariff import Usage, usd
 from spillway_router.core.routing.model import CacheHit
@@ -53,7 +53,8 @@ async def answered_from_cache(state: ExchangeState) -> bool:
         cache.counts["bypass"] += 1
         state.cache_note = f"bypass; {reason}"
         return False
-    key = state.cache_place = answer_key(state.facts, _whole_body(state), _context(state, cache))
+    key = answer_key(state.facts, _whole_body(state), _context(state, cache))
+    state.cache_place = CachePlace(key, state.facts.privacy.may_leave)
     stored = None if hint == "refresh" else await _stored(state, cache, key)
     if stored is None:
         state.cache_note = "refresh" if hint == "refresh" else "miss"
@@ -186,11 +187,11 @@ def store_stream(
 def _store(
     state: ExchangeState, attempt: UpstreamAttempt, usage: Usage | None, *, body: bytes, tail: bytes, usage_added: bool
 ) -> None:
-    cache, key = state.config.cache, state.cache_place
-    if cache is None or key is None or len(body) + len(tail) > cache.rules.most_answer_bytes:
+    cache, place = state.config.cache, state.cache_place
+    if cache is None or place is None or len(body) + len(tail) > cache.rules.most_answer_bytes:
         return
-    if not state.facts.privacy.may_leave and cache.leaves_process:
-        return  # it turned out to be private on its way
+    if place.may_leave and not attempt.privacy.may_leave:
+        return  # it turned out to be private on its way, and its key is that of a public one
     counts = usage or _NO_USAGE
     answer = StoredAnswer(
         made_ms=int(state.services.wall() * 1000),
@@ -207,4 +208,4 @@ def _store(
         tail=tail,
         usage_added=usage_added,
     )
-    cache.put(key, to_bytes(answer), cache.rules.ttl_s)
+    cache.put(place.key, to_bytes(answer), cache.rules.ttl_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from spillway_router.core.caching.key import CachePlace
 from spillway_router.core.confidence.judge import ConfidenceVerdict
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.model import CacheHit, Candidate, Decision, Refusal, RequestFacts
@@ -81,8 +82,8 @@ class ExchangeState:
         """The stored answer that the client gets."""
         self.cache_note = ""
         """What became of the look-up in the cache; empty where it is not used."""
-        self.cache_place: bytes | None = None
-        """The key under which the answer is to be stored; None if it is not."""
+        self.cache_place: CachePlace | None = None
+        """Where the answer is to be stored; None if it is not."""
         self.verdict: ConfidenceVerdict | None = None
         """On the latest answer that was judged whole: an audit's label needs its scores."""
 
