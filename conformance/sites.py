@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -48,8 +49,9 @@ def scripted(folder: Path, models: Sequence[str]) -> Iterator[Site]:
 
 
 @contextmanager
-def scripted_with_local(folder: Path) -> Iterator[str]:
-    """Run the scripted upstream as both a local engine and a cloud, and yield the root URL of a router before both.
+def scripted_with_local(folder: Path) -> Iterator[tuple[str, str]]:
+    """Run the scripted upstream as both a local engine and a cloud; yield the root URL of a router before both, and an
+    administrator's key.
 
     With a local backend, a request may ask for privacy and for no cost.
     """
@@ -62,7 +64,23 @@ def scripted_with_local(folder: Path) -> Iterator[str]:
             "model": "scripted",
         }
         with _router(folder, [local, _paid("scripted", direct, "scripted")], ()) as routed:
-            yield routed
+            yield routed, _admin_key(folder)
+
+
+def _admin_key(folder: Path) -> str:
+    command = [
+        str(Path(sys.executable).with_name("spillway")),
+        "keys",
+        "create",
+        "suite",
+        "--role",
+        "admin",
+        "--may-route",
+        "--json",
+    ]
+    command += ["--config", str(folder / "spillway.yaml")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True, env=_environ())
+    return str(json.loads(ended.stdout)["key"])
 
 
 @contextmanager

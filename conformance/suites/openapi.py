@@ -21,7 +21,7 @@ from conformance.sources import PYTHON, installed_version
 _LIMIT_S = 1200
 _EXAMPLES = 40
 _SEED = 1
-_ROUTE = re.compile(r"^_{3,} ([A-Z]+ /\S*) _{3,}$", re.M)
+_ROUTE = re.compile(r"^_{3,} ([A-Z]+ /\S*|Stateful tests) _{3,}$", re.M)
 _TEST_CASE = re.compile(r"^\d+\. Test Case ID: \w+$", re.M)
 _KIND = re.compile(r"^- (ST\d+) (.+)$", re.M)
 _DETAIL = re.compile(r"^ +(?:Invalid component: |`)(.+)$", re.M)
@@ -31,15 +31,16 @@ _DETAIL = re.compile(r"^ +(?:Invalid component: |`)(.+)$", re.M)
 def run(folder: Path, say: Say) -> SuiteRun:
     """Run schemathesis on the router."""
     version = installed_version("schemathesis")
-    with scripted_with_local(folder) as url:
+    with scripted_with_local(folder) as (url, key):
         say(f"  {_EXAMPLES} examples for each route and phase")
-        cases = _cases(url, folder)
+        cases = _cases(url, key, folder)
     return SuiteRun(cases, versions={"schemathesis": version})
 
 
-def _cases(url: str, folder: Path) -> tuple[Case, ...]:
+def _cases(url: str, key: str, folder: Path) -> tuple[Case, ...]:
     report = folder / "schemathesis.json"
     command = [str(PYTHON.with_name("schemathesis")), "run", f"{url}/openapi.json", f"--url={url}"]
+    command += [f"--header=Authorization: Bearer {key}"]
     command += [f"--max-examples={_EXAMPLES}", f"--seed={_SEED}", "--generation-deterministic", "--workers=1"]
     command += ["--no-color", "--continue-on-failure", "--report=json", f"--report-json-path={report}"]
     ended = subprocess.run(

@@ -319,6 +319,7 @@ def test_ranges() -> None:
         (ReportQuery(last="2026-11-01"), "from"),
         (ReportQuery(day="today", month="this"), "month"),
         (ReportQuery(first="1900-01-01"), "to"),
+        (ReportQuery(timezone="Mars/Olympus"), "timezone"),
     ],
 )
 def test_what_is_no_range_is_told(asked: ReportQuery, param: str) -> None:

@@ -55,7 +55,7 @@ async def test_every_writing_route_names_its_body_and_every_keyed_route_its_refu
         for method, path, operation in operations(await description(router)):
             assert ("requestBody" in operation) is (method in ("post", "patch") and path not in WITHOUT_BODY), path
             if path not in OPEN:
-                assert {"401", "403"} <= operation["responses"].keys(), path
+                assert {"401", "403", "429"} <= operation["responses"].keys(), path
                 assert operation["security"], path
 
 
@@ -76,6 +76,15 @@ async def test_a_refusal_has_the_described_shape(path: str) -> None:
 async def test_a_usual_body_is_valid_under_the_description(path: str) -> None:
     body = {"messages": MESSAGES, "prompt": "x", "input": "x", "model": "auto", "max_tokens": 5}
     jsonschema.validate(body, INFERENCE[path].body or {})
+
+
+async def test_options_names_the_methods_that_are_described() -> None:
+    async with pair(saying("hi")) as (_, _, router):
+        paths = (await description(router))["paths"]
+        for path, methods in paths.items():
+            reply = await router.client.options(path.replace("{", "a").replace("}", ""), headers=router.admin)
+            allowed = {method.lower() for method in reply.headers["allow"].split(", ")} - {"head", "options"}
+            assert allowed == set(methods), path
 
 
 @pytest.mark.parametrize("path", INFERENCE)

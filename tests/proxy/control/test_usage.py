@@ -30,7 +30,15 @@ async def test_usage_of_days_by_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("query", "param"),
-    [("by=colour", "by"), ("month=11", "month"), ("from=2026-11-02&to=2026-11-01", "to"), ("days=3", "days")],
+    [
+        ("by=colour", "by"),
+        ("month=11", "month"),
+        ("from=2026-11-02&to=2026-11-01", "to"),
+        ("days=3", "days"),
+        ("timezone=Mars/Olympus", "timezone"),
+        ("timezone=../x", "timezone"),
+        ("timezone=%C3%9A%3C%F1%A5%9F%B5", "timezone"),
+    ],
 )
 async def test_an_invalid_usage_query_is_a_400(query: str, param: str, tmp_path: Path) -> None:
     async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine)), tmp_path) as router:

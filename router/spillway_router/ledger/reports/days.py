@@ -77,7 +77,7 @@ def read_zone(name: str) -> tzinfo:
         return UTC
     try:
         return ZoneInfo(name)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):  # not found, not a name of a zone, not a file of one
         raise RangeError("timezone", f"timezone {name!r} is unknown; write one like Europe/Berlin, or UTC") from None
 
 

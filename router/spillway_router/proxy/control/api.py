@@ -120,15 +120,22 @@ async def _on_http(request: Request, error: Exception) -> Response:
 def _method_not_allowed(request: Request) -> Response:
     """Answer OPTIONS, and refuse other methods that the path does not have, with the ones that it has."""
     methods = {"OPTIONS"}
-    for route in request.app.routes:
-        if isinstance(route, Route) and route.methods and route.matches(request.scope)[0] is not Match.NONE:
-            methods |= route.methods | ({"HEAD"} if "GET" in route.methods else set())
+    for route in _routes_of(request):
+        assert route.methods is not None
+        methods |= route.methods | ({"HEAD"} if "GET" in route.methods else set())
     allow = {"allow": ", ".join(sorted(methods))}
     if request.method == "OPTIONS":
         return Response(status_code=204, headers=allow)
     message = f"{request.url.path} does not have the method {request.method}. Use one of {allow['allow']}."
     refusal = Refusal(405, "invalid_request", message)
     return JSONResponse(error_body(refusal, _error_shape(request)), 405, allow)
+
+
+def _routes_of(request: Request) -> list[Route]:
+    """Return the routes of a path: those that name it, or else those with a parameter in its place."""
+    routes = [route for route in request.app.routes if isinstance(route, Route) and route.methods]
+    named = [route for route in routes if route.path == request.url.path]
+    return named or [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
 
 
 def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
@@ -40,7 +40,13 @@ _Form = TypeVar("_Form", bound=BaseModel)
 _NO_STORE = {"cache-control": "no-store"}
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
-Limit = Annotated[int, Field(ge=0, le=MOST_PER_LIMIT)]
+
+def _whole(value: object) -> object:
+    """Return 5 for 5.0, which is a whole number in JSON, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Limit = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=MOST_PER_LIMIT)]
 
 
 class KeyTerms(BaseModel):

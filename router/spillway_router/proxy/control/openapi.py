@@ -49,7 +49,7 @@ _OUTPUT_BOUND: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 1_00
 
 _NAMES: Final[Schema] = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 256}}
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 10**9}
-_KEY_TERMS: Final[Schema] = {
+_TERMS: Final[Schema] = {
     "role": {"enum": ["inference", "viewer", "admin"]},
     "tier": {"type": "string", "maxLength": 100},
     "privacy": {"enum": ["any", "local-only"]},
@@ -65,6 +65,7 @@ _KEY_TERMS: Final[Schema] = {
     "user_credits": {"type": "string", "examples": ["1000/month", "none"]},
     "user_better": {"type": "string", "examples": ["20/day", "none"]},
 }
+_KEY_TERMS: Final[Schema] = {name: {"anyOf": [term, {"type": "null"}]} for name, term in _TERMS.items()}
 """What a key may do, as `control/keys.py:KeyTerms` reads it."""
 
 
@@ -96,9 +97,10 @@ def _inference(summary: str, required: tuple[str, ...], properties: Schema, *, s
 
 
 _INFERENCE_ERRORS: Final = (400, 401, 402, 403, 404, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504)
-_READING_ERRORS: Final = (401, 403)
-_BODY_ERRORS: Final = (400, 401, 403, 408, 413, 415)
-_STORED_ERRORS: Final = (400, *_READING_ERRORS, 404, 409, 422, 429, 502, 503, 504)
+_READING_ERRORS: Final = (401, 403, 429)
+"""An address that failed too often to log in gets a 429."""
+_BODY_ERRORS: Final = (400, 401, 403, 408, 413, 415, 429)
+_STORED_ERRORS: Final = (400, *_READING_ERRORS, 404, 409, 422, 502, 503, 504)
 
 
 def _header(name: str, schema: Schema, description: str) -> Schema:
@@ -183,7 +185,7 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
     ("get", "/v1/models/{model_id}"): Operation((*_READING_ERRORS, 404), "One alias or backend"),
     ("get", "/v1/requests/{request_id}"): Operation((*_READING_ERRORS, 404), "The record of a request"),
     ("post", "/v1/messages/count_tokens"): Operation(
-        (*_BODY_ERRORS, 404, 422, 429, 502, 503, 504),
+        (*_BODY_ERRORS, 404, 422, 502, 503, 504),
         "Count the input tokens of a message; costs nothing",
         {
             "type": "object",
@@ -196,7 +198,7 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
         },
     ),
     ("post", "/v1/responses/input_tokens"): Operation(
-        (*_BODY_ERRORS, 404, 422, 429, 502, 503, 504),
+        (*_BODY_ERRORS, 404, 422, 502, 503, 504),
         "Count the input tokens of a response; costs nothing",
         {
             "type": "object",

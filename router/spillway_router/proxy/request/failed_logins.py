@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from dataclasses import replace
 from typing import Literal, NamedTuple, get_args
@@ -72,10 +73,10 @@ class FailedLogins:
         self._log(failure, monotonic_s)
         if wait_s <= 0:
             return failure.refusal
-        message = f"{failure.refusal.message} This address failed too often: wait {wait_s:.0f} s before the next try."
-        return replace(
-            failure.refusal, status=429, code="rate_limited", message=message, retry_after_s=max(1.0, wait_s)
-        )
+        retry_after_s = max(1.0, math.ceil(wait_s))
+        said = failure.refusal.message.rstrip(".")
+        message = f"{said}. This address failed too often: wait {retry_after_s:.0f} s before the next try."
+        return replace(failure.refusal, status=429, code="rate_limited", message=message, retry_after_s=retry_after_s)
 
     def addresses(self) -> int:
         """Return the number of addresses that are remembered."""
