@@ -7,6 +7,7 @@ functions. Every request carries a tag, by which the backends that got it are kn
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import re
 import secrets
@@ -15,7 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from spillway_router.config.secret_keys import SECRET_KEY_VARIABLE
+from spillway_router.core.money.users import user_id
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+from spillway_router.ledger.tables.provider_keys import ProviderPlace
+from spillway_router.ledger.vault import KEY_BYTES, NONCE_BYTES
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import Router, cloud, local, routing, settings
@@ -91,6 +96,14 @@ WAYS = (
         name="own key",
         fields={"model": "x"},
         headers={"x_spillway_provider": "groq", "x_spillway_provider_key": "k"},
+        names=_NOBODY,
+        asks_better=True,
+    ),
+    Way("stored key", {"model": "x"}, {"x_spillway_provider": "groq"}, names=_NOBODY, asks_better=True),
+    Way(
+        name="stored key of a user",
+        fields={"model": "x", "user": "ann"},
+        headers={"x_spillway_provider": "groq"},
         names=_NOBODY,
         asks_better=True,
     ),
@@ -175,7 +188,8 @@ async def try_keys(requests: int, *, fault: bool = False) -> Bypasses:
         catalogue = dict(load_catalogue())
         catalogue["groq"] = replace(catalogue["groq"], base_url=own.url)
         text = settings(local(engine), cloud(one), cloud(two, "second"), more=RULES)
-        async with routing(text, catalogue=catalogue) as router:
+        environment = {SECRET_KEY_VARIABLE: base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()}
+        async with routing(text, environment=environment, catalogue=catalogue) as router:
             await _ask_all(router, upstreams, seen, down, requests, fault=fault)
     return seen
 
@@ -205,7 +219,7 @@ async def _ask_all(
 
 
 def _questions() -> Iterator[tuple[str, Way, str]]:
-    """Yield key, way and path. The number of ways has no factor in common with the others, so that all meet."""
+    """Yield key, way and path, so that within the usual number of requests all meet in every state of the backends."""
     for path, way, key in itertools.cycle(itertools.product(PATHS, WAYS, KEYS)):
         yield key, way, path
 
@@ -274,4 +288,7 @@ def _answer(arrival: Arrival, *, is_down: bool) -> Answer:
 
 def _bearer(router: Router, spec: KeySpec) -> dict[str, str]:
     new = KeyStore(router.ledger.keys).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), 0)
+    for user in ("", user_id(new.record.id, "ann")):
+        place = ProviderPlace(new.record.id, user, "groq")
+        router.runtime.provider_keys.put(place, "stored", secrets.token_bytes(NONCE_BYTES), 0)
     return {"authorization": f"Bearer {new.token}"}

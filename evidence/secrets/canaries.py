@@ -28,6 +28,8 @@ PLANTED: Final = (
     "provider key beside a header",
     "provider key by its usual variable",
     "own key of a user",
+    "stored key of a user",
+    "secret key of the vault",
     "header of a backend",
     "scrape token",
     "scrape token by its variable",
@@ -54,7 +56,7 @@ def canaries(seed: int) -> dict[str, str]:
 
     values = {name: f"{run(18)}/{run(9)}+{run(18)}" for name in PLANTED}
     # What is a mark to YAML would end the word in which it stands.
-    return {**values, "key in a broken file": run(40)}
+    return {**values, "key in a broken file": run(40), "secret key of the vault": f"{run(43)}="}
 
 
 def spellings(secret: str) -> Sequence[str]:

@@ -47,6 +47,7 @@ from spillway_router.ledger.tables.private_sessions import KEPT_MS as SESSIONS_K
 from spillway_router.ledger.tables.private_sessions import PrivateSession, session_digest
 from spillway_router.ledger.tables.request_traits import KEPT_MS as TRAITS_KEPT_MS
 from spillway_router.ledger.tables.request_traits import RequestTraits
+from spillway_router.ledger.tables.provider_keys import ProviderKeyRecord, ProviderPlace
 from spillway_router.ledger.tables.reviews import COMMAND, OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
 from spillway_router.ledger.tables.stored_responses import KEPT_MS as RESPONSES_KEPT_MS
 from spillway_router.ledger.tables.stored_responses import StoredResponse
@@ -889,6 +890,34 @@ class LedgerContract:
         assert refused.count(None) == 17
         assert {cap.scope for cap in refused if cap is not None} == {"user:u1"}
         assert {row.used for row in ledger.credits.used(D0, D0 + 1, 9)} == {17}
+
+    def test_provider_keys_follow_their_api_key(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        store, other = KeyStore(ledger.keys), reopen().provider_keys
+        key_id = store.create(KeySpec("ann"), b"ann123", bytes(range(32)), T0).record.id
+        place = ProviderPlace(key_id, "", "groq")
+        before = other.revision()
+        assert not other.put(ProviderKeyRecord(place._replace(key_id="nobody"), b"sealed", T0))
+        assert other.put(ProviderKeyRecord(place, b"first", T0), "key k1")
+        assert other.put(ProviderKeyRecord(place._replace(user_id="u1"), b"user", T0))
+        assert ledger.provider_keys.put(ProviderKeyRecord(place, b"second", T0 + 1))
+        assert other.revision() > before
+        assert [(each.place.user_id, each.sealed, each.stored_ms) for each in other.all()] == [
+            ("", b"second", T0 + 1),
+            ("u1", b"user", T0),
+        ]
+        assert other.remove(place, "key k1")
+        assert not other.remove(place)
+        assert store.revoke(key_id, T0)
+        assert other.all() == ()
+        assert not other.put(ProviderKeyRecord(place, b"third", T0))
+        acts = [each.act for each in ledger.acts.all() if each.act.kind.startswith("provider_key.")]
+        assert [(act.kind[13:], act.by == "key k1") for act in acts] == [
+            ("set", True),
+            ("set", False),
+            ("set", False),
+            ("remove", True),
+        ]
+        assert verify(ledger).faults == ()
 
     def test_keys_are_kept_revoked_and_counted(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         store = KeyStore(ledger.keys)

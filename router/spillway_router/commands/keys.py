@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say, when
+from spillway_router.commands.provider_keys import provider_key_app
 
 if TYPE_CHECKING:
     from spillway_router.ledger.records import KeyRecord, Role
@@ -43,6 +44,8 @@ BudgetOption = Annotated[
     str | None, typer.Option(help="Cap on the key's cloud spend, such as 5/day, 0.50/hour or 100/month; none: no cap.")
 ]
 keys_app = typer.Typer(no_args_is_help=True, help="Manage API keys: create, list, show, set, rotate, revoke.")
+
+keys_app.add_typer(provider_key_app, name="provider-key")
 
 
 @keys_app.command("create")

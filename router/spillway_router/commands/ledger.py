@@ -35,6 +35,7 @@ class ActSubject(StrEnum):
     """What acts can be about."""
 
     key = "key"
+    provider_key = "provider_key"
     rental = "rental"
     cost = "cost"
     review = "review"
@@ -114,7 +115,7 @@ def list_acts(
         typer.echo(json.dumps([{**act._asdict(), "details": json.loads(act.details)} for act in acts], indent=2))
         return
     for act in acts:
-        say(f"{when(act.ts)}  {act.kind:16}  {act.subject}  by {act.by or 'somebody'}  {act.details}")
+        say(f"{when(act.ts)}  {act.kind:19}  {act.subject}  by {act.by or 'somebody'}  {act.details}")
 
 
 @ledger_app.command("export")

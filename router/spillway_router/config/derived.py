@@ -18,6 +18,7 @@ from spillway_router.config.costs import budget_lines, fixed_terms, pacing_rules
 from spillway_router.config.documents import document_rules, queue_rules
 from spillway_router.config.load import ConfigError, ConfigProblem, Loaded
 from spillway_router.config.rules import trait_reader
+from spillway_router.config.secret_keys import vault_of
 from spillway_router.config.settings import SCRAPE_VARIABLE, SHORTEST_TOKEN, AlertsPart, PresidioPart, Settings
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.credits import CreditLine
@@ -27,6 +28,7 @@ from spillway_router.documents.services import DocumentRules
 from spillway_router.ledger.pacer import PacingRules
 from spillway_router.ledger.rentals.keeper import FixedTerms
 from spillway_router.ledger.reports.terms import ReportTerms
+from spillway_router.ledger.vault import Vault
 from spillway_router.privacy.detectors import PATTERN_NAMES, Detectors
 from spillway_router.privacy.recognizer import Recognizer
 from spillway_router.proxy.exchange.active_config import Limits
@@ -78,6 +80,8 @@ class DerivedConfig:
     webhook: Webhook | None
     scrape_token: str = field(repr=False)
     """What Prometheus may send instead of a key to read metrics; "" if nothing is configured."""
+    vault: Vault | None
+    """What seals and opens the provider keys that callers have stored; None without a secret key."""
     cors_origins: frozenset[str]
     """Origins whose web pages may call the router."""
 
@@ -105,6 +109,7 @@ class DerivedConfig:
             cache=cache_settings(settings.cache),
             webhook=_webhook(settings.alerts),
             scrape_token=_scrape_token(loaded),
+            vault=vault_of(loaded),
             cors_origins=frozenset(settings.cors.origins),
         )
 

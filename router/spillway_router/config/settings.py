@@ -618,10 +618,11 @@ class KeysPart(Part):
     """Whether requests need a key. They always do when the router listens beyond loopback.
 
     An address gets a 401 for so many failed logins per minute, then 429; 0 slows nobody. Valid keys of the same address
-    are served as ever.
+    are served as ever. `secret_key_file` holds the keys with which stored provider keys are sealed.
     """
 
     required: bool = False
+    secret_key_file: Path | None = None
     failed_logins_per_minute: Annotated[int, Field(ge=0)] = 300
 
 
@@ -832,6 +833,9 @@ class Settings(Part):
             files = {"certificate": placed(self.tls.certificate), "key": placed(self.tls.key)}
             update["tls"] = self.tls.model_copy(update=files)
         update["cache"] = self.cache.with_paths_from(folder)
+        if self.keys.secret_key_file is not None:
+            file = placed(self.keys.secret_key_file)
+            update["keys"] = self.keys.model_copy(update={"secret_key_file": file})
         if self.documents.parsers is not None:
             update["documents"] = self.documents.model_copy(update={"parsers": placed(self.documents.parsers)})
         return self.model_copy(update=update)

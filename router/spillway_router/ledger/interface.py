@@ -35,6 +35,7 @@ from spillway_router.ledger.tables.key_table import KeyTable
 from spillway_router.ledger.tables.labels import LabelTable
 from spillway_router.ledger.tables.other_costs import OtherCostTable
 from spillway_router.ledger.tables.private_sessions import PrivateSessionTable
+from spillway_router.ledger.tables.provider_keys import ProviderKeyTable
 from spillway_router.ledger.tables.rentals import RentalTable
 from spillway_router.ledger.tables.request_traits import TraitTable
 from spillway_router.ledger.tables.reviews import ReviewTable
@@ -169,6 +170,7 @@ class Ledger(ABC):
         tariffs: TariffTable,
         traits: TraitTable,
         credits: CreditTable,
+        provider_keys: ProviderKeyTable,
         acts: ActLog,
     ) -> None:
         self.keys = keys
@@ -183,6 +185,7 @@ class Ledger(ABC):
         self.tariffs = tariffs
         self.traits = traits
         self.credits = credits
+        self.provider_keys = provider_keys
         self.acts = acts
         self.actor = ""
         """Who changes something through this object, for the acts."""

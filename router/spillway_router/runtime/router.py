@@ -46,6 +46,7 @@ from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.journal import Journal, JournalPlace, recover
 from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.pacer import Pacer
+from spillway_router.ledger.provider_keys import ProviderKeys
 from spillway_router.ledger.reports.days import ReportQuery
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.acts import Change
@@ -65,6 +66,7 @@ from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.control.api import ControlHooks, build_control
 from spillway_router.proxy.control.feedback import add_feedback_routes
 from spillway_router.proxy.control.keys import add_key_routes
+from spillway_router.proxy.control.provider_keys import add_provider_key_routes
 from spillway_router.proxy.entry.app import App, build
 from spillway_router.proxy.entry.frontend import frontend_factory
 from spillway_router.proxy.exchange.active_config import ActiveConfig
@@ -154,6 +156,7 @@ class Runtime:
         self.watchdog = Watchdog(self.alerts.task_stopped)
         self._keys = KeyStore(ledger.keys)
         self.credits = Credits(ledger.credits, self._wall)
+        self.provider_keys = ProviderKeys(ledger.provider_keys)
         self._key_rates = KeyRates()
         self.failed_logins = FailedLogins()
         self._pools: dict[str, tuple[Target, Pool]] = {}
@@ -267,6 +270,7 @@ class Runtime:
             loop=asyncio.get_running_loop(),
             pacer=self.pacer,
             own_keys=OwnKeys(catalogue),
+            provider_keys=self.provider_keys,
             feedback=self.ledger.feedback,
             memory=Memory(
                 sessions=Sessions(self.private_sessions),
@@ -361,6 +365,7 @@ class Runtime:
         self.accounts.set_coefficients(config.report.coefficients)
         self.accounts.load(self.ledger, config.budgets)
         self.credits.load(config.credits)
+        self.provider_keys.use(config.vault)
         self.accounts.keep_prices(backend.tariff for backend in assembly.backends)
         self.board.update(assembly.backends, assembly.rates)
         self.pacer.configure(config.pacing)
@@ -418,6 +423,7 @@ class Runtime:
         control = build_control(self.services, hooks, version)
         add_feedback_routes(control, self.services, self._stored_entries)
         add_key_routes(control, self.services, self._keys)
+        add_provider_key_routes(control, self.services)
         documents = DocumentServices(self.services, lambda: self.config.documents, self.reviews, extractions)
         add_document_routes(control, documents)
         return control

@@ -35,6 +35,7 @@ from spillway_router.testing.tables import (
     MemoryLabels,
     MemoryOtherCosts,
     MemoryPrivateSessions,
+    MemoryProviderKeys,
     MemoryRentals,
     MemoryResponses,
     MemoryReviews,
@@ -53,8 +54,9 @@ class MemoryLedger(Ledger):
 
     def __init__(self) -> None:
         acts = MemoryActs()
+        keys = MemoryKeys(acts)
         super().__init__(
-            keys=MemoryKeys(acts),
+            keys=keys,
             rentals=MemoryRentals(acts),
             reviews=MemoryReviews(acts),
             feedback=MemoryFeedback(),
@@ -66,6 +68,7 @@ class MemoryLedger(Ledger):
             other_costs=MemoryOtherCosts(acts),
             tariffs=MemoryTariffs(),
             credits=MemoryCredits(),
+            provider_keys=MemoryProviderKeys(acts, keys),
             acts=acts,
         )
         self._entries: dict[tuple[str, int, str], Entry] = {}

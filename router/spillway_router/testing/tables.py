@@ -31,6 +31,13 @@ from spillway_router.ledger.tables.key_table import KeyChange, KeyTable, key_exi
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
 from spillway_router.ledger.tables.other_costs import OtherCostTable
 from spillway_router.ledger.tables.private_sessions import PrivateSession, PrivateSessionTable
+from spillway_router.ledger.tables.provider_keys import (
+    ProviderKeyRecord,
+    ProviderKeyTable,
+    ProviderPlace,
+    removed_act,
+    stored_act,
+)
 from spillway_router.ledger.tables.rentals import RentalTable, rental_exists
 from spillway_router.ledger.tables.request_traits import RequestTraits, TraitTable
 from spillway_router.ledger.tables.reviews import (
@@ -112,6 +119,45 @@ class MemoryKeys(KeyTable):
 
     def revision(self) -> int:
         return self._revision
+
+
+class MemoryProviderKeys(ProviderKeyTable):
+    """A `ProviderKeyTable` in memory."""
+
+    def __init__(self, acts: MemoryActs, keys: MemoryKeys) -> None:
+        self._acts = acts
+        self._keys = keys
+        self._records: dict[ProviderPlace, ProviderKeyRecord] = {}
+        self._changes = 0
+        self._lock = Lock()
+
+    def put(self, record: ProviderKeyRecord, by: str = "") -> bool:
+        with self._lock:
+            if record.place.key_id not in self._valid():
+                return False
+            self._records[record.place] = record
+            self._changes += 1
+            self._acts.append(stored_act(record.place, by))
+            return True
+
+    def remove(self, place: ProviderPlace, by: str = "") -> bool:
+        with self._lock:
+            if self._records.pop(place, None) is None:
+                return False
+            self._changes += 1
+            self._acts.append(removed_act(place, by))
+            return True
+
+    def all(self) -> tuple[ProviderKeyRecord, ...]:
+        with self._lock:
+            valid = self._valid()
+            return tuple(self._records[place] for place in sorted(self._records) if place.key_id in valid)
+
+    def revision(self) -> int:
+        return self._changes + self._keys.revision()
+
+    def _valid(self) -> set[str]:
+        return {key.id for key in self._keys.all() if key.revoked is None}
 
 
 class MemoryCredits(CreditTable):

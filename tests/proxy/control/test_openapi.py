@@ -53,7 +53,8 @@ async def test_every_reference_of_the_description_leads_somewhere() -> None:
 async def test_every_writing_route_names_its_body_and_every_keyed_route_its_refusals() -> None:
     async with pair(saying("hi")) as (_, _, router):
         for method, path, operation in operations(await description(router)):
-            assert ("requestBody" in operation) is (method in ("post", "patch") and path not in WITHOUT_BODY), path
+            writes = method in ("post", "put", "patch") and path not in WITHOUT_BODY
+            assert ("requestBody" in operation) is writes, path
             if path not in OPEN:
                 assert {"401", "403", "429"} <= operation["responses"].keys(), path
                 assert operation["security"], path

@@ -28,6 +28,7 @@ from spillway_router.ledger.credits import Credits
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.holds import AttemptReason
 from spillway_router.ledger.pacer import Pacer, PacingRules
+from spillway_router.ledger.provider_keys import ProviderKeys
 from spillway_router.ledger.writer import LedgerWriter
 from spillway_router.proxy.client.client import SentReply
 from spillway_router.proxy.client.error_shapes import error_event
@@ -312,6 +313,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         loop=asyncio.get_running_loop(),
         pacer=Pacer(ledger, PacingRules()),
         own_keys=OwnKeys({}),
+        provider_keys=ProviderKeys(ledger.provider_keys),
         feedback=ledger.feedback,
         memory=Memory(Sessions(PrivateSessions(ledger.private_sessions, time.time))),
         responses=StoredResponses(ledger.responses, time.time),

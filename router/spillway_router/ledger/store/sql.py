@@ -42,6 +42,7 @@ from spillway_router.ledger.tables.key_table import SqlKeys
 from spillway_router.ledger.tables.labels import SqlLabels
 from spillway_router.ledger.tables.other_costs import SqlOtherCosts
 from spillway_router.ledger.tables.private_sessions import SqlPrivateSessions
+from spillway_router.ledger.tables.provider_keys import SqlProviderKeys
 from spillway_router.ledger.tables.rentals import SqlRentals
 from spillway_router.ledger.tables.request_traits import SqlTraits
 from spillway_router.ledger.tables.reviews import SqlReviews
@@ -86,6 +87,7 @@ class SqlLedger(Ledger):
             other_costs=SqlOtherCosts(self._execute, self._change),
             tariffs=SqlTariffs(self._execute),
             credits=SqlCredits(self._execute, self._transact),
+            provider_keys=SqlProviderKeys(self._read_keys, self._change_keys, self._keys_revision),
             acts=SqlActs(lambda sql: self._execute(sql, (), False), self._append_act),
         )
 

@@ -8,6 +8,9 @@ what `verify` looks at.
     key.create, key.set, key.rotate, key.revoke, rental.start, rental.stop, rental.correct, cost.start, cost.stop
                                          a change; `details` are the fields that it set
     key.found, rental.found, cost.found  what was there when the ledger began to keep acts
+    provider_key.set, provider_key.remove
+                                         a provider key that was stored for an API key or one of its end users, or
+                                         deleted; `details` are the provider and the user's pseudonym
     review.accept, review.correct, review.dismiss
                                          a person's decision, in the transaction that stores it; `details` are the
                                          state, and the SHA-256 of the label, which holds no content
@@ -40,6 +43,8 @@ ActKind = Literal[
     "key.rotate",
     "key.revoke",
     "key.found",
+    "provider_key.set",
+    "provider_key.remove",
     "rental.start",
     "rental.stop",
     "rental.correct",

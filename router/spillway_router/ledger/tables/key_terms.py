@@ -93,8 +93,13 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+def time_text(at_ms: int) -> str:
+    """Return epoch milliseconds as a time in ISO 8601, UTC, to the second."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
 def _time(at_ms: int | None) -> str | None:
-    return None if at_ms is None else datetime.fromtimestamp(at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+    return None if at_ms is None else time_text(at_ms)
 
 
 def _expiry_ms(text: str, now_ms: int) -> int | None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
@@ -30,13 +30,12 @@ from spillway_router.ledger.tables.keys import (
     KeyStore,
     spec_of,
 )
-from spillway_router.proxy.control.requests import caller_of, json_body
+from spillway_router.proxy.control.requests import caller_of, form_of
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.auth import ADMIN_ROLES
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 
 _T = TypeVar("_T")
-_Form = TypeVar("_Form", bound=BaseModel)
 _NO_STORE = {"cache-control": "no-store"}
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -104,7 +103,7 @@ def add_key_routes(api: FastAPI, services: Services, store: KeyStore) -> None:
     @api.post("/admin/keys", status_code=201)
     async def create_key(request: Request) -> Response:
         caller = caller_of(services, request, ADMIN_ROLES)
-        form = await _form(NewKeyTerms, services, request, caller)
+        form = await form_of(NewKeyTerms, services, request, caller)
         acting = changing(caller)
         spec = KeySpec(**_spec_fields(form, acting["now_ms"]))
         random = (secrets.token_bytes(ID_BYTES), secrets.token_bytes(SECRET_BYTES))
@@ -114,7 +113,7 @@ def add_key_routes(api: FastAPI, services: Services, store: KeyStore) -> None:
     @api.patch("/admin/keys/{key_id}")
     async def set_key(key_id: str, request: Request) -> dict[str, Any]:
         caller = caller_of(services, request, ADMIN_ROLES)
-        form = await _form(KeyTerms, services, request, caller)
+        form = await form_of(KeyTerms, services, request, caller)
         acting = changing(caller)
         before = await _record(store, key_id)
         spec = replace(spec_of(before), **_spec_fields(form, acting["now_ms"]))
@@ -125,7 +124,7 @@ def add_key_routes(api: FastAPI, services: Services, store: KeyStore) -> None:
     @api.post("/admin/keys/{key_id}/rotate")
     async def rotate_key(key_id: str, request: Request) -> Response:
         caller = caller_of(services, request, ADMIN_ROLES)
-        form = await _form(Rotation, services, request, caller)
+        form = await form_of(Rotation, services, request, caller)
         acting, secret = changing(caller), secrets.token_bytes(SECRET_BYTES)
         until_ms = acting["now_ms"] + _grace_ms(form.grace)
         token = await _stored(lambda: store.rotate(key_id, secret, until_ms, acting["by"]))
@@ -162,16 +161,6 @@ async def _record(store: KeyStore, key_id: str) -> KeyRecord:
 def _unknown(key_id: str) -> RefusedError:
     message = f"No valid key has the id {key_id[:80]}. GET /admin/keys lists the keys."
     return RefusedError(Refusal(404, "key_not_found", message))
-
-
-async def _form(form: type[_Form], services: Services, request: Request, caller: Caller) -> _Form:
-    """Read the body. Raise RefusedError with the first member that is wrong."""
-    try:
-        return form.model_validate(await json_body(services, request, caller))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        raise bad_request(f"{name}: {first['msg']}.", name) from None
 
 
 def _spec_fields(form: KeyTerms, now_ms: int) -> dict[str, Any]:

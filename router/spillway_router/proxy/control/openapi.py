@@ -181,6 +181,25 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
             "additionalProperties": False,
         },
     ),
+    ("get", "/admin/keys/{key_id}/provider-keys"): Operation(
+        (*_READING_ERRORS, 503), "The providers of which keys are stored for an API key"
+    ),
+    ("put", "/admin/keys/{key_id}/provider-keys/{provider}"): Operation(
+        (*_BODY_ERRORS, 404, 409, 503),
+        "Store a provider key for an API key, or for one of its end users; it is in no answer",
+        {
+            "type": "object",
+            "required": ["secret"],
+            "properties": {
+                "secret": {"type": "string", "minLength": 1, "maxLength": 1000},
+                "user": {"type": "string", "maxLength": 1000},
+            },
+            "additionalProperties": False,
+        },
+    ),
+    ("delete", "/admin/keys/{key_id}/provider-keys/{provider}"): Operation(
+        (*_READING_ERRORS, 404, 503), "Delete a stored provider key"
+    ),
     ("get", "/v1/models"): Operation(_READING_ERRORS, "The aliases and the backends"),
     ("get", "/v1/models/{model_id}"): Operation((*_READING_ERRORS, 404), "One alias or backend"),
     ("get", "/v1/requests/{request_id}"): Operation((*_READING_ERRORS, 404), "The record of a request"),

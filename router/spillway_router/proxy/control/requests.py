@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from spillway_router.core.routing.model import Caller, Refusal
@@ -14,8 +15,10 @@ from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import head_flaw, load, too_large
 from spillway_router.proxy.request.body_memory import HELD_BODY, HeldBody
 from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
-from spillway_router.proxy.request.errors import RefusedError
+from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.large_body import LARGE, read_body
+
+_Form = TypeVar("_Form", bound=BaseModel)
 
 
 def caller_of(services: Services, request: Request, roles: frozenset[str]) -> Caller:
@@ -40,6 +43,16 @@ async def json_body(services: Services, request: Request, caller: Caller) -> dic
     await read_body(body)  # it bounds what the next line takes, but shortens long strings
     whole: dict[str, Any] = orjson.loads(body)
     return whole
+
+
+async def form_of(form: type[_Form], services: Services, request: Request, caller: Caller) -> _Form:
+    """Read the body as what a pydantic model describes. Raise RefusedError with the first member that is wrong."""
+    try:
+        return form.model_validate(await json_body(services, request, caller))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        raise bad_request(f"{name}: {first['msg']}.", name) from None
 
 
 async def bounded_body(services: Services, request: Request, caller: Caller) -> bytes:

@@ -39,6 +39,11 @@ class OwnKeys:
         self._entries = {name: e for name, e in catalogue.items() if not e.local and e.base_url and e.auth != "none"}
         self._pools: dict[str, Pool] = {}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of these providers, sorted."""
+        return tuple(sorted(self._entries))
+
     def reach(self, name: str, model: str, key: str) -> OwnKeyReach:
         """How to reach provider `name`. Raises ProviderError for an unknown provider or an unusable key.
 

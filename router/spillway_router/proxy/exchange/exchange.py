@@ -189,7 +189,7 @@ def decide_for(
     """Step 3: the decision, and the route for the caller's own key. Nearly every request takes the last branch."""
     config, headers = admitted.config, client.headers
     if "x-spillway-provider" in headers:
-        route = byok_route(services.own_keys, headers, facts, config)
+        route = byok_route(services, headers, facts, config)
         if isinstance(route, Refusal):
             return route
         signals = caller_signals(services, config, facts)

@@ -11,6 +11,7 @@ from spillway_router.core.routing.model import RequestRecord
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.credits import Credits
 from spillway_router.ledger.pacer import Pacer
+from spillway_router.ledger.provider_keys import ProviderKeys
 from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.audit_sample import AuditKind, AuditSample, LocalReading
@@ -71,6 +72,8 @@ class Services:
     """The loop that everything here runs on. Asking asyncio for it costs a system call each time (Python 3.11)."""
     pacer: Pacer
     own_keys: OwnKeys
+    provider_keys: ProviderKeys
+    """The provider keys that callers have stored."""
     feedback: FeedbackTable
     memory: Memory
     responses: StoredResponses

@@ -382,9 +382,9 @@ def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
     elif "x-session-id" not in headers:
         return _NO_HINTS
     session = headers.get("x-session-id", "").strip(" \t")
-    if ("x-spillway-provider" in headers) != ("x-spillway-provider-key" in headers):
-        # Ignoring one header would answer on our account, or send the content where the caller did not want it.
-        raise bad_request("Send x-spillway-provider and x-spillway-provider-key together.", "x-spillway-provider")
+    if "x-spillway-provider-key" in headers and "x-spillway-provider" not in headers:
+        # Ignoring it would answer on our account.
+        raise bad_request("Send x-spillway-provider with x-spillway-provider-key.", "x-spillway-provider")
     if len(session) > 256:
         raise bad_request("x-session-id must be at most 256 characters.", "x-session-id")
     route = headers.get("x-spillway-route", "auto").strip().lower()
