@@ -131,7 +131,7 @@ def _routes(services: Services, request: Request, facts: RequestFacts) -> list[B
     """Return how to reach the backends that may count the tokens. Raises RefusedError."""
     config = under_rules(services, services.config(), facts)
     if "x-spillway-provider" in request.headers:
-        route = byok_route(services.own_keys, request.headers, facts, config)
+        route = byok_route(services, request.headers, facts, config)
         if isinstance(route, Refusal):
             raise RefusedError(route)
         return [route] if facts.privacy.may_leave and not facts.caller.local_only else []
