@@ -40,7 +40,7 @@ from spillway_router.ledger.records import (
 from spillway_router.ledger.store.sums import SLOT_MS
 from spillway_router.ledger.tables.acts import Change, broken_link
 from spillway_router.ledger.tables.alerts import KEPT_MS
-from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
+from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion, Pressed
 from spillway_router.ledger.tables.keys import KeySpec, KeySpecError, KeyStore, rules_of, spec_of
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.ledger.tables.private_sessions import KEPT_MS as SESSIONS_KEPT_MS
@@ -649,6 +649,27 @@ class LedgerContract:
         assert table.opinions(T0 + 4, T0 + 5) == ()
         assert [row.request_id for row in table.all()] == ["req_1", "req_20", "req_21", "req_22", "req_23"]
         assert [row.rating for row in table.all(T0 + 3)] == [1, 4, 5, None]
+
+    def test_feedback_says_who_asked_for_better_answers_and_what_that_gained(self, ledger: Ledger) -> None:
+        table = ledger.feedback
+        first = FeedbackRecord(request_id="", ts=T0, key_id="k1", backend="local", model="demo")
+        ann = {"pressed_by": "k1", "pressed_tier": "gold", "pressed_user": "u1"}
+        for request_id, rating, better_id, better_rating in (
+            ("req_1", 2, "req_7", 5),
+            ("req_2", 4, "req_8", 3),
+            ("req_3", 1, "req_9", None),
+        ):
+            table.put(replace(first, request_id=request_id, better_id=better_id, **ann))
+            table.put(replace(first, request_id=request_id, rating=rating))  # it does not forget who pressed
+            table.put(replace(first, request_id=better_id, backend="groq", rating=better_rating))
+        table.put(replace(first, request_id="req_4", better_id="req_0", pressed_by="k2"))
+        table.put(replace(first, request_id="req_5", ts=T0 + 9, better_id="req_6", pressed_by="k3"))
+        rows = table.pressed(T0, T0 + 9, 9)
+        assert rows == (
+            Pressed(key_id="k1", tier="gold", user_id="u1", asked=3, compared=2, gained_sum=2),
+            Pressed(key_id="k2", tier="", user_id="", asked=1, compared=0, gained_sum=0),
+        )
+        assert table.pressed(T0, T0 + 9, 1) == rows[:1]
 
     def test_rentals_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         first = RentalRecord(

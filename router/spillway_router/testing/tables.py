@@ -26,7 +26,7 @@ from spillway_router.ledger.tables.acts import (
 )
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.credits import CreditsUsed, CreditTable, begun_at
-from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion
+from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion, Pressed
 from spillway_router.ledger.tables.key_table import KeyChange, KeyTable, key_exists
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
 from spillway_router.ledger.tables.other_costs import OtherCostTable
@@ -444,6 +444,9 @@ class MemoryReviews(ReviewTable):
             return len(old)
 
 
+_PRESSED = ("better_id", "pressed_by", "pressed_tier", "pressed_user")
+
+
 class MemoryFeedback(FeedbackTable):
     """A `FeedbackTable` in memory."""
 
@@ -460,12 +463,25 @@ class MemoryFeedback(FeedbackTable):
                     ts=record.ts,
                     rating=stored.rating if record.rating is None else record.rating,
                     reason=record.reason or stored.reason,
-                    better_id=record.better_id or stored.better_id,
+                    **{name: getattr(record if record.better_id else stored, name) for name in _PRESSED},
                 )
             self._records[record.request_id] = record
 
     def get(self, request_id: str) -> FeedbackRecord | None:
         return self._records.get(request_id)
+
+    def pressed(self, start_ms: int, end_ms: int, most: int) -> tuple[Pressed, ...]:
+        sums: dict[tuple[str, str, str], list[int]] = {}
+        for record in self._records.values():
+            if record.better_id and start_ms <= record.ts < end_ms:
+                better = self._records.get(record.better_id)
+                total = sums.setdefault((record.pressed_by, record.pressed_tier, record.pressed_user), [0, 0, 0])
+                total[0] += 1
+                if better is not None and record.rating is not None and better.rating is not None:
+                    total[1] += 1
+                    total[2] += better.rating - record.rating
+        order = sorted(sums, key=lambda who: (-sums[who][0], who))[:most]
+        return tuple(Pressed(*who, asked=sums[who][0], compared=sums[who][1], gained_sum=sums[who][2]) for who in order)
 
     def all(self, since_ms: int = 0) -> Iterator[FeedbackRecord]:
         rows = [record for record in self._records.values() if record.ts >= since_ms]

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.proxy.answers import KEPT, answer
+from tests.proxy.answers import KEPT, answer, said
 from tests.proxy.control.helpers import WHOLE, bearer
 from tests.proxy.helpers import asking
 
@@ -132,3 +132,32 @@ async def test_documents_count_too() -> None:
         statuses = [(await router.post(body, "/v1/documents/extract")).status_code for _ in range(4)]
         assert statuses == [200, 200, 200, 402]
         assert (await router.chat({"messages": MESSAGES})).status_code == 402
+
+
+async def test_the_answer_tells_that_a_better_tier_may_have_the_request_and_the_report_who_asked() -> None:
+    async with pair(answer("weak"), answer("strong"), more=KEPT) as (_, _, router):
+        gold = bearer(router, "inference", tier="gold")
+        only_local = bearer(router, "inference", "only local", backends=("local",))
+        viewer = bearer(router, "viewer")
+        first = await router.chat({"user": "ann"}, **gold)
+        assert first.headers["x-spillway-better"] == "available"
+        better = await router.chat({"user": "ann"}, x_spillway_better_than=first.headers["x-request-id"], **gold)
+        assert said(better) == "strong"
+        assert "x-spillway-better" not in better.headers  # nothing is above it
+        for fields, headers in (
+            ({}, {"x_spillway_privacy": "local-only", **gold}),
+            ({}, only_local),
+            ({"model": "none"}, gold),
+        ):
+            assert "x-spillway-better" not in (await router.chat(fields, **headers)).headers
+        for rated, stars in ((first, 2), (better, 5)):
+            body = {"request_id": rated.headers["x-request-id"], "rating": stars}
+            assert (await router.post(body, "/v1/feedback", **gold)).status_code == 200
+        (row,) = (await router.client.get("/v1/usage", headers=viewer)).json()["pressed"]
+        assert (row["tier"], row["asked"], row["compared"], row["mean_gain"]) == ("gold", 1, 1, 3.0)
+        assert len(row["user_id"]) == 32
+
+
+async def test_without_tiers_no_answer_tells_of_a_better_one() -> None:
+    async with pair(WHOLE, WHOLE) as (_, _, router):
+        assert "x-spillway-better" not in (await router.chat()).headers

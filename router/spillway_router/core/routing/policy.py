@@ -349,6 +349,23 @@ def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: 
     )
 
 
+def has_better(facts: RequestFacts, policy: Policy, above: str) -> bool:
+    """Return whether a tier above the backend `above` may answer the request, as its configuration, key and privacy
+    stand; health, budgets and limits may say otherwise at the moment at which it is asked."""
+    tiers = _permitted_tiers(facts, policy)
+    place = next((i for i, tier in enumerate(tiers) if tier.name == above), -1)
+    rules, route = facts.caller.rules, facts.hints.route
+    may_leave = facts.privacy.may_leave and not facts.caller.local_only and route != "local"
+    backends = frozenset[str]() if rules is None else rules.backends
+    return any(
+        facts.endpoint in tier.endpoints
+        and (may_leave or tier.local)
+        and (not backends or tier.name in backends)
+        and tier.name != above
+        for tier in tiers[place + 1 :]
+    )
+
+
 def _permitted_tiers(facts: RequestFacts, policy: Policy) -> tuple[Backend, ...]:
     """Return the backends of `confidence.escalate_to` that the caller's key may have instead of what it asked for."""
     tiers = policy.named(policy.confidence.escalate_to)

@@ -56,15 +56,16 @@ from spillway_router.ledger.reports.model import (
     OtherCostRow,
     OtherFixed,
     Period,
+    PressedRow,
     RentalRow,
     Report,
     StepRow,
 )
 from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.ledger.tables.credits import CreditsUsed
-from spillway_router.ledger.tables.feedback import Opinion
+from spillway_router.ledger.tables.feedback import Opinion, Pressed
 
-MOST_CREDIT_ROWS = 100
+MOST_ROWS_OF_PEOPLE = 100
 CLOUD_ROWS = ("overflow", "escalated", "fallback", "routed", "pinned", "byok", "audit", "bill", "other")
 _PRICE_PLACES = Decimal("0.000001")
 
@@ -192,7 +193,8 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
         steps=tuple(_steps([total for total in totals if not total.group.local])),
         feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
-        credits=tuple(map(_credit_row, ledger.credits.used(start_ms, end_ms, MOST_CREDIT_ROWS))),
+        pressed=tuple(map(_pressed_row, ledger.feedback.pressed(start_ms, end_ms, MOST_ROWS_OF_PEOPLE))),
+        credits=tuple(map(_credit_row, ledger.credits.used(start_ms, end_ms, MOST_ROWS_OF_PEOPLE))),
         currency=terms.currency,
         other=_other_fixed(books.other),
         unpriced_gpu_hours=_unpriced_gpu_hours(rented, terms),
@@ -227,6 +229,17 @@ def _unpriced_gpu_hours(rented: Rent, terms: ReportTerms) -> float:
         return 0.0
     free = [s.gpu_us for r, s in rented.rentals if not r.all_nano_per_hour and not r.price_nano_per_month]
     return sum(free) / 3.6e9
+
+
+def _pressed_row(pressed: Pressed) -> PressedRow:
+    return PressedRow(
+        key_id=pressed.key_id,
+        tier=pressed.tier,
+        user_id=pressed.user_id,
+        asked=pressed.asked,
+        compared=pressed.compared,
+        mean_gain=pressed.gained_sum / pressed.compared if pressed.compared else None,
+    )
 
 
 def _credit_row(used: CreditsUsed) -> CreditRow:

@@ -18,6 +18,7 @@ from spillway_router.ledger.reports.rows import (
     GROUP_HEAD,
     OTHER_HEAD,
     STEPS_HEAD,
+    PRESSED_HEAD,
     UNITS_HEAD,
     Row,
     alternative_rows,
@@ -27,6 +28,7 @@ from spillway_router.ledger.reports.rows import (
     group_row,
     other_rows,
     step_rows,
+    pressed_rows,
     unit_rows,
 )
 from spillway_router.ledger.reports.words import forecast_words, moment, notes, rental_name, share, title, unpriced
@@ -65,6 +67,8 @@ def report_html(report: Report) -> str:
         parts.append(f"<h2>By {escape(', '.join(report.by))}</h2>{_groups(report)}")
     if report.alternatives or report.all_local is not None:
         parts.append(f"<h2>Instead of both</h2>{text_table(ALTERNATIVES_HEAD, alternative_rows(report))}")
+    if report.pressed:
+        parts.append(f"<h2>Who asked for better answers</h2>{text_table(PRESSED_HEAD, pressed_rows(report))}")
     if report.credits:
         parts.append(
             f"<h2>Requests and better answers that are counted</h2>{text_table(CREDITS_HEAD, credit_rows(report))}"

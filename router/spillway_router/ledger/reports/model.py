@@ -270,6 +270,19 @@ class FeedbackRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PressedRow:
+    """Who had answers given better, how often (`asked`), and by how many stars of 5 the better answers were rated
+    higher in the mean, where both answers were rated (`compared`; None if none were)."""
+
+    key_id: str
+    tier: str
+    user_id: str
+    asked: int
+    compared: int
+    mean_gain: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class CreditRow:
     """How many requests or better answers (`counted`) somebody has used in one period that overlaps the report's days.
 
@@ -315,6 +328,8 @@ class Report:
     groups: tuple[GroupRow, ...]
     forecast: ForecastRow | None
     feedback: tuple[FeedbackRow, ...] = ()
+    pressed: tuple[PressedRow, ...] = ()
+    """The 100 of them who asked most often."""
     credits: tuple[CreditRow, ...] = ()
     """Of requests and of better answers, the 100 periods of which most was used."""
     steps: tuple[StepRow, ...] = ()

@@ -13,6 +13,7 @@ UNITS_HEAD = ("", "total", "per answered request", "per 1,000 tokens", "per docu
 GROUP_HEAD = ("answers", "GPU used", "GPU idle", "cloud", "total", "per request")
 ALTERNATIVES_HEAD = ("everything to", "would have cost", "saved", "GPU pays from", "at utilisation")
 OTHER_HEAD = ("other fixed costs", "per month", "cost")
+PRESSED_HEAD = ("key", "tier", "user", "better answers", "rated both", "stars gained")
 CREDITS_HEAD = ("who", "what", "period", "began", "used", "of")
 STEPS_HEAD = ("escalated to", "asked", "answered", "gain", "not sure", "cost", "per answer")
 FEEDBACK_HEAD = ("model", "ratings", "mean of 5", "satisfied", "better asked")
@@ -105,6 +106,21 @@ def other_rows(report: Report) -> list[Row]:
     money = report.amounts.money
     rows = [(row.name, f"${row.price_per_month_usd}", money(row.billed_nano)) for row in report.other.rows]
     return [*rows, ("all", "", money(report.other.billed_nano))]
+
+
+def pressed_rows(report: Report) -> list[Row]:
+    """Return who had answers given better, and what that gained."""
+    return [
+        (
+            row.key_id or "none",
+            row.tier,
+            row.user_id or "nobody named",
+            f"{row.asked:,}",
+            f"{row.compared:,}",
+            "-" if row.mean_gain is None else f"{row.mean_gain:+.1f}",
+        )
+        for row in report.pressed
+    ]
 
 
 def credit_rows(report: Report) -> list[Row]:

@@ -24,6 +24,7 @@ from spillway_router.ledger.reports.rows import (
     GROUP_HEAD,
     OTHER_HEAD,
     STEPS_HEAD,
+    PRESSED_HEAD,
     UNITS_HEAD,
     Row,
     alternative_rows,
@@ -33,6 +34,7 @@ from spillway_router.ledger.reports.rows import (
     group_row,
     other_rows,
     step_rows,
+    pressed_rows,
     unit_rows,
 )
 from spillway_router.ledger.reports.words import forecast_words, notes, rental_name, share, title, unpriced
@@ -59,6 +61,8 @@ def render_report(report: Report, console: Console) -> None:
         console.print(_groups_table(report))
     if report.alternatives or report.all_local is not None:
         console.print(_table("Instead of both", ALTERNATIVES_HEAD, alternative_rows(report)))
+    if report.pressed:
+        console.print(_table("Who asked for better answers", PRESSED_HEAD, pressed_rows(report)))
     if report.credits:
         console.print(_table("Requests and better answers that are counted", CREDITS_HEAD, credit_rows(report)))
     if report.feedback:

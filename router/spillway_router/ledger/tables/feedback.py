@@ -26,7 +26,8 @@ class FeedbackRecord:
     """What people thought of one answer.
 
     `ts` is in epoch milliseconds, `rating` from 1 to 5 or None, and `better_id` the request that answered again one
-    tier up, or empty.
+    tier up, or empty; `pressed_by`, `pressed_tier` and `pressed_user` are the API key that asked for it, its tier and
+    the pseudonym of the end user whom that request named.
     """
 
     request_id: str
@@ -37,6 +38,9 @@ class FeedbackRecord:
     rating: int | None = None
     reason: str = ""
     better_id: str = ""
+    pressed_by: str = ""
+    pressed_tier: str = ""
+    pressed_user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,22 @@ class Opinion:
     satisfied: int
     rating_sum: int
     better_asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pressed:
+    """How often somebody had answers given better: an API key, its tier, and the pseudonym of an end user.
+
+    `compared` counts the answers of which both, the first one and the better one, were rated, and `gained_sum` is the
+    sum of how much higher the better ones were.
+    """
+
+    key_id: str
+    tier: str
+    user_id: str
+    asked: int
+    compared: int
+    gained_sum: int
 
 
 class FeedbackTable(ABC):
@@ -74,6 +94,10 @@ class FeedbackTable(ABC):
     def opinions(self, start_ms: int, end_ms: int) -> tuple[Opinion, ...]:
         """Return sums per backend and model of the rows with `ts` in [start, end), in the order of their names."""
 
+    @abstractmethod
+    def pressed(self, start_ms: int, end_ms: int, most: int) -> tuple[Pressed, ...]:
+        """Return who had answers given better, of the rows with `ts` in [start, end): those who did most often."""
+
 
 _NAMES = tuple(f.name for f in fields(FeedbackRecord))
 _row = attrgetter(*_NAMES)
@@ -82,8 +106,11 @@ _PUT = (
     " ON CONFLICT (request_id) DO UPDATE SET ts = excluded.ts,"
     " rating = coalesce(excluded.rating, feedback.rating),"
     " reason = CASE WHEN excluded.reason = '' THEN feedback.reason ELSE excluded.reason END,"
-    " better_id = CASE WHEN excluded.better_id = '' THEN feedback.better_id ELSE excluded.better_id END"
-    " RETURNING request_id"
+    + ",".join(
+        f" {name} = CASE WHEN excluded.better_id = '' THEN feedback.{name} ELSE excluded.{name} END"
+        for name in ("better_id", "pressed_by", "pressed_tier", "pressed_user")
+    )
+    + " RETURNING request_id"
 )
 _GET = f"SELECT {', '.join(_NAMES)} FROM feedback WHERE request_id = ?"  # noqa: S608
 _PAGE = (
@@ -94,6 +121,17 @@ _OPINIONS = (
     "SELECT backend, model, count(rating), coalesce(sum(CASE WHEN rating >= ? THEN 1 ELSE 0 END), 0),"
     " coalesce(sum(rating), 0), coalesce(sum(CASE WHEN better_id <> '' THEN 1 ELSE 0 END), 0)"
     " FROM feedback WHERE ts >= ? AND ts < ? GROUP BY backend, model ORDER BY backend, model"
+)
+
+
+_BOTH_RATED = "CASE WHEN first.rating IS NOT NULL AND better.rating IS NOT NULL THEN"
+_PRESSED = (
+    "SELECT first.pressed_by, first.pressed_tier, first.pressed_user, count(*),"  # noqa: S608
+    f" sum({_BOTH_RATED} 1 ELSE 0 END), sum({_BOTH_RATED} better.rating - first.rating ELSE 0 END)"
+    " FROM feedback AS first LEFT JOIN feedback AS better ON better.request_id = first.better_id"
+    " WHERE first.better_id <> '' AND first.ts >= ? AND first.ts < ?"
+    " GROUP BY first.pressed_by, first.pressed_tier, first.pressed_user"
+    " ORDER BY count(*) DESC, first.pressed_by, first.pressed_tier, first.pressed_user LIMIT ?"
 )
 
 
@@ -121,3 +159,7 @@ class SqlFeedback(FeedbackTable):
     def opinions(self, start_ms: int, end_ms: int) -> tuple[Opinion, ...]:
         rows = self._execute(_OPINIONS, (SATISFIED, start_ms, end_ms), False)
         return tuple(Opinion(row[0], row[1], *map(int, row[2:])) for row in rows)
+
+    def pressed(self, start_ms: int, end_ms: int, most: int) -> tuple[Pressed, ...]:
+        rows = self._execute(_PRESSED, (start_ms, end_ms, most), False)
+        return tuple(Pressed(*row[:3], *map(int, row[3:])) for row in rows)

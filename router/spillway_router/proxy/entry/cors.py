@@ -12,7 +12,8 @@ _METHODS = b"GET, HEAD, POST, OPTIONS"
 _EXPOSED = (
     b"x-request-id, x-should-retry, retry-after, x-spillway-backend, x-spillway-model, x-spillway-decision, "
     b"x-spillway-reason, x-spillway-policy, x-spillway-attempts, x-spillway-overhead-ms, x-spillway-cost-usd, "
-    b"x-spillway-confidence, x-spillway-estimated, x-spillway-upstream-request-id, request-id, openai-processing-ms, "
+    b"x-spillway-better, x-spillway-confidence, x-spillway-estimated, x-spillway-upstream-request-id, request-id, "
+    b"openai-processing-ms, "
     b"x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
     b"x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens, *"
 )

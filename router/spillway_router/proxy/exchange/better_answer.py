@@ -71,6 +71,9 @@ async def record_better_answer(services: Services, facts: RequestFacts, request_
         backend=record.backend,
         model=record.model,
         better_id=facts.request_id,
+        pressed_by=facts.caller.key_id,
+        pressed_tier=facts.caller.tier,
+        pressed_user=facts.user_id,
     )
     try:
         await LEDGER_CALLS.run(services.feedback.put, feedback, limit_s=CLIENT_LIMIT_S)

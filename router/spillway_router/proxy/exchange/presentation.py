@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from spillway_router.core.routing.policy import has_better
 from spillway_router.proxy.client.replies import Lines
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt
 from spillway_router.proxy.exchange.byok import redactor_of
@@ -25,6 +26,8 @@ def response_headers(state: ExchangeState, attempt: UpstreamAttempt | None) -> L
             headers.extend(passed_to_client(attempt.upstream_headers, redactor_of(attempt.route)))
     if state.reasons:
         headers.append(b"x-spillway-reason: %b\r\n" % ",".join(state.reasons).encode())
+    if attempt is not None and _has_better(state):
+        headers.append(b"x-spillway-better: available\r\n")
     overhead_ms = state.overhead_s() * 1000
     attempts = len(state.attempts)
     headers.append(b"x-spillway-attempts: %d\r\nx-spillway-overhead-ms: %.2f\r\n" % (attempts, overhead_ms))
@@ -50,7 +53,20 @@ def summary(state: ExchangeState) -> dict[str, Any]:
     }
     if state.confidence is not None:
         members["confidence"] = round(state.confidence, 4)
+    if _has_better(state):
+        members["better"] = "available"
     return members
+
+
+def _has_better(state: ExchangeState) -> bool:
+    """Return whether the client may ask for a better answer than that of the backend that answers."""
+    policy = state.config.policy
+    return (
+        bool(policy.confidence.escalate_to)
+        and state.byok_route is None
+        and state.backend != ""
+        and has_better(state.facts, policy, state.backend)
+    )
 
 
 def trailing_event(state: ExchangeState, frame: Mapping[str, Any] | None = None) -> Extension:
