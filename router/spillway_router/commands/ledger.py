@@ -39,6 +39,7 @@ class ActSubject(StrEnum):
     rental = "rental"
     cost = "cost"
     review = "review"
+    request = "request"
     config = "config"
     ledger = "ledger"
 

@@ -87,6 +87,7 @@ from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.proxy.request.failed_logins import FailedLogins
 from spillway_router.proxy.request.key_loads import KeyLoads
 from spillway_router.proxy.request.key_rates import KeyRates
+from spillway_router.proxy.request.verdicts import Verdicts
 from spillway_router.runtime.alerts import AlertHooks, Alerts
 from spillway_router.runtime.background import Background, Service
 from spillway_router.runtime.day_change import DayChange, utc_day
@@ -96,6 +97,7 @@ from spillway_router.runtime.gpu_billing import GpuBilling
 from spillway_router.runtime.reload_acts import refused_reload, reload_done
 from spillway_router.runtime.steady_clock import SteadyClock, system_sources
 from spillway_router.runtime.trait_keeper import TraitKeeper
+from spillway_router.runtime.verdict_acts import VerdictActs
 from spillway_router.signals.board import Board
 
 log = logging.getLogger("spillway")
@@ -158,6 +160,7 @@ class Runtime:
         self.credits = Credits(ledger.credits, self._wall)
         self.provider_keys = ProviderKeys(ledger.provider_keys)
         self._key_rates = KeyRates()
+        self.verdicts = Verdicts()
         self.failed_logins = FailedLogins()
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._descriptors = of_process()
@@ -264,6 +267,7 @@ class Runtime:
             accounts=self.accounts,
             records=Records(),
             hooks=(self.metrics.on_request, log_request, self.trait_keeper.on_request),
+            hooks=(self.metrics.on_request, self.verdicts.on_request, log_request),
             clock=clock,
             wall=self._wall,
             new_id=request_ids(self._wall).__next__,
@@ -280,6 +284,7 @@ class Runtime:
             audits=self.audits,
             bodies=BodyMemory(),
             credits=self.credits,
+            verdicts=self.verdicts,
             key_loads=KeyLoads(),
             drains=self.drains,
             local_queues=LocalQueues(
@@ -312,6 +317,7 @@ class Runtime:
         """Return the background services in the order of their start."""
         upkeep = Upkeep(self.ledger, self.accounts, router_id, self._wall)
         days = DayChange(self.reprice, self._wall)
+        verdicts = VerdictActs(self.ledger.acts, self.verdicts, self._wall)
         part = self.config.loaded.settings.ledger.anchor
         places = AnchorPlaces(part.file, self.alerts.ledger_anchored if part.webhook else None)
         anchor = LedgerAnchor(self.ledger, places, part.every_s, self._wall)
@@ -327,6 +333,7 @@ class Runtime:
             Service("request traits", self.trait_keeper.stop, self.trait_keeper.start),
             Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
             Service("credits", self.credits.close),
+            Service("verdict acts", verdicts.stop, verdicts.start),
             Service("ledger upkeep", upkeep.stop, upkeep.start),
             Service("connections", self._disconnect),
             Service("cache", self._open_cache.close),
@@ -393,6 +400,7 @@ class Runtime:
                 rules=self._keys.rules,
                 rates=self._key_rates,
                 failures=self.failed_logins,
+                verdicts=self.verdicts,
                 failures_per_minute=config.failed_logins_per_minute,
             ),
             limits=replace(config.limits, in_flight=min(config.limits.in_flight, self._descriptors.requests)),

@@ -51,6 +51,7 @@ from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.request.key_loads import KeyLoads
+from spillway_router.proxy.request.verdicts import Verdicts
 from spillway_router.signals.board import Board
 from spillway_router.testing import MemoryLedger, openai_wire
 
@@ -320,6 +321,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         audits=cast("Any", audits),
         bodies=BodyMemory(),
         credits=Credits(ledger.credits, time.time),
+        verdicts=Verdicts(),
         key_loads=KeyLoads(),
         drains=Drains(DrainLimits, lambda _attempt: None),
         local_queues=LocalQueues(

@@ -14,6 +14,8 @@ what `verify` looks at.
     review.accept, review.correct, review.dismiss
                                          a person's decision, in the transaction that stores it; `details` are the
                                          state, and the SHA-256 of the label, which holds no content
+    request.verdicts                     how many requests some minutes saw refused, and private: `details` are lists of
+                                         API key, reason and count
     config.reload, config.refuse         a reload that was asked for; `details` are the versions of the policy and what
                                          changed, or how many problems kept the running configuration in force
     ledger.reconcile, ledger.restore     a bill that charges were adjusted to; a backup that took the ledger's place
@@ -55,6 +57,7 @@ ActKind = Literal[
     "review.accept",
     "review.correct",
     "review.dismiss",
+    "request.verdicts",
     "config.reload",
     "config.refuse",
     "ledger.reconcile",

@@ -76,7 +76,14 @@ def build_control(services: Services, hooks: ControlHooks, version: str) -> Fast
     api = FastAPI(
         title="Spillway", version=version, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
-    api.add_exception_handler(RefusedError, _on_refused)
+
+    async def on_refused(request: Request, error: Exception) -> Response:
+        key_id: str | None = getattr(request.state, "key_id", None)
+        if key_id is not None and isinstance(error, RefusedError):  # others were counted where their key was checked
+            services.verdicts.refused(key_id, error.refusal)
+        return await _on_refused(request, error)
+
+    api.add_exception_handler(RefusedError, on_refused)
     api.add_exception_handler(HTTPException, _on_http)
     api.add_exception_handler(LedgerError, _on_ledger)
     _add_probes(api, services, hooks)

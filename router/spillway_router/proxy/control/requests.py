@@ -27,6 +27,7 @@ def caller_of(services: Services, request: Request, roles: frozenset[str]) -> Ca
     caller = auth.permitted(request.headers, services.clock(), host_of(request), roles)
     if isinstance(caller, Refusal):
         raise RefusedError(caller)
+    request.state.key_id = caller.key_id  # for the count of what is refused to whom
     return caller
 
 

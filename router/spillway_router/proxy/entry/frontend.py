@@ -35,7 +35,7 @@ from spillway_router.aio.outbox import Outbox
 from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.client.http_client_connection import WAITING, HttpClientConnection
-from spillway_router.proxy.client.replies import STATUS_LINES, refusal_reply, request_id_lines
+from spillway_router.proxy.client.replies import STATUS_LINES, Lines, refusal_reply, request_id_lines
 from spillway_router.proxy.entry.connections import ConnectionCounts, counted_address
 from spillway_router.proxy.entry.cors import cors_lines
 from spillway_router.proxy.entry.targets import ROUTES, inference_path, origin_form
@@ -141,6 +141,7 @@ class IncomingRequest(HttpClientConnection):
         "reserved",
         "size",
         "task",
+        "verdicts",
     )
 
     admission: Admitted | Refusal
@@ -152,6 +153,7 @@ class IncomingRequest(HttpClientConnection):
         self.base_headers = (request_id_lines(self.endpoint, self.request_id), config.policy_header)
         if config.cors_origins:
             self.base_headers = (*self.base_headers, cors_lines(config.cors_origins, self.headers))
+        self.verdicts = services.verdicts
         self.parts: list[bytes] = []
         self.collected: io.BytesIO | None = None
         """A large body as far as it has come. Joining its parts at the end would stop the loop for 50 ms."""
@@ -162,6 +164,11 @@ class IncomingRequest(HttpClientConnection):
         self.body_complete = self.has_turn = self.holds_slot = False
         self.body_timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
+
+    def refuse(self, refusal: Refusal, headers: Lines | None = None) -> None:
+        if self.key_id or type(self.admission) is Admitted:  # others were counted where their key was checked
+            self.verdicts.refused(self.key_id, refusal)
+        super().refuse(refusal, headers)
 
     def _close(self) -> None:
         """Close the connection. A body that is still arriving is read on for a while first.

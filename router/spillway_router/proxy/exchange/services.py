@@ -24,6 +24,7 @@ from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.proxy.request.key_loads import KeyLoads
+from spillway_router.proxy.request.verdicts import Verdicts
 from spillway_router.signals.board import Board
 
 Hook = Callable[[RequestRecord], None]
@@ -82,6 +83,8 @@ class Services:
     bodies: BodyMemory
     """Bytes of the bodies of all requests in progress."""
     credits: Credits
+    verdicts: Verdicts
+    """Counts what is refused, and what had to stay private, for the audit log."""
     key_loads: KeyLoads
     """What keys have in progress, and the tokens that they have left."""
     drains: DrainSink

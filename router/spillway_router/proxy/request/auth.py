@@ -17,6 +17,7 @@ from spillway_router.ledger.records import KeyRecord
 from spillway_router.proxy.request.failed_logins import FailedLogin, FailedLogins, FailureReason
 from spillway_router.proxy.request.key_rates import KeyRates
 from spillway_router.proxy.request.keyless import foreign_trace
+from spillway_router.proxy.request.verdicts import Verdicts
 
 KEYLESS = "keyless"
 """The role of a caller without a key, where none is required. No key has it."""
@@ -50,6 +51,8 @@ class Auth:
     """Return what a key that was just verified may use."""
     rates: KeyRates = field(default_factory=KeyRates)
     failures: FailedLogins = field(default_factory=FailedLogins)
+    verdicts: Verdicts = field(default_factory=Verdicts)
+    """Counts what is refused to callers that are known."""
     failures_per_minute: int = 0
     """Failed logins of one address that are answered with a 401; further ones get a 429. 0: any number."""
 
@@ -64,6 +67,8 @@ class Auth:
         refusal = caller if isinstance(caller, Refusal) else self.admit(caller, roles)
         if refusal is None:
             return caller
+        if isinstance(caller, Caller):
+            self.verdicts.refused(caller.key_id, refusal)
         return self._noted(refusal, headers, monotonic_s, host) if refusal.status == 401 else refusal
 
     def recognises(self, headers: Mapping[str, str], monotonic_s: float, host: str) -> bool:
@@ -102,7 +107,9 @@ class Auth:
                 if rules is not None and rules.per_minute:
                     wait_s = self.rates.wait_s(record.id, rules.per_minute, monotonic_s)
                     if wait_s > 0:
-                        return _too_often(rules.per_minute, wait_s)
+                        refusal = _too_often(rules.per_minute, wait_s)
+                        self.verdicts.refused(record.id, refusal)
+                        return refusal
                 return Caller(
                     key_id=record.id,
                     role=record.role,
