@@ -17,8 +17,8 @@ from spillway_router.ledger.reports.rows import (
     FEEDBACK_HEAD,
     GROUP_HEAD,
     OTHER_HEAD,
-    STEPS_HEAD,
     PRESSED_HEAD,
+    STEPS_HEAD,
     UNITS_HEAD,
     Row,
     alternative_rows,
@@ -27,8 +27,8 @@ from spillway_router.ledger.reports.rows import (
     feedback_rows,
     group_row,
     other_rows,
-    step_rows,
     pressed_rows,
+    step_rows,
     unit_rows,
 )
 from spillway_router.ledger.reports.words import forecast_words, moment, notes, rental_name, share, title, unpriced
