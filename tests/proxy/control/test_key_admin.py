@@ -21,7 +21,7 @@ TERMS = {
     "may_route": True,
     "models": ["auto"],
     "backends": ["local"],
-    "expires": "2999-01-31T00:00:00Z",
+    "expires": "2099-01-31T00:00:00Z",
     "rpm": 30,
     "tpm": 100_000,
     "concurrent": 4,
@@ -124,6 +124,9 @@ async def test_only_an_administrator_may_see_or_change_keys(role: Any) -> None:
         ({"expires": "soon"}, None),
         ({"expires": "2027-01-31T00:00:00"}, None),
         ({"expires": "999999w"}, None),
+        ({"expires": "9999-12-31T23:59:59-23:59"}, None),
+        ({"expires": "0001-01-01T00:00:00+23:59"}, None),
+        ({"user_credits": "1" * 65 + "/day"}, "user_credits"),
         ({"secret": "mine"}, "secret"),
     ],
 )

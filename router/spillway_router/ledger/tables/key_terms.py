@@ -113,7 +113,10 @@ def _expiry_ms(text: str, now_ms: int) -> int | None:
         at = None
     if at is None or at.tzinfo is None:
         raise KeySpecError(f"expires: {text!r} is no time with a zone; write it like 2027-01-31T00:00:00Z")
-    return int(at.timestamp() * 1000)
+    at_ms = int(at.timestamp() * 1000)
+    if not 0 <= at_ms <= now_ms + _MOST_DAYS * _SECONDS["d"] * 1000:
+        raise KeySpecError(f"expires: {text} is before 1970, or more than {_MOST_DAYS}d away")
+    return at_ms
 
 
 def _budget(text: str) -> tuple[int | None, str]:

@@ -39,6 +39,7 @@ _T = TypeVar("_T")
 _NO_STORE = {"cache-control": "no-store"}
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
+Term = Annotated[str, Field(max_length=64)]
 
 def _whole(value: object) -> object:
     """Return 5 for 5.0, which is a whole number in JSON, too."""
@@ -59,14 +60,14 @@ class KeyTerms(BaseModel):
     may_route: bool | None = None
     models: list[Name] | None = None
     backends: list[Name] | None = None
-    expires: str | None = None
+    expires: Term | None = None
     rpm: Limit | None = None
     tpm: Limit | None = None
     concurrent: Limit | None = None
-    budget: str | None = None
-    user_budget: str | None = None
-    user_credits: str | None = None
-    user_better: str | None = None
+    budget: Term | None = None
+    user_budget: Term | None = None
+    user_credits: Term | None = None
+    user_better: Term | None = None
 
 
 class NewKeyTerms(KeyTerms):

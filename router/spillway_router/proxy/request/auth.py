@@ -67,7 +67,7 @@ class Auth:
         refusal = caller if isinstance(caller, Refusal) else self.admit(caller, roles)
         if refusal is None:
             return caller
-        if isinstance(caller, Caller):
+        if isinstance(caller, Caller) and caller.key_id:  # without a key it is a failed login
             self.verdicts.refused(caller.key_id, refusal)
         return self._noted(refusal, headers, monotonic_s, host) if refusal.status == 401 else refusal
 
