@@ -134,7 +134,7 @@ async def test_a_foreign_host_needs_a_key_everywhere() -> None:
 
 
 async def test_what_a_proxy_passed_on_needs_a_key() -> None:
-    async with pair(saying("hi")) as (engine, _, router):
+    async with pair(saying("hi"), more="keys: {failed_logins_per_minute: 0}\n") as (engine, _, router):
         for name in PROXY_HEADERS:
             for path in PATHS:
                 assert (await ask(router, path, {name: "203.0.113.5"})).status_code == 401, (name, path)
