@@ -45,9 +45,9 @@ from spillway_router.ledger.tables.keys import KeySpec, KeySpecError, KeyStore, 
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.ledger.tables.private_sessions import KEPT_MS as SESSIONS_KEPT_MS
 from spillway_router.ledger.tables.private_sessions import PrivateSession, session_digest
+from spillway_router.ledger.tables.provider_keys import ProviderKeyRecord, ProviderPlace
 from spillway_router.ledger.tables.request_traits import KEPT_MS as TRAITS_KEPT_MS
 from spillway_router.ledger.tables.request_traits import RequestTraits
-from spillway_router.ledger.tables.provider_keys import ProviderKeyRecord, ProviderPlace
 from spillway_router.ledger.tables.reviews import COMMAND, OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
 from spillway_router.ledger.tables.stored_responses import KEPT_MS as RESPONSES_KEPT_MS
 from spillway_router.ledger.tables.stored_responses import StoredResponse
