@@ -41,6 +41,7 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 Term = Annotated[str, Field(max_length=64)]
 
+
 def _whole(value: object) -> object:
     """Return 5 for 5.0, which is a whole number in JSON, too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
