@@ -363,7 +363,7 @@ def test_uncorrectable_memory_errors_count_from_the_first_reading_on() -> None:
     assert gpu_verdict(gpus.read().readings[0]).healthy
 
 
-ABSURD = (-1, 2**32 - 1, 2**64, float("nan"), float("inf"), "61", None, object())
+ABSURD = (-1, 2**32 - 1, 2**64, float("nan"), float("inf"), "61", None, ...)
 
 
 @pytest.mark.parametrize("value", ABSURD, ids=repr)
