@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from spillway_router.config.derived import DerivedConfig
 from spillway_router.ledger.errors import LedgerUnavailableError
 from spillway_router.ledger.tables.acts import Change
+from spillway_router.ledger.vault import KEY_BYTES
 from spillway_router.runtime.router import Runtime
 from spillway_router.testing import FaultUpstream, openai_wire
 from spillway_router.testing.harness import Router, cloud, local, routing, settings
@@ -30,7 +32,7 @@ confidence: {escalate_to: [cloud], threshold: 0.7, top_logprobs: 4}
 alerts: {webhook_url: "http://127.0.0.1:9/hook"}
 documents: {max_chars: 1000, most_open: 3}
 privacy: {default: local-only}
-keys: {required: true, failed_logins_per_minute: 12}
+keys: {required: true, failed_logins_per_minute: 12, secret_key_file: secret.key}
 metrics: {token: scrape-0123456789abcdef}
 limits: {body_mb: 1}
 retention: {minutes: 5}
@@ -63,6 +65,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
         "retention_minutes": runtime.config.retention_minutes,
         "cache": runtime._open_cache._settings if active.cache is runtime._open_cache.cache else active.cache,
         "webhook": runtime.alerts._webhook,
+        "vault": runtime.provider_keys._vault,
         "cors_origins": active.cors_origins,
     }
 
@@ -98,6 +101,8 @@ async def test_a_reload_applies_every_value_that_the_start_derives(tmp_path: Pat
         runtime = router.runtime
         first = runtime.config
         assert received(runtime) == derived(first)
+        (tmp_path / "secret.key").write_text(base64.b64encode(bytes(KEY_BYTES)).decode())
+        (tmp_path / "secret.key").chmod(0o600)
         rewrite(router, settings(local(one), local(other, "second"), cloud(strong), more=SECOND))
         assert await runtime.reload("a test") == []
         second = runtime.config
