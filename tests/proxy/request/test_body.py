@@ -32,6 +32,7 @@ OBJECTS = st.dictionaries(st.sampled_from(NAMES) | TEXT, VALUES, max_size=6)
 @example(body={"metadata": {"model": "x"}}, writer={}, changes={"model": "m"}, drop=frozenset())
 @example(body={}, writer={}, changes={"model": "m"}, drop=frozenset())
 @example(body={"": 1}, writer={}, changes={"model": [1]}, drop=frozenset())
+@example(body={"a": 1, "model": None}, writer={}, changes={"b": {"model": "x"}, "model": "m"}, drop=frozenset())
 @example(body={"models": [], "a": 1, "provider": {}}, writer={"indent": 2}, changes={}, drop=frozenset({"models"}))
 def test_an_edited_body_differs_in_the_named_fields_only(
     body: dict[str, Any], writer: dict[str, Any], changes: dict[str, Any], drop: frozenset[str]

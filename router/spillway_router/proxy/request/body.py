@@ -317,7 +317,7 @@ def _edited_without_walk(body: bytes, keys: Collection[str], changes: Mapping[st
         # walk.
         if key != "model" or b"\\u" in body or body.count(b'"model"') != 1:
             return None
-        match = _MODEL.search(out)
+        match = _MODEL.search(body)  # what was added so far stands behind it, and may have such a text too
         if match is None:
             return None
         out = out[: match.start(1)] + orjson.dumps(value) + out[match.end(1) :]
