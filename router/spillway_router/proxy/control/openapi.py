@@ -274,7 +274,7 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
             "properties": {
                 "text": {"type": "string", "minLength": 1, "pattern": r"\S"},
                 "min_confidence": {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]},
-                "parser": {"enum": ["auto", "none"]},
+                "parser": {"enum": ["auto", "none", None]},
                 "review": {"type": ["boolean", "null"], "default": True},
             },
             "additionalProperties": False,

@@ -21,7 +21,7 @@ from spillway_router.ledger.vault import NONCE_BYTES, VaultError
 from spillway_router.proxy.control.requests import caller_of, form_of
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.auth import ADMIN_ROLES
-from spillway_router.proxy.request.errors import RefusedError, bad_request
+from spillway_router.proxy.request.errors import RefusedError
 
 _USER = Query(description="the end user as requests name them; all users of the key by default")
 
@@ -49,7 +49,8 @@ def add_provider_key_routes(api: FastAPI, services: Services) -> None:
         caller = caller_of(services, request, ADMIN_ROLES)
         form = await form_of(ProviderSecret, services, request, caller)
         if provider not in services.own_keys.names:
-            raise bad_request(f"The provider is none of {', '.join(services.own_keys.names)}.", "provider")
+            message = f"The provider is none of {', '.join(services.own_keys.names)}."
+            raise RefusedError(Refusal(404, "not_found", message, "provider"))
         place, now_ms = _place(key_id, form.user, provider), int(services.wall() * 1000)
         nonce, by = secrets.token_bytes(NONCE_BYTES), f"key {caller.key_id}"
         try:
