@@ -18,6 +18,7 @@ import orjson
 import pytest
 from tests.ledger.helpers import D0, DAY, H0, HOUR, M0, T0, entry, requests_in
 
+from spillway_router.core.comparison.differences import RatioSums
 from spillway_router.core.money.budget import AlertKey, BudgetError, BudgetLine
 from spillway_router.core.money.credits import CreditCap
 from spillway_router.core.routing.model import KeyRules
@@ -357,16 +358,20 @@ class LedgerContract:
 
     def test_a_row_is_linked_without_the_columns_that_it_does_not_use(self, ledger: Ledger) -> None:
         saved = entry("charged", "saved", backend="cache", local=False, saved_nano=9)
-        ledger.append((entry("charged", "plain", local=True), entry("charged", "billed", **_BILLED), saved))
-        plain, billed, cached = ledger.chain()
+        tried = entry("charged", "tried", experiment="cheaper/b/0123abcd", took_ms=7)
+        ledger.append((entry("charged", "plain", local=True), entry("charged", "billed", **_BILLED), saved, tried))
+        plain, billed, cached, in_arm = ledger.chain()
         assert plain.row == tuple(entry("charged", "plain", local=True))[:25]
         assert billed.row == tuple(entry("charged", "billed", **_BILLED))[:34]
-        assert cached.row == tuple(saved)
-        # A program that knows no column after router_id, or after at_most_nano, computes the same links as always.
+        assert cached.row == tuple(saved)[:35]
+        assert in_arm.row == tuple(tried)
+        # A program that knows no column after router_id, at_most_nano or saved_nano computes the same links as always.
         assert plain.link == sha256(GENESIS + orjson.dumps(plain.row[:25])).digest()
         assert billed.link == sha256(plain.link + orjson.dumps(billed.row[:34])).digest()
         assert cached.link == sha256(billed.link + orjson.dumps(cached.row)).digest()
+        assert in_arm.link == sha256(cached.link + orjson.dumps(in_arm.row)).digest()
         assert ledger.entries_of("saved") == (saved,)
+        assert ledger.entries_of("tried") == (tried,)
         assert verify(ledger).holds
 
     def test_prices_are_kept_once_by_their_names(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
@@ -670,6 +675,35 @@ class LedgerContract:
             Pressed(key_id="k2", tier="", user_id="", asked=1, compared=0, gained_sum=0),
         )
         assert table.pressed(T0, T0 + 9, 1) == rows[:1]
+
+    def test_arms_are_summed_by_unit(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        def row(request_id: str, unit: str, amount_nano: int = 0, **more: Any) -> Entry:
+            return entry("charged", request_id, amount_nano=amount_nano, experiment=f"e/{unit}", **more)
+
+        ledger.append(
+            (
+                row("r1", "b/00000001", 10, status="ok", decision="routed", took_ms=30),
+                row("r2", "b/00000001", 0, attempt=1, status="discarded", decision="local", local=True, took_ms=5),
+                row("r2", "b/00000001", 40, attempt=2, status="ok", decision="escalated", took_ms=50),
+                row("r2", "b/00000001", 99, attempt=3, decision="audit"),
+                entry("adjusted", "r1", amount_nano=-4, experiment="e/b/00000001", status="ok", decision="routed"),
+                row("r3", "b/00000002", 7, status="error", took_ms=9),
+                row("r4", "control/00000003", status="ok", backend="cache", ts=T0 + 9),
+                entry("charged", "r5", amount_nano=1_000),
+                row("late", "b/00000001", 5, ts=T0 + DAY),
+            )
+        )
+        for request_id, rating in (("r1", 5), ("r2", 2), ("r5", 1)):
+            ledger.feedback.put(FeedbackRecord(request_id, T0, "", "cloud", "m", rating))
+        b, control = reopen().experiments.arms(T0, T0 + DAY)
+        assert (b.arm, b.requests, b.answered, b.first_ms, b.last_ms) == ("e/b", 3, 2, T0, T0)
+        assert b.cost == RatioSums(2, 46 + 7, 3, 46**2 + 7**2, 2**2 + 1, 46 * 2 + 7)
+        assert b.took == RatioSums(1, 80, 2, 6400, 4, 160)
+        assert b.escalated == RatioSums(1, 1, 2, 1, 4, 2)
+        assert b.rating == RatioSums(1, 7, 2, 49, 4, 14)
+        assert (control.arm, control.requests, control.first_ms) == ("e/control", 1, T0 + 9)
+        assert (control.took, control.rating) == (RatioSums(), RatioSums())
+        assert ledger.experiments.arms(0, T0) == ()
 
     def test_rentals_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         first = RentalRecord(

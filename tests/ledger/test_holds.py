@@ -53,7 +53,7 @@ def test_tokens_for_caches_modes_and_tools_are_in_the_row() -> None:
 
 def test_an_ordinary_row_uses_none_of_the_later_columns() -> None:
     paid = row(AttemptResult("ok", Usage(100, 10, cached_tokens=20)))
-    assert paid[25:] == ("", 0, 0, "", 0, "", "", 0, 0, 0)
+    assert paid[25:] == ("", 0, 0, "", 0, "", "", 0, 0, 0, "", 0)
     assert paid.amount_nano == 80 * 1_000 + 20 * 100 + 10 * 10_000
     assert row(AttemptResult("ok", Usage(100, 10)), LOCAL)[25:] == paid[25:]
     assert row(AttemptResult("error", None, billed=False))[25:] == paid[25:]

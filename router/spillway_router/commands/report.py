@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, opened
+from spillway_router.commands.experiments import experiments
 from spillway_router.commands.review import review
 from spillway_router.commands.whatif import what_if
 from spillway_router.config.load import ConfigError
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
     from spillway_router.ledger.reports.model import Report
 
 report_app = typer.Typer(
-    help="Show fixed and per-request cost side by side; plan with what-if; review what clouds cost."
+    help="Show fixed and per-request cost side by side; plan with what-if; review; compare experiments."
 )
 report_app.command("what-if")(what_if)
 report_app.command("review")(review)
+report_app.command("experiments")(experiments)
 
 
 @report_app.callback(invoke_without_command=True)

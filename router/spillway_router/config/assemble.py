@@ -14,6 +14,7 @@ from spillway_router.config.caching import cache_problems
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
 from spillway_router.config.embedding_spaces import alias_spaces, space_problems, space_warnings
 from spillway_router.config.escalation import step_calibrations, step_problems, step_thresholds, step_warnings
+from spillway_router.config.experiments import arm_rules, experiment_backends
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.places import place_of
@@ -142,6 +143,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     policy = _policy(settings, targets, scoring, backends)
     findings.problems.extend(step_problems(settings.confidence, policy, scoring.step_calibrations))
     rules = policy_rules(settings.policy, policy.backends, policy.confidence, findings)
+    rules = replace(rules, rules=(*arm_rules(settings.experiments, policy, findings), *rules.rules))
     findings.warnings.extend(step_warnings(policy, rules))
     policy = replace(policy, spaces=alias_spaces(policy, rules))
     explicit = {alias: part.chain for alias, part in settings.aliases.items()}
@@ -190,6 +192,7 @@ class _Backends:
             ("confidence.escalate_to", step_names(confidence.escalate_to)),
             ("documents.external", documents.external),
             *named_backends(self._settings.policy),
+            *experiment_backends(self._settings.experiments),
         )
         for where, names in lists:
             for name in names:

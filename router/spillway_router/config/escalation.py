@@ -58,7 +58,7 @@ def step_warnings(policy: Policy, rules: Rules) -> Iterator[ConfigProblem]:
     yield from _idle(policy.confidence, policy, _WHERE)
     for rule in rules.rules:
         if rule.confidence is not None and rule.confidence.escalate_to != policy.confidence.escalate_to:
-            yield from _idle(rule.confidence, policy, "policy.rules")
+            yield from _idle(rule.confidence, policy, "policy.rules" if rule.arm is None else "experiments")
 
 
 def _idle(rule: ConfidenceRule, policy: Policy, where: str) -> Iterator[ConfigProblem]:

@@ -257,7 +257,8 @@ def _backend_references(data: Mapping[str, Any], caps: Sequence[Mapping[str, Any
         yield ("confidence", "escalate_to", i), _step_name(step)
     for i, name in enumerate(_items(documents.get("external")) if isinstance(documents, dict) else []):
         yield ("documents", "external", i), name
-    yield from _rule_references(data)
+    for where, effects in _all_effects(data):
+        yield from _effect_references(data, where, effects)
     for i, cap in enumerate(caps):
         scope = str(cap.get("scope"))
         if scope.startswith("backend:"):
@@ -272,23 +273,33 @@ def _step_name(step: object) -> object:
     return step.get("backend") if isinstance(step, dict) else step
 
 
-def _rule_references(data: Mapping[str, Any]) -> Iterator[tuple[_Path, object]]:
-    """Yield the references to backends in the policy's rules. What a rule forbids may also be a provider."""
+def _all_effects(data: Mapping[str, Any]) -> Iterator[tuple[_Path, Mapping[str, Any]]]:
+    """Yield the rules of the policy and the arms of the experiments, which name backends in the same way."""
     policy = data.get("policy")
-    providers = {str(row.get("provider")) for row in _items(data.get("backends")) if isinstance(row, dict)}
     for i, rule in enumerate(_items(policy.get("rules")) if isinstance(policy, dict) else []):
-        if not isinstance(rule, dict):
-            continue
-        escalate, forbid = rule.get("escalate"), rule.get("forbid")
-        lists: list[tuple[_Path, object]] = [(("chain",), rule.get("chain")), (("prefer",), rule.get("prefer"))]
-        if isinstance(escalate, dict):
-            lists.append((("escalate", "to"), escalate.get("to")))
-        for where, names in lists:
-            for j, name in enumerate(_items(names)):
-                yield ("policy", "rules", i, *where, j), _step_name(name)
-        for j, name in enumerate([forbid] if isinstance(forbid, str) else _items(forbid)):
-            if name not in {"cloud", "local", *providers}:
-                yield ("policy", "rules", i, "forbid", j), name
+        if isinstance(rule, dict):
+            yield ("policy", "rules", i), rule
+    for i, experiment in enumerate(_items(data.get("experiments"))):
+        for j, arm in enumerate(_items(experiment.get("arms")) if isinstance(experiment, dict) else []):
+            if isinstance(arm, dict):
+                yield ("experiments", i, "arms", j), arm
+
+
+def _effect_references(
+    data: Mapping[str, Any], where: _Path, effects: Mapping[str, Any]
+) -> Iterator[tuple[_Path, object]]:
+    """Yield the references to backends in a rule or an arm. What it forbids may also be a provider."""
+    providers = {str(row.get("provider")) for row in _items(data.get("backends")) if isinstance(row, dict)}
+    escalate, forbid = effects.get("escalate"), effects.get("forbid")
+    lists: list[tuple[_Path, object]] = [(("chain",), effects.get("chain")), (("prefer",), effects.get("prefer"))]
+    if isinstance(escalate, dict):
+        lists.append((("escalate", "to"), escalate.get("to")))
+    for inside, names in lists:
+        for j, name in enumerate(_items(names)):
+            yield (*where, *inside, j), _step_name(name)
+    for j, name in enumerate([forbid] if isinstance(forbid, str) else _items(forbid)):
+        if name not in {"cloud", "local", *providers}:
+            yield (*where, "forbid", j), name
 
 
 _DEFAULT_BACKENDS = [{"name": b.name} for b in Settings().backends]

@@ -129,17 +129,9 @@ class EscalatePart(Part):
     threshold: float | None = Field(None, ge=0, le=1)
 
 
-class PolicyRulePart(Part):
-    """A rule: requests for which `when` holds get another chain of backends, prefer some, are barred from some, or are
-    escalated in another way.
+class EffectsPart(Part):
+    """What becomes of requests: another chain, a preference, backends that are barred, another escalation."""
 
-    Rules are read from top to bottom and all that hold apply. Of `chain`, `prefer` and `escalate` the first one
-    counts; what rules `forbid` adds up. `chain` and `prefer` concern requests for an alias, and embeddings only where
-    `when.endpoint` names them. `forbid` takes names of backends and of providers, and the words cloud and local.
-    """
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9 _.-]{0,63}$")
-    when: WhenPart = WhenPart()
     chain: tuple[str, ...] = ()
     prefer: tuple[str, ...] = ()
     forbid: Names = ()
@@ -150,6 +142,19 @@ class PolicyRulePart(Part):
         if not (self.chain or self.prefer or self.forbid or self.escalate):
             raise ValueError("does nothing; add chain, prefer, forbid or escalate")
         return self
+
+
+class PolicyRulePart(EffectsPart):
+    """A rule: requests for which `when` holds get another chain of backends, prefer some, are barred from some, or are
+    escalated in another way.
+
+    Rules are read from top to bottom and all that hold apply. Of `chain`, `prefer` and `escalate` the first one
+    counts; what rules `forbid` adds up. `chain` and `prefer` concern requests for an alias, and embeddings only where
+    `when.endpoint` names them. `forbid` takes names of backends and of providers, and the words cloud and local.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9 _.-]{0,63}$")
+    when: WhenPart = WhenPart()
 
 
 class PolicyPart(Part):

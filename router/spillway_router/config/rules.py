@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from spillway_router.config.load import ConfigProblem, Findings
 from spillway_router.config.policy_part import (
+    EffectsPart,
     EscalatePart,
     PolicyPart,
     PolicyRulePart,
@@ -25,7 +26,7 @@ from spillway_router.core.routing.traits.reader import TraitReader
 
 CLOUD, LOCAL = "cloud", "local"
 """The words of `forbid` that stand for all backends of a side."""
-_GENERATING = frozenset(get_args(Endpoint)) - {"embeddings"}
+GENERATING = frozenset(get_args(Endpoint)) - {"embeddings"}
 """Endpoints whose requests a rule may send elsewhere without naming the endpoint. Another model's embeddings lie in
 another space, so nothing but a rule that says so moves them."""
 
@@ -36,11 +37,7 @@ def policy_rules(
     """Return the rules. Problems are added to `findings`; backends that are disabled are left out of chains."""
     rules: list[Rule] = []
     for place, rule in enumerate(part.rules):
-        findings.problems.extend(_problems(place, rule, backends))
-        if rule.chain and not any(name in backends for name in rule.chain):
-            where = f"policy.rules.{place}.chain"
-            text = f"the rule {rule.name!r} sends nothing anywhere, because every backend of its chain is disabled"
-            findings.warnings.append(ConfigProblem(where, 0, text))
+        check_effects(f"policy.rules.{place}", f"the rule {rule.name!r}", rule, backends, findings)
         rules.extend(_rules(rule, backends, general))
     return Rules(tuple(rules), ZoneInfo(part.timezone))
 
@@ -57,22 +54,52 @@ def trait_reader(part: PolicyPart, rules: Rules) -> TraitReader | None:
 def named_backends(part: PolicyPart) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield the settings in which rules name backends, and the names."""
     for place, rule in enumerate(part.rules):
-        yield f"policy.rules.{place}.chain", rule.chain
-        yield f"policy.rules.{place}.prefer", rule.prefer
-        if isinstance(rule.escalate, EscalatePart) and rule.escalate.to:
-            yield f"policy.rules.{place}.escalate.to", step_names(rule.escalate.to)
+        yield from effects_named(f"policy.rules.{place}", rule)
+
+
+def effects_named(where: str, part: EffectsPart) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the settings in which a rule or an arm names backends, and the names."""
+    yield f"{where}.chain", part.chain
+    yield f"{where}.prefer", part.prefer
+    if isinstance(part.escalate, EscalatePart) and part.escalate.to:
+        yield f"{where}.escalate.to", step_names(part.escalate.to)
+
+
+def check_effects(
+    where: str, title: str, part: EffectsPart, backends: Mapping[str, Backend], findings: Findings
+) -> None:
+    """Add to `findings` what is wrong with the effects of a rule or an arm."""
+    findings.problems.extend(_local_steps(where, part, backends))
+    if part.chain and not any(name in backends for name in part.chain):
+        text = f"{title} sends nothing anywhere, because every backend of its chain is disabled"
+        findings.warnings.append(ConfigProblem(f"{where}.chain", 0, text))
+
+
+def rule_of(
+    name: str, when: Conditions, part: EffectsPart, backends: Mapping[str, Backend], general: ConfidenceRule
+) -> Rule:
+    """Return one rule with all the effects."""
+    return Rule(
+        name,
+        when,
+        chain=_usable(part.chain, backends),
+        prefer=_usable(part.prefer, backends),
+        forbid=frozenset(_forbidden(part.forbid, backends.values())),
+        confidence=None if part.escalate is None else _confidence(part.escalate, backends, general),
+    )
 
 
 def _rules(part: PolicyRulePart, backends: Mapping[str, Backend], general: ConfidenceRule) -> Iterator[Rule]:
     """Yield one rule for what it forbids and one for the rest: they concern different endpoints."""
-    when = _conditions(part.when)
+    when = conditions(part.when)
+    whole = rule_of(part.name, when, part, backends, general)
     if part.forbid:
-        yield Rule(part.name, when, forbid=frozenset(_forbidden(part.forbid, backends.values())))
+        yield Rule(part.name, when, forbid=whole.forbid)
     if part.chain or part.prefer:
-        chosen = replace(when, endpoints=when.endpoints or _GENERATING)
-        yield Rule(part.name, chosen, chain=_usable(part.chain, backends), prefer=_usable(part.prefer, backends))
+        chosen = replace(when, endpoints=when.endpoints or GENERATING)
+        yield Rule(part.name, chosen, chain=whole.chain, prefer=whole.prefer)
     if part.escalate is not None:
-        yield Rule(part.name, when, confidence=_confidence(part.escalate, backends, general))
+        yield Rule(part.name, when, confidence=whole.confidence)
 
 
 def _usable(names: Iterable[str], backends: Mapping[str, Backend]) -> tuple[str, ...]:
@@ -100,7 +127,8 @@ def _forbidden(names: Iterable[str], backends: Iterable[Backend]) -> Iterator[st
             yield name
 
 
-def _conditions(part: WhenPart) -> Conditions:
+def conditions(part: WhenPart) -> Conditions:
+    """Return the conditions of a `when`."""
     days: frozenset[str] = frozenset(part.days or DAYS)
     hours = part.hours or (("00:00-24:00",) if part.days else ())
     return Conditions(
@@ -125,9 +153,9 @@ def _span(part: RangePart | None) -> Span | None:
     return None if part is None else Span(part.at_least, part.at_most)
 
 
-def _problems(place: int, part: PolicyRulePart, backends: Mapping[str, Backend]) -> Iterator[ConfigProblem]:
+def _local_steps(where: str, part: EffectsPart, backends: Mapping[str, Backend]) -> Iterator[ConfigProblem]:
     if isinstance(part.escalate, EscalatePart):
         for i, name in enumerate(step_names(part.escalate.to or ())):
             if name in backends and backends[name].local:
-                where = f"policy.rules.{place}.escalate.to.{i}"
-                yield ConfigProblem(where, 0, f"{name} is local; an unsure local answer goes to a cloud")
+                problem = f"{name} is local; an unsure local answer goes to a cloud"
+                yield ConfigProblem(f"{where}.escalate.to.{i}", 0, problem)

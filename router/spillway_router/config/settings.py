@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from spillway_router.config.cache_part import CachePart
+from spillway_router.config.experiments_part import ExperimentPart
 from spillway_router.config.gpus import GpuName
 from spillway_router.config.part import Part, Timezone
 from spillway_router.config.policy_part import PolicyPart, Steps
@@ -749,6 +750,7 @@ class Settings(Part):
     )
     aliases: Mapping[str, AliasPart] = {}
     policy: PolicyPart = PolicyPart()
+    experiments: tuple[ExperimentPart, ...] = ()
     slo: SloPart = SloPart()
     overflow: OverflowPart = OverflowPart()
     confidence: ConfidencePart = ConfidencePart()
@@ -782,6 +784,14 @@ class Settings(Part):
         names = [part.name for part in value]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the name {twice[0]} occurs twice; every fixed cost needs a name of its own")
+        return value
+
+    @field_validator("experiments")
+    @classmethod
+    def _experiments(cls, value: tuple[ExperimentPart, ...]) -> tuple[ExperimentPart, ...]:
+        names = [part.name for part in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two experiments are called {twice[0]!r}; every experiment needs a name of its own")
         return value
 
     @property

@@ -77,6 +77,8 @@ class Entry(NamedTuple):
     `billed_us` are microseconds at a price per second. `media_tokens` are the tokens among the prompt and the
     completion that have prices of their own, `calls` the uses of the provider's tools by the names of their fees, both
     as `counts_text` writes them. `saved_nano` is what the stored answer had cost that a request got from the cache.
+    `experiment` is the mark of the arm of an experiment in which the request was (core/routing/experiments.py), and
+    `took_ms` counts the milliseconds from such a request's arrival to the end of the attempt.
     """
 
     kind: Kind
@@ -114,6 +116,8 @@ class Entry(NamedTuple):
     estimated_nano: int = 0
     at_most_nano: int = 0
     saved_nano: int = 0
+    experiment: str = ""
+    took_ms: int = 0
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -132,6 +136,8 @@ BASE = COLUMNS.index("user_id")
 linked without them, which is nearly every row."""
 _BEFORE_SAVED = COLUMNS.index("saved_nano")
 """The number of columns of a row that has others of these, but saved nothing."""
+_BEFORE_EXPERIMENT = COLUMNS.index("experiment")
+"""The number of columns of a row that saved something and is in no experiment."""
 REST: Row = tuple(Entry._field_defaults[name] for name in COLUMNS[BASE:])
 """The defaults of the other columns."""
 
@@ -141,15 +147,17 @@ _DOCUMENT = COLUMNS.index("document")
 
 def row_of(entry: Entry) -> Row:
     """Return the entry as a row, its confidence as a database returns it: a float, never a negative zero."""
-    row = entry[:BASE] if entry[BASE:] == REST else _without_saved(entry)
+    row = entry[:BASE] if entry[BASE:] == REST else _trimmed(entry)
     confidence = entry.confidence
     if confidence is None or (confidence and type(confidence) is float):
         return row
     return (*row[:_CONFIDENCE], confidence + 0.0, *row[_CONFIDENCE + 1 :])
 
 
-def _without_saved(row: Row) -> Row:
-    return tuple(row) if row[_BEFORE_SAVED] else row[:_BEFORE_SAVED]
+def _trimmed(row: Row) -> Row:
+    if row[_BEFORE_EXPERIMENT]:
+        return tuple(row)
+    return row[: _BEFORE_EXPERIMENT if row[_BEFORE_SAVED] else _BEFORE_SAVED]
 
 
 _CONFIDENCE = COLUMNS.index("confidence")
@@ -158,7 +166,7 @@ _CONFIDENCE = COLUMNS.index("confidence")
 def stored_row(row: Row) -> Row:
     """Return a row as it was written, given all columns of a row of a database that has no booleans."""
     # Of every row that is verified, so by the fastest way.
-    values = list(row[:BASE] if row[BASE:] == REST else _without_saved(row))
+    values = list(row[:BASE] if row[BASE:] == REST else _trimmed(row))
     values[_LOCAL] = values[_LOCAL] == 1
     values[_DOCUMENT] = values[_DOCUMENT] == 1
     return tuple(values)
@@ -186,10 +194,10 @@ def counts_of(text: str) -> tuple[tuple[str, int], ...]:
 # The hash chain. Each stored row has a link: the SHA-256 of the previous link and the row's canonical bytes. These are
 # the compact JSON array of its values in the order of COLUMNS (text in UTF-8, booleans as true and false, `confidence`
 # as the only float). The columns from `user_id` on are left out together if all of them have their defaults, 0 or empty
-# text; else `saved_nano`, the last one, is left out if it is 0. These are the rules by which rows are linked that are
-# older than these columns, so an upgrade changes no link, and a router that has not been upgraded yet may go on writing
-# beside one that has. Any program that can read JSON and
-# compute a hash can check the chain.
+# text; else `experiment` and `took_ms`, the last ones, are left out if `experiment` is empty, and `saved_nano` before
+# them if it is 0 then. These are the rules by which rows are linked that are older than these columns, so an upgrade
+# changes no link, and a router that has not been upgraded yet may go on writing beside one that has. Any program that
+# can read JSON and compute a hash can check the chain.
 
 GENESIS = bytes(32)
 """The link before the first row."""

@@ -87,6 +87,8 @@ class AttemptResult:
     reasons: tuple[str, ...] = ()
     seconds: float = 0.0
     """From sending to the end; a price per second is multiplied by it."""
+    took_s: float = 0.0
+    """From the request's arrival to the end; kept where the request is in an experiment."""
     estimated: bool = False
     """Whether the usage is an estimate. The attempt may then have cost as much as its whole bound."""
     keeps_bound: bool = False
@@ -170,6 +172,8 @@ class AttemptEntries:
             entry = _with_bill(entry, charge)
         if tariff is not None and (user_id := self.user_id(facts)):
             entry = entry._replace(user_id=user_id)
+        if facts.experiment:
+            entry = entry._replace(experiment=facts.experiment, took_ms=int(result.took_s * 1000))
         return entry
 
     def cached(self, facts: RequestFacts, hit: CacheHit) -> Entry:
@@ -193,6 +197,7 @@ class AttemptEntries:
             task=facts.work,
             router_id=self.router_id,
             saved_nano=hit.saved_nano,
+            experiment=facts.experiment,
         )
 
     def _of_hold(self, kind: Literal["reserved", "released"], hold: Hold, reserved_nano: int) -> Entry:
@@ -216,6 +221,7 @@ class AttemptEntries:
             document=hold.facts.document,
             router_id=self.router_id,
             user_id=self.user_id(hold.facts),
+            experiment=hold.facts.experiment,
         )
 
 

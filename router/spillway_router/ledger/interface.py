@@ -30,6 +30,7 @@ from spillway_router.ledger.records import (
 from spillway_router.ledger.tables.acts import ActLog
 from spillway_router.ledger.tables.alerts import AlertTable
 from spillway_router.ledger.tables.credits import CreditTable
+from spillway_router.ledger.tables.experiments import ExperimentTable
 from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.ledger.tables.key_table import KeyTable
 from spillway_router.ledger.tables.labels import LabelTable
@@ -171,6 +172,7 @@ class Ledger(ABC):
         traits: TraitTable,
         credits: CreditTable,
         provider_keys: ProviderKeyTable,
+        experiments: ExperimentTable,
         acts: ActLog,
     ) -> None:
         self.keys = keys
@@ -186,6 +188,7 @@ class Ledger(ABC):
         self.traits = traits
         self.credits = credits
         self.provider_keys = provider_keys
+        self.experiments = experiments
         self.acts = acts
         self.actor = ""
         """Who changes something through this object, for the acts."""

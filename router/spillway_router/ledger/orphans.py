@@ -50,4 +50,5 @@ def corrected(closing: Entry, bound_nano: int) -> Entry:
         amount_nano=closing.amount_nano - bound_nano,
         estimated_nano=closing.estimated_nano - bound_nano,
         at_most_nano=closing.at_most_nano - bound_nano,
+        took_ms=0,
     )

@@ -95,5 +95,6 @@ def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int, *, force: bool) -> t
         calls="",
         estimated_nano=-closing.estimated_nano,
         at_most_nano=-closing.at_most_nano,
+        took_ms=0,
     )
     return Reconciled(bill, "adjusted", difference_nano), entry

@@ -30,6 +30,7 @@ from spillway_router.testing.tables import (
     MemoryActs,
     MemoryAlerts,
     MemoryCredits,
+    MemoryExperiments,
     MemoryFeedback,
     MemoryKeys,
     MemoryLabels,
@@ -55,11 +56,12 @@ class MemoryLedger(Ledger):
     def __init__(self) -> None:
         acts = MemoryActs()
         keys = MemoryKeys(acts)
+        feedback = MemoryFeedback()
         super().__init__(
             keys=keys,
             rentals=MemoryRentals(acts),
             reviews=MemoryReviews(acts),
-            feedback=MemoryFeedback(),
+            feedback=feedback,
             labels=MemoryLabels(),
             alerts=MemoryAlerts(),
             responses=MemoryResponses(),
@@ -69,6 +71,7 @@ class MemoryLedger(Ledger):
             tariffs=MemoryTariffs(),
             credits=MemoryCredits(),
             provider_keys=MemoryProviderKeys(acts, keys),
+            experiments=MemoryExperiments(lambda: list(self._entries.values()), feedback),
             acts=acts,
         )
         self._entries: dict[tuple[str, int, str], Entry] = {}

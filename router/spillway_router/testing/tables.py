@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 
+from spillway_router.core.comparison.differences import RatioSums
 from spillway_router.core.money.budget import AlertKey, Period
 from spillway_router.core.money.credits import Counted, CreditCap
-from spillway_router.ledger.entries import GENESIS
+from spillway_router.core.routing.experiments import title_of
+from spillway_router.ledger.entries import ANSWERED, GENESIS, Entry
 from spillway_router.ledger.errors import LastAdminError
 from spillway_router.ledger.ids import first_id
 from spillway_router.ledger.records import KeyRecord, OtherCost, RentalRecord
@@ -26,6 +28,7 @@ from spillway_router.ledger.tables.acts import (
 )
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.credits import CreditsUsed, CreditTable, begun_at
+from spillway_router.ledger.tables.experiments import ArmSums, ExperimentTable
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion, Pressed
 from spillway_router.ledger.tables.key_table import KeyChange, KeyTable, key_exists
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
@@ -523,3 +526,64 @@ class MemoryLabels(LabelTable):
         with self._lock:
             records = [record for record in self._records.values() if record.ts >= since_ms]
         yield from sorted(records, key=lambda record: (record.ts, record.request_id))
+
+
+class MemoryExperiments(ExperimentTable):
+    """An `ExperimentTable` over the entries and the feedback of a ledger in memory."""
+
+    def __init__(self, entries: Callable[[], Sequence[Entry]], feedback: MemoryFeedback) -> None:
+        self._entries, self._feedback = entries, feedback
+
+    def arms(self, start_ms: int, end_ms: int) -> tuple[ArmSums, ...]:
+        requests: dict[str, list[Entry]] = {}
+        for row in self._entries():
+            counts = row.experiment and row.kind != "reserved" and row.decision != "audit"
+            if counts and start_ms <= row.ts < end_ms:
+                requests.setdefault(row.request_id, []).append(row)
+        titles = sorted({title_of(rows[0].experiment) for rows in requests.values()})
+        return tuple(
+            self._arm(title, [rows for rows in requests.values() if title_of(rows[0].experiment) == title])
+            for title in titles
+        )
+
+    def _arm(self, title: str, requests: Sequence[Sequence[Entry]]) -> ArmSums:
+        times = [min(row.ts for row in rows) for rows in requests]
+        cost, took, escalated, rating = (dict[str, list[float]]() for _ in range(4))
+        for rows in requests:
+            mark = rows[0].experiment
+            answer = next((row for row in rows if row.kind == "charged" and row.status in ANSWERED), None)
+            told = self._feedback.get(rows[0].request_id)
+            _add(cost, mark, sum(row.amount_nano for row in rows))
+            if answer is not None:
+                _add(escalated, mark, answer.decision == "escalated")
+                if answer.took_ms:
+                    _add(took, mark, answer.took_ms)
+            if told is not None and told.rating is not None:
+                _add(rating, mark, told.rating)
+        return ArmSums(
+            arm=title,
+            requests=len(requests),
+            answered=sum(len(amounts) for amounts in escalated.values()),
+            first_ms=min(times),
+            last_ms=max(times),
+            cost=_ratio(cost),
+            took=_ratio(took),
+            escalated=_ratio(escalated),
+            rating=_ratio(rating),
+        )
+
+
+def _add(amounts: dict[str, list[float]], unit: str, amount: float) -> None:
+    amounts.setdefault(unit, []).append(amount)
+
+
+def _ratio(amounts: Mapping[str, Sequence[float]]) -> RatioSums:
+    units = [(float(sum(each)), len(each)) for each in amounts.values()]
+    return RatioSums(
+        units=len(units),
+        amount=sum(amount for amount, _ in units),
+        count=sum(count for _, count in units),
+        amount_squares=sum(amount * amount for amount, _ in units),
+        count_squares=sum(count * count for _, count in units),
+        products=sum(amount * count for amount, count in units),
+    )

@@ -176,6 +176,8 @@ class RequestFacts:
     """What its text asks for; None unless the policy has rules that look at it."""
     inputs: int = 1
     """Number of inputs of a request for embeddings, each of which gets a vector."""
+    experiment: str = ""
+    """The mark of the experiment and the arm in which it is (experiments.py); empty if it is in none."""
 
     @property
     def work(self) -> str:

@@ -38,6 +38,7 @@ from types import MappingProxyType
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing import filters, key_access, spaces
 from spillway_router.core.routing.backlog import Slo, overflow_reasons, predict
+from spillway_router.core.routing.experiments import EXPERIMENT, Arm
 from spillway_router.core.routing.model import (
     NO_PREFERENCES,
     Backend,
@@ -98,6 +99,10 @@ class Ruling:
     forbidden: tuple[Forbidden, ...] = ()
     sets_confidence: bool = False
     """Whether a rule set the policy's confidence, which then is not that of audits."""
+    arm: Arm | None = None
+    """The arm of an experiment in which the request is."""
+    arm_chooses: bool = False
+    """Whether that arm has a say in which backends answer."""
 
 
 NO_RULING = Ruling()
@@ -160,7 +165,13 @@ class _ResolvedModel:
 def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     """Return the Decision for one request, by the steps above. `policy` is as its rules make it for this request."""
     decision = _decide(facts, signals, policy)
-    return replace(decision, rules=policy.ruling.rules) if policy.ruling.rules else decision
+    ruling = policy.ruling
+    if not ruling.rules:
+        return decision
+    reasons = decision.reasons
+    if ruling.arm_chooses and EXPERIMENT not in reasons:
+        reasons = (*reasons, EXPERIMENT)
+    return replace(decision, reasons=reasons, rules=ruling.rules)
 
 
 def _decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:

@@ -7,6 +7,9 @@ Rules are read from top to bottom, and every rule whose conditions all hold appl
     forbid     none of these, whatever else says so; the rules add up
     escalate   where an unsure local answer goes and what counts as unsure; the first one counts
 
+The arms of experiments (experiments.py) are rules too, before all others. A request is in the first experiment whose
+conditions hold, and there in one arm.
+
 A rule can't bring back what a rule, a key, a mark of privacy or a budget forbids: the filters come after it. `chain`
 and `prefer` concern requests for an alias only, because who names a backend has chosen; `forbid` concerns all.
 
@@ -20,6 +23,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 
 from spillway_router.core.frozen import fast_frozen
+from spillway_router.core.routing.experiments import EXPERIMENT, Arm
 from spillway_router.core.routing.model import Capability, Endpoint, RequestFacts
 from spillway_router.core.routing.policy import ConfidenceRule, Forbidden, Policy, Ruling
 
@@ -117,6 +121,13 @@ class Rule:
     forbid: frozenset[str] = frozenset()
     """Names of backends or of providers."""
     confidence: ConfidenceRule | None = None
+    arm: Arm | None = None
+    """The arm of an experiment whose rule it is; None for a rule of the policy."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The reason tokens of a choice that the rule made."""
+        return self.when.tokens if self.arm is None else (EXPERIMENT,)
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -162,9 +173,16 @@ class Rules:
 
     def matching(self, facts: RequestFacts, moment: Moment) -> tuple[int, ...]:
         """Return the places of the rules that apply to a request now."""
-        return tuple(
-            [place for place, rule in enumerate(self.rules) if _holds(rule.when, facts, moment, self.timezone)]
-        )
+        places: list[int] = []
+        in_experiment = False
+        for place, rule in enumerate(self.rules):
+            arm = rule.arm
+            if arm is not None and in_experiment:
+                continue
+            if _holds(rule.when, facts, moment, self.timezone) and (arm is None or arm.takes(facts)):
+                places.append(place)
+                in_experiment = in_experiment or arm is not None
+        return tuple(places)
 
 
 def _holds(when: Conditions, facts: RequestFacts, moment: Moment, timezone: tzinfo) -> bool:
@@ -215,7 +233,8 @@ def ruled(policy: Policy, rules: Rules, places: Sequence[int]) -> Policy:
     chain = next((rule for rule in chosen if rule.chain), None)
     prefer = next((rule for rule in chosen if rule.prefer), None)
     confidence = next((rule for rule in chosen if rule.confidence is not None), None)
-    tokens = dict.fromkeys(token for rule in (chain, prefer) if rule is not None for token in rule.when.tokens)
+    trying = next((rule for rule in chosen if rule.arm is not None), None)
+    tokens = dict.fromkeys(token for rule in (chain, prefer) if rule is not None for token in rule.tokens)
     aliases = dict(policy.aliases)
     if chain is not None:
         aliases = dict.fromkeys(aliases, chain.chain)
@@ -234,5 +253,7 @@ def ruled(policy: Policy, rules: Rules, places: Sequence[int]) -> Policy:
             prefer=() if prefer is None else prefer.prefer,
             forbidden=tuple([Forbidden(rule.name, rule.forbid) for rule in chosen if rule.forbid]),
             sets_confidence=confidence is not None,
+            arm=None if trying is None else trying.arm,
+            arm_chooses=trying is not None and bool(trying.chain or trying.prefer or trying.forbid),
         ),
     )

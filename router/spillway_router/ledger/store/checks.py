@@ -30,6 +30,7 @@ _COUNTS = (
     "estimated_nano",
     "at_most_nano",
     "saved_nano",
+    "took_ms",
 )
 
 NEGATIVE = (

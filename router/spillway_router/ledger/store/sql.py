@@ -37,6 +37,7 @@ from spillway_router.ledger.tables.acts import (
 )
 from spillway_router.ledger.tables.alerts import SqlAlerts
 from spillway_router.ledger.tables.credits import SqlCredits
+from spillway_router.ledger.tables.experiments import SqlExperiments
 from spillway_router.ledger.tables.feedback import SqlFeedback
 from spillway_router.ledger.tables.key_table import SqlKeys
 from spillway_router.ledger.tables.labels import SqlLabels
@@ -88,6 +89,7 @@ class SqlLedger(Ledger):
             tariffs=SqlTariffs(self._execute),
             credits=SqlCredits(self._execute, self._transact),
             provider_keys=SqlProviderKeys(self._read_keys, self._change_keys, self._keys_revision),
+            experiments=SqlExperiments(self._execute),
             acts=SqlActs(lambda sql: self._execute(sql, (), False), self._append_act),
         )
 

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from spillway_router.core.money.tariff import usd
+from spillway_router.core.routing.experiments import title_of
 from spillway_router.core.routing.model import (
     CacheHit,
     Caller,
@@ -35,7 +36,7 @@ from spillway_router.proxy.control.openapi import described
 from spillway_router.proxy.control.requests import bounded_body, caller_of, host_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
 from spillway_router.proxy.exchange.caller_signals import caller_signals
-from spillway_router.proxy.exchange.ruling import under_rules, with_traits
+from spillway_router.proxy.exchange.ruling import in_arm, under_rules, with_traits
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.sessions import session_of
 from spillway_router.proxy.request.auth import ADMIN_ROLES, READER_ROLES, REVIEW_ROLES, USAGE_ROLES
@@ -269,6 +270,7 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
             facts = services.memory.sessions.with_privacy(facts)
         facts = services.memory.sessions.with_complexity(with_traits(config, facts, body), services.clock())
         config = under_rules(services, config, facts)
+        facts = in_arm(config, facts)
         decision = decide(facts, caller_signals(services, config, facts), config.policy)
         return {"facts": _facts(facts), **_decision(decision), "escalation": _escalation(config.policy.confidence)}
 
@@ -370,6 +372,7 @@ def _facts(facts: RequestFacts) -> dict[str, Any]:
         "may_leave": facts.privacy.may_leave,
         "privacy_reasons": facts.privacy.reasons,
         **({} if facts.traits is None else asdict(facts.traits)),
+        **({"experiment": title_of(facts.experiment)} if facts.experiment else {}),
     }
 
 

@@ -340,6 +340,7 @@ class UpstreamAttempt:
             outcome.kind == "ok" or outcome.billed or estimated,
             self.confidence,
             seconds=now_s - self.sent_s,
+            took_s=now_s - self._request_started_s,
             estimated=estimated,
             keeps_bound=estimated and self._left_going(outcome),
         )

@@ -57,7 +57,7 @@ from spillway_router.proxy.exchange.idempotency import answer_once
 from spillway_router.proxy.exchange.outcomes import PRIVATE, failure_refusal, final_refusal
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.record import build_record, publish
-from spillway_router.proxy.exchange.ruling import under_rules, with_traits
+from spillway_router.proxy.exchange.ruling import in_arm, under_rules, with_traits
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.exchange.stored_context import remember_response, with_maker
@@ -138,7 +138,7 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
         facts = services.memory.sessions.rises(with_traits(config, facts, body), admitted.started_s)
     config = under_rules(services, config, facts)
     if config is not admitted.config:
-        admitted = replace(admitted, config=config)
+        admitted, facts = replace(admitted, config=config), in_arm(config, facts)
     session = session_of(facts)
     plan = decide_for(services, admitted, client, facts, session)  # 3
     if isinstance(plan, Refusal):

@@ -43,7 +43,7 @@ from spillway_router.proxy.exchange.audit_sample import AuditSample, Compare, Do
 from spillway_router.proxy.exchange.caller_signals import caller_signals, with_gain_prices
 from spillway_router.proxy.exchange.exchange import Admitted, run
 from spillway_router.proxy.exchange.record import build_record, publish
-from spillway_router.proxy.exchange.ruling import under_rules
+from spillway_router.proxy.exchange.ruling import in_arm, under_rules
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.request.errors import RefusedError, bad_request
@@ -144,8 +144,8 @@ class InternalExchange:
         searched = await examined(body, rule.detectors, rule.recognizer, also)
         facts = read_facts(services.new_id(), "chat", headers, searched, admitted.caller, rule)
         facts = replace(await services.memory.sessions.joined(facts), task=task, document=True)
-        admitted = replace(admitted, config=under_rules(services, admitted.config, facts))
-        return cls(services, admitted, headers, facts)
+        config = under_rules(services, admitted.config, facts)
+        return cls(services, replace(admitted, config=config), headers, in_arm(config, facts))
 
     async def enter(self) -> None:
         """Count the document against the limits of its key and its user; `close` has to follow. Raise RefusedError if

@@ -28,6 +28,13 @@ def under_rules(services: Services, config: ActiveConfig, facts: RequestFacts) -
     return services.ruled_configs.under(config, places) if places else config
 
 
+def in_arm(config: ActiveConfig, facts: RequestFacts) -> RequestFacts:
+    """Return the facts with the arm of the experiment in which the request is, under the configuration as its rules
+    make it. The ledger keeps it."""
+    arm = config.policy.ruling.arm
+    return facts if arm is None else replace(facts, experiment=arm.mark(facts))
+
+
 def _moment(services: Services, rules: Rules, facts: RequestFacts) -> Moment:
     """Return what the rules may know besides the request. What none of them looks at is left out."""
     used = services.accounts.shares_used(facts) if rules.read_budgets and services.accounts.limits(facts) else {}

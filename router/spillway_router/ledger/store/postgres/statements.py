@@ -28,6 +28,7 @@ _TYPES = {
     "estimated_nano": "bigint",
     "at_most_nano": "bigint",
     "saved_nano": "bigint",
+    "took_ms": "bigint",
 }
 _COLUMNS = ",".join(COLUMNS)
 _ROW_COLUMNS = ",".join(f"row.{column}" for column in COLUMNS)

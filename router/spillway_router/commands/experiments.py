@@ -1,0 +1,79 @@
+"""`spillway report experiments`: what each arm of an experiment did, and whether it differs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened
+from spillway_router.commands.since import SinceOption, since_ms
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from spillway_router.ledger.reports.experiments import ExperimentReport
+
+
+def experiments(
+    path: ConfigOption = None,
+    name: Annotated[str, typer.Option("--name", help="Only this experiment.")] = "",
+    since: SinceOption = "4w",
+    as_json: JsonOption = False,
+) -> None:
+    """Show cost, time, escalations and ratings of each arm of an experiment, how it differs from the control, and a
+    verdict in words. The intervals hold however often you look."""
+    from spillway_router.ledger.reports.experiments import experiment_reports
+
+    loaded = load(path)
+    now = now_ms()
+    order = {part.name: [arm.name for arm in part.arms] for part in loaded.settings.experiments}
+    with opened(loaded, "read") as ledger:
+        found = experiment_reports(ledger.experiments.arms(since_ms(since, now), now), order, now)
+    reports = [report for report in found if name in ("", report.name)]
+    if not reports:
+        what = f"no request of the experiment {name!r}" if name else "no request of an experiment"
+        fail(f"there is {what} since {since}; try a longer --since, or add `experiments` to the configuration")
+    if as_json:
+        from spillway_router.ledger.reports.json_report import with_usd
+
+        typer.echo(json.dumps({"experiments": with_usd(reports)}, indent=2))
+        return
+    _print(reports)
+
+
+def _print(reports: list[ExperimentReport]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for report in reports:
+        console.print(_table(report))
+        for arm in report.arms:
+            if arm.verdict:
+                console.print(arm.verdict, markup=False)
+        console.print()
+
+
+def _table(report: ExperimentReport) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from spillway_router.core.money.currency import IN_USD
+    from spillway_router.core.printable import printable
+
+    table = Table(title=f"Experiment {printable(report.name)}", title_justify="left")
+    table.add_column("arm", overflow="fold")
+    for head in ("units", "requests", "cost per\nrequest", "time", "escalated", "rating"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for arm in report.arms:
+        table.add_row(
+            Text(printable(arm.name)),
+            f"{arm.units:,}",
+            f"{arm.requests:,}",
+            IN_USD.or_dash(arm.cost_per_request_nano),
+            "-" if arm.took_ms is None else f"{arm.took_ms / 1000:.2f} s",
+            "-" if arm.escalated_share is None else f"{arm.escalated_share:.1%}",
+            "-" if arm.rating is None else f"{arm.rating:.2f} ({arm.ratings:,})",
+        )
+    return table

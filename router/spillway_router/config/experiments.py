@@ -1,0 +1,54 @@
+"""Derives from Settings the rules of the arms of experiments, which come before those of the policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from spillway_router.config.experiments_part import ExperimentPart
+from spillway_router.config.load import ConfigProblem, Findings
+from spillway_router.config.rules import GENERATING, check_effects, conditions, effects_named, rule_of
+from spillway_router.core.routing.experiments import CONTROL, PLACES, Arm
+from spillway_router.core.routing.policy import Policy
+from spillway_router.core.routing.rules import Conditions, Rule
+
+
+def arm_rules(parts: Sequence[ExperimentPart], policy: Policy, findings: Findings) -> Iterator[Rule]:
+    """Yield a rule for each arm of each experiment, in order. Problems are added to `findings`."""
+    for place, part in enumerate(parts):
+        where = f"experiments.{place}"
+        for alias in part.when.alias:
+            if alias not in policy.aliases:
+                known = ", ".join(sorted(policy.aliases))
+                problem = f"no alias is called {alias!r}; an experiment takes requests for an alias: {known}"
+                findings.problems.append(ConfigProblem(f"{where}.when.alias", 0, problem))
+        for i, arm in enumerate(part.arms):
+            title = f"the arm {part.name}/{arm.name}"
+            check_effects(f"{where}.arms.{i}", title, arm, policy.backends, findings)
+        yield from _rules(part, policy)
+
+
+def experiment_backends(parts: Sequence[ExperimentPart]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the settings in which arms name backends, and the names."""
+    for place, part in enumerate(parts):
+        for i, arm in enumerate(part.arms):
+            yield from effects_named(f"experiments.{place}.arms.{i}", arm)
+
+
+def _rules(part: ExperimentPart, policy: Policy) -> Iterator[Rule]:
+    when = conditions(part.when)
+    when = replace(when, models=when.models or frozenset(policy.aliases), endpoints=when.endpoints or GENERATING)
+    ends = [round(math.fsum(arm.share for arm in part.arms[: i + 1]) * PLACES) for i in range(len(part.arms))]
+    begins = 0
+    for arm, end in zip(part.arms, ends, strict=True):
+        one = Arm(part.name, arm.name, part.by, begins, min(end, PLACES))
+        yield replace(rule_of(one.title, when, arm, policy.backends, policy.confidence), arm=one)
+        begins = one.ends
+    if begins < PLACES:
+        yield _control(part, when, begins)
+
+
+def _control(part: ExperimentPart, when: Conditions, begins: int) -> Rule:
+    arm = Arm(part.name, CONTROL, part.by, begins, PLACES)
+    return Rule(arm.title, when, arm=arm)

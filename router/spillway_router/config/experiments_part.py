@@ -1,0 +1,52 @@
+"""The settings of experiments."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from spillway_router.config.part import Part
+from spillway_router.config.policy_part import EffectsPart, WhenPart
+from spillway_router.core.routing.experiments import CONTROL, By
+
+_NAME = r"^[a-z0-9][a-z0-9_.-]{0,31}$"
+_MOST_ARMS = 20
+
+
+class ArmPart(EffectsPart):
+    """An arm of an experiment: a share of its units whose requests get another chain of backends, prefer some, are
+    barred from some, or are escalated in another way, as by a rule of the policy."""
+
+    name: str = Field(pattern=_NAME)
+    share: float = Field(gt=0, le=1)
+
+
+class ExperimentPart(Part):
+    """An experiment: the requests for which `when` holds try other policies, each of the `arms` for its share of them.
+
+    `by` says what stays in one arm: each API key, end user, session or request. What the shares leave is the arm
+    `control`, which changes nothing. Only requests for an alias take part, no embeddings, and none that say themselves
+    where they go. A request is in the first experiment whose `when` holds.
+    """
+
+    name: str = Field(pattern=_NAME)
+    by: By = "user"
+    when: WhenPart = WhenPart()
+    arms: tuple[ArmPart, ...]
+
+    @model_validator(mode="after")
+    def _arms_fit(self) -> Self:
+        names = [arm.name for arm in self.arms]
+        if not 1 <= len(names) <= _MOST_ARMS:
+            raise ValueError(f"has {len(names)} arms; write 1 to {_MOST_ARMS}")
+        if CONTROL in names:
+            raise ValueError(f"no arm may be called {CONTROL}: that is what the shares leave, and it changes nothing")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two arms are called {twice[0]!r}; every arm needs a name of its own")
+        if math.fsum(arm.share for arm in self.arms) > 1 + 1e-9:
+            raise ValueError(f"the shares of the arms are {math.fsum(arm.share for arm in self.arms):g}, above 1")
+        if "embeddings" in self.when.endpoint:
+            raise ValueError("takes no embeddings, because another model's vectors lie in another space")
+        return self

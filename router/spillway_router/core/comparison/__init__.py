@@ -1,0 +1,1 @@
+"""Whether two groups differ, by intervals that may be looked at every day."""

@@ -1,0 +1,217 @@
+"""The report on experiments: what each arm cost, how fast and how well it answered, and whether it differs.
+
+The first arm of an experiment, the control if it has one, is what the others are compared with. All intervals may be
+looked at every day (core/comparison/differences.py), each measure by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from spillway_router.core.comparison.differences import (
+    FEWEST_UNITS,
+    Interval,
+    difference,
+    relative_difference,
+)
+from spillway_router.core.money.tariff import NANO
+from spillway_router.core.routing.experiments import CONTROL
+from spillway_router.ledger.tables.experiments import ArmSums
+
+DAY_MS = 86_400_000
+SAME_SHARE = 0.05
+"""Costs and times that differ by at most this share are about the same, and shares that differ by this much."""
+SAME_RATING = 0.25
+"""Ratings from 1 to 5 that differ by at most this are as good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An arm against the control. `cost` and `took` are relative, -0.1 for 10% less; `escalated` is the difference of
+    the shares and `rating` that of the mean ratings. None where there are too few units yet."""
+
+    cost: Interval | None
+    took: Interval | None
+    escalated: Interval | None
+    rating: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmReport:
+    """What an arm did: means per request, answer or rating; None without any."""
+
+    name: str
+    units: int
+    requests: int
+    answered_share: float
+    cost_per_request_nano: int | None
+    took_ms: float | None
+    """From the arrival of a request to the end of its answer."""
+    escalated_share: float | None
+    rating: float | None
+    ratings: int
+    against: Comparison | None
+    """Against the first arm; None for that arm itself."""
+    verdict: str
+    """The comparison in one sentence; empty for the first arm."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentReport:
+    """One experiment: its arms, the one that the others are compared with first."""
+
+    name: str
+    arms: tuple[ArmReport, ...]
+
+
+def experiment_reports(
+    sums: Iterable[ArmSums], order: Mapping[str, Sequence[str]], now_ms: int
+) -> tuple[ExperimentReport, ...]:
+    """Return the experiments by name. `order` has the arms of those that are configured, in order."""
+    by_name: dict[str, dict[str, ArmSums]] = {}
+    for one in sums:
+        experiment, _, arm = one.arm.partition("/")
+        by_name.setdefault(experiment, {})[arm] = one
+    return tuple(
+        ExperimentReport(name, _arms(arms, order.get(name, ()), now_ms)) for name, arms in sorted(by_name.items())
+    )
+
+
+def _arms(arms: Mapping[str, ArmSums], order: Sequence[str], now_ms: int) -> tuple[ArmReport, ...]:
+    rank = {name: place for place, name in enumerate((CONTROL, *order))}
+    names = sorted(arms, key=lambda name: (rank.get(name, len(rank)), name))
+    first = arms[names[0]]
+    days = max(now_ms - min(one.first_ms for one in arms.values()), 1) / DAY_MS
+    return tuple(_arm(name, arms[name], None if name == names[0] else (names[0], first), days) for name in names)
+
+
+def _arm(name: str, sums: ArmSums, reference: tuple[str, ArmSums] | None, days: float) -> ArmReport:
+    against, verdict = None, ""
+    if reference is not None:
+        first_name, first = reference
+        against = compared(first, sums)
+        verdict = verdict_on(name, first_name, against, (first, sums), days)
+    cost = sums.cost.mean
+    return ArmReport(
+        name=name,
+        units=sums.cost.units,
+        requests=sums.requests,
+        answered_share=sums.answered / sums.requests,
+        cost_per_request_nano=None if cost is None else round(cost),
+        took_ms=sums.took.mean,
+        escalated_share=sums.escalated.mean,
+        rating=sums.rating.mean,
+        ratings=int(sums.rating.count),
+        against=against,
+        verdict=verdict,
+    )
+
+
+def compared(first: ArmSums, other: ArmSums) -> Comparison:
+    """Return how an arm differs from the first one."""
+    return Comparison(
+        cost=relative_difference(first.cost, other.cost),
+        took=relative_difference(first.took, other.took),
+        escalated=difference(first.escalated, other.escalated),
+        rating=difference(first.rating, other.rating),
+    )
+
+
+def verdict_on(name: str, first: str, found: Comparison, sums: tuple[ArmSums, ArmSums], days: float) -> str:
+    """Return the comparison in words. `days` is how long the experiment has run."""
+    units = min(one.cost.units for one in sums)
+    if units < FEWEST_UNITS:
+        more = _days_more(FEWEST_UNITS - units, units, days)
+        return (
+            f"Not enough requests yet: {name} and {first} need {FEWEST_UNITS} units each and have "
+            f"{sums[1].cost.units:,} and {sums[0].cost.units:,}{more}."
+        )
+    parts = [
+        _cost(found.cost, sums),
+        _more_or_less(found.took, ("takes", "longer", "less time"), "time"),
+        _points(found.escalated),
+        _rating(found.rating),
+    ]
+    said = [part for part in parts if part]
+    text = f"{name} {', '.join(said[:-1])} and {said[-1]}" if len(said) > 1 else f"{name} {said[0]}"
+    n = f"n = {sums[1].requests:,} requests against {sums[0].requests:,} of {first}"
+    return f"{text}; {n}{_until_decided(found.cost, sums, days)}."
+
+
+def _cost(found: Interval | None, sums: tuple[ArmSums, ArmSums]) -> str:
+    if found is None:  # one of them costs nothing, so there is no share
+        absolute = difference(sums[0].cost, sums[1].cost)
+        if absolute is None or (absolute.low, absolute.high) == (0, 0):
+            return "costs as much"
+        low, high = sorted((absolute.low / NANO, absolute.high / NANO))
+        between = f"(${low:+.6f} to ${high:+.6f} a request)"
+        if not absolute.decided:
+            return f"shows no difference in cost yet {between}"
+        return f"costs {'more' if absolute.low > 0 else 'less'} {between}"
+    return _more_or_less(found, ("costs", "more", "less"), "cost")
+
+
+def _more_or_less(found: Interval | None, words: tuple[str, str, str], measure: str) -> str:
+    """Return a relative difference in words; empty if it is not known."""
+    if found is None:
+        return ""
+    verb, more, less = words
+    if found.within(SAME_SHARE):
+        return f"{verb} about the same ({_percent(found)})"
+    if not found.decided:
+        return f"shows no difference in {measure} yet ({_percent(found)})"
+    ends = sorted((abs(found.low), abs(found.high)))
+    return f"{verb} {abs(found.estimate):.0%} {more if found.low > 0 else less} ({ends[0]:.0%} to {ends[1]:.0%})"
+
+
+def _points(found: Interval | None) -> str:
+    if found is None or found.within(SAME_SHARE):
+        return "" if found is None else f"is escalated as often ({_percent(found)} points)"
+    if not found.decided:
+        return f"shows no difference in escalations yet ({_percent(found)} points)"
+    ends = sorted((abs(found.low), abs(found.high)))
+    often = "more" if found.low > 0 else "less"
+    return f"is escalated {often} often (by {ends[0]:.0%} to {ends[1]:.0%} of its answers)"
+
+
+def _rating(found: Interval | None) -> str:
+    if found is None:
+        return "has too few ratings to compare"
+    between = f"({found.low:+.1f} to {found.high:+.1f} of 5)"
+    if found.within(SAME_RATING):
+        return f"is rated as well {between}"
+    if not found.decided:
+        return f"shows no difference in ratings yet {between}"
+    return f"is rated {'better' if found.low > 0 else 'worse'} {between}"
+
+
+def _percent(found: Interval) -> str:
+    return f"{found.low:+.0%} to {found.high:+.0%}"
+
+
+def _until_decided(found: Interval | None, sums: tuple[ArmSums, ArmSums], days: float) -> str:
+    """Return after how many more days an undecided cost is decided, if the difference is what it seems.
+
+    The width falls with the root of the number of units.
+    """
+    if found is None or found.decided or found.within(SAME_SHARE):
+        return ""
+    units = sum(one.cost.units for one in sums)
+    half = (found.high - found.low) / 2
+    needed = units * (half / max(abs(found.estimate), SAME_SHARE)) ** 2
+    return _days_more(needed - units, units, days)
+
+
+def _days_more(missing: float, units: int, days: float) -> str:
+    """Return in words how long it takes until so many more units have come, at the rate so far."""
+    if not units:
+        return ""
+    more = math.ceil(missing * days / units)
+    if more > _LONGEST_DAYS:
+        return "; at this rate that takes more than a year"
+    return f"; at this rate that takes about {more} more {'day' if more == 1 else 'days'}"
+
+
+_LONGEST_DAYS = 365

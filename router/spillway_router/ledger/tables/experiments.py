@@ -1,0 +1,107 @@
+"""What the arms of experiments did: sums over the rows that carry an arm's mark, and over the feedback on them.
+
+Requests are summed up by unit first and units by arm then, all in the database, because what a comparison needs is how
+the units of an arm differ (core/comparison/differences.py). Audits are not counted: they cost extra to learn about
+local answers, whatever the arm.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from spillway_router.core.comparison.differences import RatioSums
+from spillway_router.core.routing.experiments import UNIT_DIGITS
+from spillway_router.ledger.entries import ANSWERED
+from spillway_router.ledger.records import Execute
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSums:
+    """What one arm did. The times of the first and the last request are epoch milliseconds.
+
+    `cost` is in nano-dollars per request, `took` in milliseconds per answer of a backend, `escalated` a share of the
+    answers, and `rating` from 1 to 5 per rating.
+    """
+
+    arm: str
+    """The experiment and the arm, as experiment/arm."""
+    requests: int
+    answered: int
+    first_ms: int
+    last_ms: int
+    cost: RatioSums
+    took: RatioSums
+    escalated: RatioSums
+    rating: RatioSums
+
+
+class ExperimentTable(ABC):
+    """The rows of experiments in the ledger's database. Methods raise LedgerUnavailableError."""
+
+    @abstractmethod
+    def arms(self, start_ms: int, end_ms: int) -> tuple[ArmSums, ...]:
+        """Return the sums of the rows with `ts` in [start, end) for each arm, in the order of their names."""
+
+
+_ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
+_MEASURES = (("cost", "requests"), ("took", "timed"), ("escalated", "answered"), ("rating", "ratings"))
+"""The amount and the count of each measure, by unit."""
+
+_REQUESTS = (
+    "SELECT request_id, min(experiment) AS mark, min(ts) AS ts, sum(amount_nano) AS cost,"  # noqa: S608
+    f" max(CASE WHEN kind = 'charged' AND status IN ({_ANSWERED}) THEN 1 ELSE 0 END) AS answered,"
+    f" max(CASE WHEN kind = 'charged' AND status IN ({_ANSWERED}) THEN took_ms ELSE 0 END) AS took,"
+    f" max(CASE WHEN kind = 'charged' AND status IN ({_ANSWERED}) AND decision = 'escalated' THEN 1 ELSE 0 END)"
+    " AS escalated"
+    " FROM entries WHERE experiment <> '' AND kind <> 'reserved' AND decision <> 'audit' AND ts >= ? AND ts < ?"
+    " GROUP BY request_id"
+)
+_UNITS = (
+    "SELECT mark, min(one.ts) AS first_ms, max(one.ts) AS last_ms, count(*) AS requests, sum(cost) AS cost,"  # noqa: S608
+    " sum(answered) AS answered, sum(took) AS took, sum(CASE WHEN took > 0 THEN 1 ELSE 0 END) AS timed,"
+    " sum(escalated) AS escalated, coalesce(sum(rating), 0) AS rating, count(rating) AS ratings"
+    f" FROM ({_REQUESTS}) AS one LEFT JOIN feedback ON feedback.request_id = one.request_id GROUP BY mark"
+)
+
+
+def _sums_of(amount: str, count: str) -> str:
+    """Return SQL for the fields of RatioSums."""
+    x, n = (f"CAST({name} AS double precision)" for name in (amount, count))
+    squares = f"sum({x} * {x}), sum({n} * {n}), sum({x} * {n})"
+    return f"sum(CASE WHEN {count} > 0 THEN 1 ELSE 0 END), sum({x}), sum({n}), {squares}"
+
+
+_ARMS = (
+    f"SELECT substr(mark, 1, length(mark) - {UNIT_DIGITS + 1}) AS arm, sum(requests), sum(answered), min(first_ms),"  # noqa: S608
+    f" max(last_ms), {', '.join(_sums_of(amount, count) for amount, count in _MEASURES)}"
+    f" FROM ({_UNITS}) AS units GROUP BY arm ORDER BY arm"
+)
+_WIDTH = 6
+
+
+class SqlExperiments(ExperimentTable):
+    """An `ExperimentTable` in SQL that both SQLite and PostgreSQL understand."""
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    def arms(self, start_ms: int, end_ms: int) -> tuple[ArmSums, ...]:
+        return tuple(_arm(row) for row in self._execute(_ARMS, (start_ms, end_ms), False))
+
+
+def _arm(row: tuple[object, ...]) -> ArmSums:
+    requests, answered, first_ms, last_ms, *sums = (float(value) for value in row[1:])  # type: ignore[arg-type]
+    measures = [sums[at : at + _WIDTH] for at in range(0, len(sums), _WIDTH)]
+    cost, took, escalated, rating = (RatioSums(int(units), *rest) for units, *rest in measures)
+    return ArmSums(
+        arm=str(row[0]),
+        requests=int(requests),
+        answered=int(answered),
+        first_ms=int(first_ms),
+        last_ms=int(last_ms),
+        cost=cost,
+        took=took,
+        escalated=escalated,
+        rating=rating,
+    )

@@ -1,0 +1,91 @@
+"""Experiments from the configuration: the rules that they become, and what is refused with its line."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from spillway_router.config.assemble import Assembly, ConfigRejected, assemble
+from spillway_router.config.load import ConfigError, parse
+from spillway_router.core.routing.experiments import PLACES, Arm
+from spillway_router.core.routing.policy import ConfidenceRule
+
+TEXT = """
+backends:
+  - {name: local, provider: vllm, model: demo, base_url: "http://127.0.0.1:8001/v1"}
+  - {name: groq, provider: groq, model: openai/gpt-oss-20b, api_key: k}
+  - {name: openai, provider: openai, model: gpt-5.4-mini, api_key: k}
+confidence: {threshold: 0.8, escalate_to: [groq]}
+policy: {rules: [{name: nights, forbid: cloud}]}
+experiments:
+"""
+TODAY = date(2026, 11, 29)
+CHEAPER = "{name: cheaper, by: key, when: {task: code}, arms: [{name: b, share: 0.25, chain: [groq, local]}]}"
+
+
+def assembled(*experiments: str) -> Assembly:
+    """What follows from a configuration with these experiments."""
+    outcome = assemble(parse(TEXT + "".join(f"  - {one}\n" for one in experiments), {}), {}, TODAY)
+    assert isinstance(outcome, Assembly), outcome
+    return outcome
+
+
+def problem(experiment: str) -> str:
+    """The only problem of a configuration with this experiment."""
+    try:
+        outcome = assemble(parse(TEXT + f"  - {experiment}\n", {}), {}, TODAY)
+    except ConfigError as error:
+        (only,) = error.problems
+        assert only.line == 9
+        return str(only)
+    assert isinstance(outcome, ConfigRejected)
+    (only,) = outcome.problems
+    return str(only)
+
+
+def test_arms_come_before_the_rules_and_the_control_has_the_rest() -> None:
+    b, control, nights = assembled(CHEAPER).rules.rules
+    assert b.arm == Arm("cheaper", "b", "key", 0, PLACES // 4)
+    assert (b.name, b.chain, b.when.models, b.when.tasks) == ("cheaper/b", ("groq", "local"), {"auto"}, {"code"})
+    assert "embeddings" not in b.when.endpoints
+    assert control.arm == Arm("cheaper", "control", "key", PLACES // 4, PLACES)
+    assert (control.chain, control.forbid, control.confidence) == ((), frozenset(), None)
+    assert nights.arm is None
+    assert assembled(CHEAPER).rules.reads_text
+
+
+def test_a_weighted_alias_is_an_experiment_without_a_control() -> None:
+    rules = assembled(
+        "{name: split, by: request, when: {alias: auto},"
+        " arms: [{name: a, share: 0.9, chain: [groq]}, {name: b, share: 0.1, escalate: {to: [openai]}}]}"
+    ).rules.rules
+    assert [(rule.arm.begins, rule.arm.ends) for rule in rules if rule.arm] == [
+        (0, round(0.9 * PLACES)),
+        (round(0.9 * PLACES), PLACES),
+    ]
+    assert rules[1].confidence == ConfidenceRule(0.8, ("openai",))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "text"),
+    [
+        (CHEAPER.replace("groq", "grok"), "experiments.0.arms.0.chain.0: no backend has the name 'grok'"),
+        (CHEAPER.replace("chain: [groq, local]", "forbid: opnai"), "arms.0.forbid.0: no backend has the name 'opnai'"),
+        (CHEAPER.replace("task: code", "alias: fast"), "no alias is called 'fast'"),
+        (CHEAPER.replace("task: code", "endpoint: embeddings"), "takes no embeddings"),
+        (CHEAPER.replace("name: b", "name: control"), "no arm may be called control"),
+        (CHEAPER.replace("0.25", "1.25"), "experiments.0.arms.0.share"),
+        (CHEAPER.replace("chain: [groq, local]", "chain: []"), "does nothing; add chain, prefer, forbid or escalate"),
+        (CHEAPER.replace("chain: [groq, local]", "escalate: {to: [local]}"), "local is local"),
+        (CHEAPER.replace("]}", "]}, {name: b, share: 0.1, forbid: cloud}]}", 1).replace("}]}]}", "}]}"), "two arms"),
+        ("{name: e, arms: [{name: a, share: 0.6, forbid: cloud}, {name: b, share: 0.5, forbid: local}]}", "are 1.1"),
+    ],
+)
+def test_a_wrong_experiment_is_refused_with_its_line(experiment: str, text: str) -> None:
+    assert text in problem(experiment)
+
+
+def test_names_differ() -> None:
+    with pytest.raises(ConfigError, match="two experiments are called 'cheaper'"):
+        parse(TEXT + f"  - {CHEAPER}\n  - {CHEAPER}\n", {})
