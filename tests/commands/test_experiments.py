@@ -41,7 +41,12 @@ def as_json(*arguments: str) -> dict[str, Any]:
     return {arm["name"]: arm for arm in report["arms"]}
 
 
-def told(folder: Path, *, cheaper: float, users: int) -> Path:
+def feedback(request_id: str, ts: int, rating: int) -> FeedbackRecord:
+    """A rating of an answer."""
+    return FeedbackRecord(request_id=request_id, ts=ts, key_id="", backend="cloud", model="m", rating=rating)
+
+
+def written(folder: Path, *, cheaper: float, users: int) -> Path:
     """A ledger in which an arm costs that share less, and is rated as the control is; return its configuration."""
     path = folder / "spillway.yaml"
     path.write_text(f"ledger: {{url: 'sqlite:///{folder / 'ledger.db'}'}}\n{settings(local('http://127.0.0.1:9/v1'))}")
@@ -66,7 +71,7 @@ def told(folder: Path, *, cheaper: float, users: int) -> Path:
                 took_ms=rng.randint(900, 1100),
             )
         )
-        ledger.feedback.put(FeedbackRecord(request_id, now_ms, "", "cloud", "m", rng.choice((4, 5))))
+        ledger.feedback.put(feedback(request_id, now_ms, rng.choice((4, 5))))
     ledger.append(rows)
     ledger.close()
     return path
@@ -106,7 +111,7 @@ def test_the_arms_of_a_router(config: Path) -> None:
 
 
 def test_the_verdict_in_words(tmp_path: Path) -> None:
-    arms = as_json("--config", str(told(tmp_path, cheaper=0.2, users=2_000)))
+    arms = as_json("--config", str(written(tmp_path, cheaper=0.2, users=2_000)))
     verdict = arms["b"]["verdict"]
     assert verdict.startswith("b costs 2"), verdict
     assert "% less (1" in verdict
@@ -118,7 +123,7 @@ def test_the_verdict_in_words(tmp_path: Path) -> None:
 
 
 def test_an_undecided_cost_says_for_how_long(tmp_path: Path) -> None:
-    verdict = as_json("--config", str(told(tmp_path, cheaper=0.0, users=300)))["b"]["verdict"]
+    verdict = as_json("--config", str(written(tmp_path, cheaper=0.0, users=300)))["b"]["verdict"]
     assert "shows no difference in cost yet (-" in verdict
     assert "at this rate that takes about " in verdict
 

@@ -46,10 +46,10 @@ def problem(experiment: str) -> str:
 
 def test_arms_come_before_the_rules_and_the_control_has_the_rest() -> None:
     b, control, nights = assembled(CHEAPER).rules.rules
-    assert b.arm == Arm("cheaper", "b", "key", 0, PLACES // 4)
+    assert b.arm == Arm(experiment="cheaper", name="b", by="key", begins=0, ends=PLACES // 4)
     assert (b.name, b.chain, b.when.models, b.when.tasks) == ("cheaper/b", ("groq", "local"), {"auto"}, {"code"})
     assert "embeddings" not in b.when.endpoints
-    assert control.arm == Arm("cheaper", "control", "key", PLACES // 4, PLACES)
+    assert control.arm == Arm(experiment="cheaper", name="control", by="key", begins=PLACES // 4, ends=PLACES)
     assert (control.chain, control.forbid, control.confidence) == ((), frozenset(), None)
     assert nights.arm is None
     assert assembled(CHEAPER).rules.reads_text

@@ -677,6 +677,16 @@ class LedgerContract:
         assert table.pressed(T0, T0 + 9, 1) == rows[:1]
 
     def test_arms_are_summed_by_unit(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        def ratio(*units: tuple[int, int]) -> RatioSums:
+            return RatioSums(
+                units=len(units),
+                amount=sum(x for x, _ in units),
+                count=sum(n for _, n in units),
+                amount_squares=sum(x * x for x, _ in units),
+                count_squares=sum(n * n for _, n in units),
+                products=sum(x * n for x, n in units),
+            )
+
         def row(request_id: str, unit: str, amount_nano: int = 0, **more: Any) -> Entry:
             return entry("charged", request_id, amount_nano=amount_nano, experiment=f"e/{unit}", **more)
 
@@ -694,13 +704,14 @@ class LedgerContract:
             )
         )
         for request_id, rating in (("r1", 5), ("r2", 2), ("r5", 1)):
-            ledger.feedback.put(FeedbackRecord(request_id, T0, "", "cloud", "m", rating))
+            opinion = FeedbackRecord(request_id=request_id, ts=T0, key_id="", backend="cloud", model="m", rating=rating)
+            ledger.feedback.put(opinion)
         b, control = reopen().experiments.arms(T0, T0 + DAY)
         assert (b.arm, b.requests, b.answered, b.first_ms, b.last_ms) == ("e/b", 3, 2, T0, T0)
-        assert b.cost == RatioSums(2, 46 + 7, 3, 46**2 + 7**2, 2**2 + 1, 46 * 2 + 7)
-        assert b.took == RatioSums(1, 80, 2, 6400, 4, 160)
-        assert b.escalated == RatioSums(1, 1, 2, 1, 4, 2)
-        assert b.rating == RatioSums(1, 7, 2, 49, 4, 14)
+        assert b.cost == ratio((46, 2), (7, 1))
+        assert b.took == ratio((80, 2))
+        assert b.escalated == ratio((1, 2))
+        assert b.rating == ratio((7, 2))
         assert (control.arm, control.requests, control.first_ms) == ("e/control", 1, T0 + 9)
         assert (control.took, control.rating) == (RatioSums(), RatioSums())
         assert ledger.experiments.arms(0, T0) == ()

@@ -30,8 +30,8 @@ def experiments(
     now = now_ms()
     order = {part.name: [arm.name for arm in part.arms] for part in loaded.settings.experiments}
     with opened(loaded, "read") as ledger:
-        found = experiment_reports(ledger.experiments.arms(since_ms(since, now), now), order, now)
-    reports = [report for report in found if name in ("", report.name)]
+        every = experiment_reports(ledger.experiments.arms(since_ms(since, now), now), order, now)
+    reports = [report for report in every if name in ("", report.name)]
     if not reports:
         what = f"no request of the experiment {name!r}" if name else "no request of an experiment"
         fail(f"there is {what} since {since}; try a longer --since, or add `experiments` to the configuration")

@@ -11,7 +11,7 @@ from spillway_router.config.load import ConfigProblem, Findings
 from spillway_router.config.rules import GENERATING, check_effects, conditions, effects_named, rule_of
 from spillway_router.core.routing.experiments import CONTROL, PLACES, Arm
 from spillway_router.core.routing.policy import Policy
-from spillway_router.core.routing.rules import Conditions, Rule
+from spillway_router.core.routing.rules import Rule
 
 
 def arm_rules(parts: Sequence[ExperimentPart], policy: Policy, findings: Findings) -> Iterator[Rule]:
@@ -20,8 +20,8 @@ def arm_rules(parts: Sequence[ExperimentPart], policy: Policy, findings: Finding
         where = f"experiments.{place}"
         for alias in part.when.alias:
             if alias not in policy.aliases:
-                known = ", ".join(sorted(policy.aliases))
-                problem = f"no alias is called {alias!r}; an experiment takes requests for an alias: {known}"
+                aliases = ", ".join(sorted(policy.aliases))
+                problem = f"no alias is called {alias!r}; an experiment takes requests for an alias: {aliases}"
                 findings.problems.append(ConfigProblem(f"{where}.when.alias", 0, problem))
         for i, arm in enumerate(part.arms):
             title = f"the arm {part.name}/{arm.name}"
@@ -39,16 +39,12 @@ def experiment_backends(parts: Sequence[ExperimentPart]) -> Iterator[tuple[str, 
 def _rules(part: ExperimentPart, policy: Policy) -> Iterator[Rule]:
     when = conditions(part.when)
     when = replace(when, models=when.models or frozenset(policy.aliases), endpoints=when.endpoints or GENERATING)
-    ends = [round(math.fsum(arm.share for arm in part.arms[: i + 1]) * PLACES) for i in range(len(part.arms))]
+    places = [round(math.fsum(arm.share for arm in part.arms[: i + 1]) * PLACES) for i in range(len(part.arms))]
     begins = 0
-    for arm, end in zip(part.arms, ends, strict=True):
-        one = Arm(part.name, arm.name, part.by, begins, min(end, PLACES))
-        yield replace(rule_of(one.title, when, arm, policy.backends, policy.confidence), arm=one)
-        begins = one.ends
+    for one, ends in zip(part.arms, places, strict=True):
+        arm = Arm(experiment=part.name, name=one.name, by=part.by, begins=begins, ends=min(ends, PLACES))
+        yield replace(rule_of(arm.title, when, one, policy.backends, policy.confidence), arm=arm)
+        begins = arm.ends
     if begins < PLACES:
-        yield _control(part, when, begins)
-
-
-def _control(part: ExperimentPart, when: Conditions, begins: int) -> Rule:
-    arm = Arm(part.name, CONTROL, part.by, begins, PLACES)
-    return Rule(arm.title, when, arm=arm)
+        control = Arm(experiment=part.name, name=CONTROL, by=part.by, begins=begins, ends=PLACES)
+        yield Rule(control.title, when, arm=control)

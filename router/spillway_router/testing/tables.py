@@ -552,14 +552,14 @@ class MemoryExperiments(ExperimentTable):
         for rows in requests:
             mark = rows[0].experiment
             answer = next((row for row in rows if row.kind == "charged" and row.status in ANSWERED), None)
-            told = self._feedback.get(rows[0].request_id)
+            opinion = self._feedback.get(rows[0].request_id)
             _add(cost, mark, sum(row.amount_nano for row in rows))
             if answer is not None:
                 _add(escalated, mark, answer.decision == "escalated")
                 if answer.took_ms:
                     _add(took, mark, answer.took_ms)
-            if told is not None and told.rating is not None:
-                _add(rating, mark, told.rating)
+            if opinion is not None and opinion.rating is not None:
+                _add(rating, mark, opinion.rating)
         return ArmSums(
             arm=title,
             requests=len(requests),

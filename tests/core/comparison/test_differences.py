@@ -94,11 +94,19 @@ def test_a_real_difference_is_found_and_inside_the_interval() -> None:
     assert sum(interval.low <= -0.2 <= interval.high for interval in intervals) >= 48
 
 
+def group(units: int, amount: float) -> RatioSums:
+    """A group of units that all have this amount and a count of 1."""
+    total = units * amount
+    return RatioSums(
+        units=units, amount=total, count=units, amount_squares=total * amount, count_squares=units, products=total
+    )
+
+
 def test_nothing_is_said_of_few_units_or_of_nothing() -> None:
-    many, few = RatioSums(100, 100, 100, 200, 100, 100), RatioSums(FEWEST_UNITS - 1, 50, 50, 100, 50, 50)
+    many, few = group(100, amount=1.0), group(FEWEST_UNITS - 1, amount=1.0)
     assert difference(many, few) is None
     assert difference(few, many) is None
     assert difference(many, RatioSums()) is None
-    free = RatioSums(100, 0, 100, 0, 100, 0)
+    free = group(100, amount=0.0)
     assert relative_difference(many, free) is None
     assert difference(many, free) is not None

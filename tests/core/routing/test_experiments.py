@@ -18,8 +18,15 @@ from spillway_router.core.routing.rules import Conditions, Moment, Rule, Rules, 
 
 NOW = Moment(wall_s=0.0)
 TENTH = PLACES // 10
-B = Rule("cheaper/b", Conditions(), chain=("openai",), arm=Arm("cheaper", "b", "user", 0, TENTH))
-CONTROL = Rule("cheaper/control", Conditions(), arm=Arm("cheaper", "control", "user", TENTH, PLACES))
+
+
+def arm(experiment: str, name: str, begins: int, ends: int) -> Arm:
+    """An arm of an experiment over users."""
+    return Arm(experiment=experiment, name=name, by="user", begins=begins, ends=ends)
+
+
+B = Rule("cheaper/b", Conditions(), chain=("openai",), arm=arm("cheaper", "b", 0, TENTH))
+CONTROL = Rule("cheaper/control", Conditions(), arm=arm("cheaper", "control", TENTH, PLACES))
 EXPERIMENT = Rules((B, CONTROL))
 
 
@@ -69,10 +76,10 @@ def test_who_says_where_a_request_goes_is_in_no_experiment(chosen: dict[str, Hin
 
 
 def test_a_request_is_in_the_first_experiment_that_takes_it() -> None:
-    whole = Rule("later/a", Conditions(), chain=("groq",), arm=Arm("later", "a", "user", 0, PLACES))
+    whole = Rule("later/a", Conditions(), chain=("groq",), arm=arm("later", "a", 0, PLACES))
     rules = Rules((replace(B, when=Conditions(tiers=frozenset({"paid"}))), CONTROL, whole, Rule("r", Conditions())))
-    found = Counter(rules.matching(of_user(number), NOW) for number in range(300))
-    assert set(found) == {(1, 3), (2, 3)}  # a unit of b's places without the tier is free for the later one
+    matching = Counter(rules.matching(of_user(number), NOW) for number in range(300))
+    assert set(matching) == {(1, 3), (2, 3)}  # a unit of b's places without the tier is free for the later one
     assert {EXPERIMENT.matching(of_user(number), NOW) for number in range(300)} == {(0,), (1,)}
 
 
@@ -97,11 +104,11 @@ ARMS = st.builds(
 )
 
 
-@given(arm=ARMS, forbidden=st.frozensets(st.sampled_from(["local", "groq", "openai"])), private=st.booleans())
+@given(one=ARMS, forbidden=st.frozensets(st.sampled_from(["local", "groq", "openai"])), private=st.booleans())
 def test_an_arm_brings_back_nothing_that_a_rule_or_privacy_forbids(
-    arm: Rule, forbidden: frozenset[str], private: bool
+    one: Rule, forbidden: frozenset[str], private: bool
 ) -> None:
-    rules = Rules((arm, Rule("never", Conditions(), forbid=forbidden)))
+    rules = Rules((one, Rule("never", Conditions(), forbid=forbidden)))
     policy = ruled(POLICY, rules, (0, 1))
     request = facts(privacy=PrivacyVerdict(not private, ("keyword",) if private else ()))
     for decision in (decide(request, signals(), policy), decide_escalation(request, signals(), policy)):

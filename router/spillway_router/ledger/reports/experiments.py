@@ -119,7 +119,7 @@ def compared(first: ArmSums, other: ArmSums) -> Comparison:
     )
 
 
-def verdict_on(name: str, first: str, found: Comparison, sums: tuple[ArmSums, ArmSums], days: float) -> str:
+def verdict_on(name: str, first: str, against: Comparison, sums: tuple[ArmSums, ArmSums], days: float) -> str:
     """Return the comparison in words. `days` is how long the experiment has run."""
     units = min(one.cost.units for one in sums)
     if units < FEWEST_UNITS:
@@ -129,19 +129,19 @@ def verdict_on(name: str, first: str, found: Comparison, sums: tuple[ArmSums, Ar
             f"{sums[1].cost.units:,} and {sums[0].cost.units:,}{more}."
         )
     parts = [
-        _cost(found.cost, sums),
-        _more_or_less(found.took, ("takes", "longer", "less time"), "time"),
-        _points(found.escalated),
-        _rating(found.rating),
+        _cost(against.cost, sums),
+        _more_or_less(against.took, ("takes", "longer", "less time"), "time"),
+        _points(against.escalated),
+        _rating(against.rating),
     ]
     said = [part for part in parts if part]
     text = f"{name} {', '.join(said[:-1])} and {said[-1]}" if len(said) > 1 else f"{name} {said[0]}"
     n = f"n = {sums[1].requests:,} requests against {sums[0].requests:,} of {first}"
-    return f"{text}; {n}{_until_decided(found.cost, sums, days)}."
+    return f"{text}; {n}{_until_decided(against.cost, sums, days)}."
 
 
-def _cost(found: Interval | None, sums: tuple[ArmSums, ArmSums]) -> str:
-    if found is None:  # one of them costs nothing, so there is no share
+def _cost(interval: Interval | None, sums: tuple[ArmSums, ArmSums]) -> str:
+    if interval is None:  # one of them costs nothing, so there is no share
         absolute = difference(sums[0].cost, sums[1].cost)
         if absolute is None or (absolute.low, absolute.high) == (0, 0):
             return "costs as much"
@@ -150,57 +150,57 @@ def _cost(found: Interval | None, sums: tuple[ArmSums, ArmSums]) -> str:
         if not absolute.decided:
             return f"shows no difference in cost yet {between}"
         return f"costs {'more' if absolute.low > 0 else 'less'} {between}"
-    return _more_or_less(found, ("costs", "more", "less"), "cost")
+    return _more_or_less(interval, ("costs", "more", "less"), "cost")
 
 
-def _more_or_less(found: Interval | None, words: tuple[str, str, str], measure: str) -> str:
+def _more_or_less(interval: Interval | None, words: tuple[str, str, str], measure: str) -> str:
     """Return a relative difference in words; empty if it is not known."""
-    if found is None:
+    if interval is None:
         return ""
     verb, more, less = words
-    if found.within(SAME_SHARE):
-        return f"{verb} about the same ({_percent(found)})"
-    if not found.decided:
-        return f"shows no difference in {measure} yet ({_percent(found)})"
-    ends = sorted((abs(found.low), abs(found.high)))
-    return f"{verb} {abs(found.estimate):.0%} {more if found.low > 0 else less} ({ends[0]:.0%} to {ends[1]:.0%})"
+    if interval.within(SAME_SHARE):
+        return f"{verb} about the same ({_percent(interval)})"
+    if not interval.decided:
+        return f"shows no difference in {measure} yet ({_percent(interval)})"
+    ends = sorted((abs(interval.low), abs(interval.high)))
+    return f"{verb} {abs(interval.estimate):.0%} {more if interval.low > 0 else less} ({ends[0]:.0%} to {ends[1]:.0%})"
 
 
-def _points(found: Interval | None) -> str:
-    if found is None or found.within(SAME_SHARE):
-        return "" if found is None else f"is escalated as often ({_percent(found)} points)"
-    if not found.decided:
-        return f"shows no difference in escalations yet ({_percent(found)} points)"
-    ends = sorted((abs(found.low), abs(found.high)))
-    often = "more" if found.low > 0 else "less"
+def _points(interval: Interval | None) -> str:
+    if interval is None or interval.within(SAME_SHARE):
+        return "" if interval is None else f"is escalated as often ({_percent(interval)} points)"
+    if not interval.decided:
+        return f"shows no difference in escalations yet ({_percent(interval)} points)"
+    ends = sorted((abs(interval.low), abs(interval.high)))
+    often = "more" if interval.low > 0 else "less"
     return f"is escalated {often} often (by {ends[0]:.0%} to {ends[1]:.0%} of its answers)"
 
 
-def _rating(found: Interval | None) -> str:
-    if found is None:
+def _rating(interval: Interval | None) -> str:
+    if interval is None:
         return "has too few ratings to compare"
-    between = f"({found.low:+.1f} to {found.high:+.1f} of 5)"
-    if found.within(SAME_RATING):
+    between = f"({interval.low:+.1f} to {interval.high:+.1f} of 5)"
+    if interval.within(SAME_RATING):
         return f"is rated as well {between}"
-    if not found.decided:
+    if not interval.decided:
         return f"shows no difference in ratings yet {between}"
-    return f"is rated {'better' if found.low > 0 else 'worse'} {between}"
+    return f"is rated {'better' if interval.low > 0 else 'worse'} {between}"
 
 
-def _percent(found: Interval) -> str:
-    return f"{found.low:+.0%} to {found.high:+.0%}"
+def _percent(interval: Interval) -> str:
+    return f"{interval.low:+.0%} to {interval.high:+.0%}"
 
 
-def _until_decided(found: Interval | None, sums: tuple[ArmSums, ArmSums], days: float) -> str:
+def _until_decided(interval: Interval | None, sums: tuple[ArmSums, ArmSums], days: float) -> str:
     """Return after how many more days an undecided cost is decided, if the difference is what it seems.
 
     The width falls with the root of the number of units.
     """
-    if found is None or found.decided or found.within(SAME_SHARE):
+    if interval is None or interval.decided or interval.within(SAME_SHARE):
         return ""
     units = sum(one.cost.units for one in sums)
-    half = (found.high - found.low) / 2
-    needed = units * (half / max(abs(found.estimate), SAME_SHARE)) ** 2
+    half = (interval.high - interval.low) / 2
+    needed = units * (half / max(abs(interval.estimate), SAME_SHARE)) ** 2
     return _days_more(needed - units, units, days)
 
 
