@@ -88,8 +88,8 @@ async def test_a_deleted_key_is_used_no_more_and_nobody_but_an_administrator_del
         ({"secret": ""}, "groq", 400),
         ({}, "groq", 400),
         ({"secret": "x", "key": "y"}, "groq", 400),
-        ({"secret": "x"}, "nobody", 400),
-        ({"secret": "x"}, "vllm", 400),
+        ({"secret": "x"}, "nobody", 404),
+        ({"secret": "x"}, "vllm", 404),
     ],
 )
 async def test_what_is_no_provider_key_is_refused_without_its_text(
