@@ -115,7 +115,7 @@ def test_the_verdict_in_words(tmp_path: Path) -> None:
     verdict = arms["b"]["verdict"]
     assert verdict.startswith("b costs 2"), verdict
     assert "% less (1" in verdict
-    assert "takes about the same" in verdict
+    assert "takes about as long" in verdict
     assert "and is rated as well (" in verdict
     assert verdict.endswith("n = 1,000 requests against 1,000 of control.")
     cost = arms["b"]["against"]["cost"]
@@ -125,7 +125,7 @@ def test_the_verdict_in_words(tmp_path: Path) -> None:
 def test_an_undecided_cost_says_for_how_long(tmp_path: Path) -> None:
     verdict = as_json("--config", str(written(tmp_path, cheaper=0.0, users=300)))["b"]["verdict"]
     assert "shows no difference in cost yet (-" in verdict
-    assert "at this rate that takes about " in verdict
+    assert "at this rate the cost is decided after about " in verdict
 
 
 def test_no_request_of_an_experiment_is_an_error_that_says_so(config: Path) -> None:

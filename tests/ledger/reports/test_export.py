@@ -222,3 +222,15 @@ def test_bills_are_read_from_json_lines_and_mistakes_named() -> None:
     ):
         with pytest.raises(BillError, match=says):
             read_bill(bad)
+
+
+def test_the_arm_of_an_experiment_is_a_tag_without_its_unit() -> None:
+    ledger = MemoryLedger()
+    paid = entry("charged", "paid", ts=D0, amount_nano=5, experiment="cheaper/b/0123abcd")
+    work = entry("charged", "work", ts=D0, local=True, gpu_us=5, experiment="cheaper/control/0123abcd")
+    ledger.append((paid, work, entry("charged", "plain", ts=D0, amount_nano=5)))
+    rented = entry("gpu_hour", "g", ts=D0, gpu_us=5, amount_nano=5)
+    ledger.append((rented,))
+    tags = {row["x_RequestId"]: json.loads(row["Tags"] or "{}") for row in rows_of(ledger, 1)}
+    arms = {request_id: tags[request_id].get("spillway/experiment", "") for request_id in ("paid", "work", "plain")}
+    assert arms == {"paid": "cheaper/b", "work": "cheaper/control", "plain": ""}

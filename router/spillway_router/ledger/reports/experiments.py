@@ -123,14 +123,14 @@ def verdict_on(name: str, first: str, against: Comparison, sums: tuple[ArmSums, 
     """Return the comparison in words. `days` is how long the experiment has run."""
     units = min(one.cost.units for one in sums)
     if units < FEWEST_UNITS:
-        more = _days_more(FEWEST_UNITS - units, units, days)
+        more = _days_more("that takes", FEWEST_UNITS - units, units, days)
         return (
             f"Not enough requests yet: {name} and {first} need {FEWEST_UNITS} units each and have "
             f"{sums[1].cost.units:,} and {sums[0].cost.units:,}{more}."
         )
     parts = [
         _cost(against.cost, sums),
-        _more_or_less(against.took, ("takes", "longer", "less time"), "time"),
+        _more_or_less(against.took, ("takes", "about as long", "longer", "less time"), "time"),
         _points(against.escalated),
         _rating(against.rating),
     ]
@@ -150,16 +150,16 @@ def _cost(interval: Interval | None, sums: tuple[ArmSums, ArmSums]) -> str:
         if not absolute.decided:
             return f"shows no difference in cost yet {between}"
         return f"costs {'more' if absolute.low > 0 else 'less'} {between}"
-    return _more_or_less(interval, ("costs", "more", "less"), "cost")
+    return _more_or_less(interval, ("costs", "about the same", "more", "less"), "cost")
 
 
-def _more_or_less(interval: Interval | None, words: tuple[str, str, str], measure: str) -> str:
+def _more_or_less(interval: Interval | None, words: tuple[str, str, str, str], measure: str) -> str:
     """Return a relative difference in words; empty if it is not known."""
     if interval is None:
         return ""
-    verb, more, less = words
+    verb, same, more, less = words
     if interval.within(SAME_SHARE):
-        return f"{verb} about the same ({_percent(interval)})"
+        return f"{verb} {same} ({_percent(interval)})"
     if not interval.decided:
         return f"shows no difference in {measure} yet ({_percent(interval)})"
     ends = sorted((abs(interval.low), abs(interval.high)))
@@ -167,8 +167,10 @@ def _more_or_less(interval: Interval | None, words: tuple[str, str, str], measur
 
 
 def _points(interval: Interval | None) -> str:
-    if interval is None or interval.within(SAME_SHARE):
-        return "" if interval is None else f"is escalated as often ({_percent(interval)} points)"
+    if interval is None or (interval.low, interval.high) == (0, 0):  # nothing is escalated in either
+        return ""
+    if interval.within(SAME_SHARE):
+        return f"is escalated as often ({_percent(interval)} points)"
     if not interval.decided:
         return f"shows no difference in escalations yet ({_percent(interval)} points)"
     ends = sorted((abs(interval.low), abs(interval.high)))
@@ -201,17 +203,17 @@ def _until_decided(interval: Interval | None, sums: tuple[ArmSums, ArmSums], day
     units = sum(one.cost.units for one in sums)
     half = (interval.high - interval.low) / 2
     needed = units * (half / max(abs(interval.estimate), SAME_SHARE)) ** 2
-    return _days_more(needed - units, units, days)
+    return _days_more("the cost is decided after", needed - units, units, days)
 
 
-def _days_more(missing: float, units: int, days: float) -> str:
+def _days_more(what: str, missing: float, units: int, days: float) -> str:
     """Return in words how long it takes until so many more units have come, at the rate so far."""
     if not units:
         return ""
     more = math.ceil(missing * days / units)
     if more > _LONGEST_DAYS:
-        return "; at this rate that takes more than a year"
-    return f"; at this rate that takes about {more} more {'day' if more == 1 else 'days'}"
+        return f"; at this rate {what} more than a year"
+    return f"; at this rate {what} about {more} more {'day' if more == 1 else 'days'}"
 
 
 _LONGEST_DAYS = 365

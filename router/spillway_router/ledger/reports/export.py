@@ -34,6 +34,7 @@ import orjson
 
 from spillway_router.core.money.tariff import NANO, PricedPart, itemised, usd
 from spillway_router.core.printable import spreadsheet_text
+from spillway_router.core.routing.experiments import title_of
 from spillway_router.ledger.calendar import DAY_MS, day_of, start_of, utc_days
 from spillway_router.ledger.entries import Entry, Status
 from spillway_router.ledger.interface import Ledger, Sums
@@ -426,7 +427,8 @@ class _AttemptRows:
         """Write whose attempt a row is of, and which."""
         key_id = entry.key_id
         cells[_KEY], cells[_KEY_NAME] = _quoted(key_id), self._name(key_id)
-        cells[_TAGS] = _tags(entry.tier, entry.task, key_id, entry.reasons)
+        arm = title_of(entry.experiment)
+        cells[_TAGS] = _tags(tier=entry.tier, task=entry.task, key_id=key_id, reasons=entry.reasons, arm=arm)
         if entry.request_id:  # else the row is of a whole day
             cells[_TIME] = _time(entry.ts)
             cells[_REQUEST], cells[_ATTEMPT] = _quoted(entry.request_id), str(entry.attempt_no)
@@ -662,7 +664,6 @@ def _units(part: PricedPart) -> tuple[str, str]:
 
 def _attempt(day: _Day, entry: Entry) -> _Row:
     """Return the columns that describe an attempt: who made it, where, and how it ended."""
-    tags = {"tier": entry.tier, "task": entry.task, "key": entry.key_id, "reasons": entry.reasons}
     return {
         "SubAccountId": entry.key_id,
         "SubAccountName": day.names.get(entry.key_id, entry.key_id),
@@ -670,7 +671,9 @@ def _attempt(day: _Day, entry: Entry) -> _Row:
         "ResourceId": entry.backend,
         "ResourceType": "Model",
         "SkuId": entry.model,
-        "Tags": _tags_text(tags),
+        "Tags": _tags_text(
+            tier=entry.tier, task=entry.task, key_id=entry.key_id, reasons=entry.reasons, arm=title_of(entry.experiment)
+        ),
         "x_Time": _time(entry.ts) if entry.request_id else "",
         "x_RequestId": entry.request_id,
         "x_AttemptNo": str(entry.attempt_no) if entry.request_id else "",
@@ -683,12 +686,13 @@ def _attempt(day: _Day, entry: Entry) -> _Row:
 
 
 @lru_cache(maxsize=16_384)
-def _tags(tier: str, task: str, key_id: str, reasons: str) -> str:
+def _tags(*, tier: str, task: str, key_id: str, reasons: str, arm: str) -> str:
     """Return the tags of an attempt as a cell."""
-    return _quoted(_tags_text({"tier": tier, "task": task, "key": key_id, "reasons": reasons}))
+    return _quoted(_tags_text(tier=tier, task=task, key_id=key_id, reasons=reasons, arm=arm))
 
 
-def _tags_text(tags: Mapping[str, str]) -> str:
+def _tags_text(*, tier: str, task: str, key_id: str, reasons: str, arm: str) -> str:
+    tags = {"tier": tier, "task": task, "key": key_id, "reasons": reasons, "experiment": arm}
     prefixed = {_TAG + name: value for name, value in tags.items() if value}
     return json.dumps(prefixed, ensure_ascii=False) if prefixed else ""
 
