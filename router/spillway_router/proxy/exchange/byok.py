@@ -50,10 +50,11 @@ def _stored_key(services: Services, facts: RequestFacts, provider: str) -> str |
     place = ProviderPlace(facts.caller.key_id, facts.user_id or anonymous_id(facts.caller.key_id), provider)
     try:
         key = services.provider_keys.secret(place, services.clock())
-    except VaultError as error:
-        return Refusal(503, "no_backend", f"{str(error).capitalize()}.", "x-spillway-provider")
-    except LedgerError as error:
-        return Refusal(503, "ledger_unavailable", f"Stored provider keys can't be read: {error}", retry_after_s=5)
+    except VaultError as sealed:
+        message = f"Stored provider keys can't be opened: {sealed}."
+        return Refusal(503, "no_backend", message, "x-spillway-provider")
+    except LedgerError as away:
+        return Refusal(503, "ledger_unavailable", f"Stored provider keys can't be read: {away}", retry_after_s=5)
     if key is None:
         message = (
             f"No key of {provider[:64]!r} is stored for this API key. Send x-spillway-provider-key, or have one stored "

@@ -19,7 +19,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.frozen import fast_frozen
@@ -116,29 +116,12 @@ async def serve(services: Services, admitted: Admitted, client: Client) -> None:
 
 async def answer(services: Services, admitted: Admitted, client: Client) -> None:
     """Steps 2 to 7, for a request that was not answered before."""
-    config = admitted.config
-    try:
-        if len(client.body) <= SEARCHED_AT_ONCE and config.privacy.recognizer is None:  # 2
-            body = wire.load(client.body)
-        else:
-            body = await read_body(client.body, config.privacy.detectors, config.privacy.recognizer)
-        facts = read_facts(client.request_id, client.endpoint, client.headers, body, admitted.caller, config.privacy)
-    except RefusedError as error:
-        client.refuse(error.refusal)
+    request_read = await read(services, admitted, client)  # 2
+    if isinstance(request_read, Refusal):
+        client.refuse(request_read)
         return
-    if facts.hints.session_id:
-        facts = await services.memory.sessions.joined(facts)
-    if facts.endpoint == "responses":
-        followed = await with_maker(services, facts, body)
-        if isinstance(followed, Refusal):
-            client.refuse(followed)
-            return
-        facts = followed
-    if config.traits is not None:
-        facts = services.memory.sessions.rises(with_traits(config, facts, body), admitted.started_s)
-    config = under_rules(services, config, facts)
-    if config is not admitted.config:
-        admitted, facts = replace(admitted, config=config), in_arm(config, facts)
+    admitted, facts, body = request_read
+    config = admitted.config
     session = session_of(facts)
     plan = decide_for(services, admitted, client, facts, session)  # 3
     if isinstance(plan, Refusal):
@@ -181,6 +164,34 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
         services.memory.sessions.answered(session, state.backend, admitted.started_s)
     if state.status == 200 and BETTER_THAN in client.headers:
         await record_better_answer(services, facts, client.headers[BETTER_THAN])
+
+
+async def read(
+    services: Services, admitted: Admitted, client: Client
+) -> tuple[Admitted, RequestFacts, dict[str, Any]] | Refusal:
+    """Step 2: the facts and the body of a request, and what it runs under: the configuration as its rules make it."""
+    config = admitted.config
+    try:
+        if len(client.body) <= SEARCHED_AT_ONCE and config.privacy.recognizer is None:
+            body = wire.load(client.body)
+        else:
+            body = await read_body(client.body, config.privacy.detectors, config.privacy.recognizer)
+        facts = read_facts(client.request_id, client.endpoint, client.headers, body, admitted.caller, config.privacy)
+    except RefusedError as error:
+        return error.refusal
+    if facts.hints.session_id:
+        facts = await services.memory.sessions.joined(facts)
+    if facts.endpoint == "responses":
+        followed = await with_maker(services, facts, body)
+        if isinstance(followed, Refusal):
+            return followed
+        facts = followed
+    if config.traits is not None:
+        facts = services.memory.sessions.rises(with_traits(config, facts, body), admitted.started_s)
+    config = under_rules(services, config, facts)
+    if config is not admitted.config:
+        admitted, facts = replace(admitted, config=config), in_arm(config, facts)
+    return admitted, facts, body
 
 
 def decide_for(
