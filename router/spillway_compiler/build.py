@@ -44,6 +44,7 @@ MODULES = (
     "core.routing.backlog",
     "core.routing.breaker",
     "core.routing.estimators",
+    "core.routing.experiments",
     "core.routing.filters",
     "core.routing.model",
     "core.routing.policy",
