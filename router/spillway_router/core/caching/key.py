@@ -9,12 +9,14 @@ top-level fields doesn't matter: inside of them, as in a JSON schema, models rea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
 import orjson
 
+from spillway_router.core.caching.question import Question
+from spillway_router.core.caching.vectors import Vector
 from spillway_router.core.routing.model import Endpoint, RequestFacts
 
 VERSION = 1
@@ -48,12 +50,21 @@ class KeyContext:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """Where a question lies among similar ones: the key of everything else that must agree, and its unit vector."""
+
+    key: bytes
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
 class CachePlace:
-    """Where the answer of a request is to be stored: its key, and whether its content might leave when that was
-    made."""
+    """Where the answer of a request is to be stored: its key, whether its content might leave when that was made, and
+    where requests with a similar question find it; None if they don't."""
 
     key: bytes
     may_leave: bool
+    neighbourhood: Neighbourhood | None = None
 
 
 def answer_key(facts: RequestFacts, body: Mapping[str, Any], context: KeyContext) -> bytes:
@@ -69,3 +80,10 @@ def answer_key(facts: RequestFacts, body: Mapping[str, Any], context: KeyContext
         left_out |= {"store"}
     fields = sorted([item for item in body.items() if item[0] not in left_out], key=lambda item: item[0])
     return sha256(orjson.dumps((VERSION, facts.endpoint, who, private, asked, form, by, fields))).digest()
+
+
+def neighbourhood_key(facts: RequestFacts, question: Question, context: KeyContext) -> bytes:
+    """Return the key that requests share whose answers may serve each other if their questions are similar: it differs
+    from `answer_key` by the text of the question, of which only the marks count."""
+    frame = answer_key(facts, question.frame, context)
+    return sha256(frame + orjson.dumps(asdict(question.marks))).digest()

@@ -9,6 +9,19 @@ from spillway_router.core.routing.model import CacheHint, Caller
 
 
 @dataclass(frozen=True, slots=True)
+class SemanticRules:
+    """When a similar question gets a stored answer: from the cosine similarity `threshold` on, by the vectors of the
+    local backend `embedder`, which is waited for `within_s` seconds. `scripts` are those that the threshold holds for,
+    `model` is the embedding model."""
+
+    embedder: str
+    model: str
+    threshold: float
+    scripts: frozenset[str]
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class CacheRules:
     """Answers are given again for `ttl_s` seconds, and only those of at most `most_answer_bytes`.
 
@@ -23,6 +36,8 @@ class CacheRules:
     by_scope: Mapping[str, bool] = field(default_factory=dict)
     sampled: bool = False
     users_apart: bool = False
+    semantic: SemanticRules | None = None
+    """None: only requests of the same content get a stored answer."""
 
     def hint_for(self, hint: CacheHint, caller: Caller) -> CacheHint:
         """Return what a request of this caller asks of the cache: what its header says, else what its key does, else
