@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from spillway_router.caching.interface import AnswerStore, StoreUnavailableError
+from spillway_router.caching.similar import SimilarQuestions
 from spillway_router.core.caching.rules import CacheRules
 
 log = logging.getLogger("spillway.cache")
@@ -36,7 +37,9 @@ class AnswerCache:
         self._is_away = False
         self._pending: set[asyncio.Task[None]] = set()
         self.counts: Counter[str] = Counter()
-        """Look-ups by result (hit, miss, bypass, refresh), and answers that were stored, dropped or not stored."""
+        """Look-ups by result (hit, semantic, miss, bypass, refresh), and answers that were stored or dropped."""
+        self.similar = None if rules.semantic is None else SimilarQuestions(rules.semantic, clock)
+        """The questions of stored answers, for those that are similar; None if these get no stored answer."""
         self.saved_nano = 0
         """What the answers had cost that were given again, in nano-dollars."""
 

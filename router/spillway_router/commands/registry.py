@@ -22,6 +22,7 @@ COMMANDS = {
     "extract": "spillway_router.commands.extract:extract",
     "deploy": "spillway_router.commands.deploy:deploy",
     "calibrate": "spillway_router.commands.calibrate:calibrate",
+    "calibrate-cache": "spillway_router.commands.calibrate_cache:calibrate_cache",
     "serve": "spillway_server.cli:serve",
     "plan": "spillway_server.cli:plan",
     "doctor": "spillway_router.commands.doctor:doctor",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 
 from spillway_router.config.any_model import any_model
-from spillway_router.config.caching import cache_problems
+from spillway_router.config.caching import cache_problems, semantic_rules
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
 from spillway_router.config.embedding_spaces import alias_spaces, space_problems, space_warnings
 from spillway_router.config.escalation import step_calibrations, step_problems, step_thresholds, step_warnings
@@ -22,6 +22,7 @@ from spillway_router.config.policy_part import step_names
 from spillway_router.config.rules import named_backends, policy_rules
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
 from spillway_router.config.tls import tls_problems
+from spillway_router.core.caching.rules import SemanticRules
 from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.bounds import ItemRule, ItemRules
 from spillway_router.core.money.degrade import DegradeStep, DegradeSteps, steps_of
@@ -107,6 +108,8 @@ class Assembly:
     warnings: tuple[ConfigProblem, ...] = ()
     scoring: ScoringRules = field(default_factory=ScoringRules)
     rules: Rules = Rules()
+    semantic: SemanticRules | None = None
+    """When similar questions get a stored answer; None if they never do."""
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -137,6 +140,8 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     findings.problems.extend(_check_degrade(settings, targets))
     findings.problems.extend(tls_problems(settings.tls))
     findings.problems.extend(cache_problems(settings.cache))
+    usable = {name: target.backend for name, target in targets.items()}
+    semantic = semantic_rules(settings.cache, usable, findings)
     findings.warnings.extend(_check_pacing(settings))
     backends.check_references()
     scoring = replace(scoring, step_calibrations=step_calibrations(settings.confidence, findings))
@@ -159,6 +164,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
         warnings=tuple(findings.warnings),
         scoring=scoring,
         rules=rules,
+        semantic=semantic,
     )
 
 

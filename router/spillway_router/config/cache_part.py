@@ -11,6 +11,19 @@ from spillway_router.caching.urls import MEMORY, REDIS, SQLITE, VALKEY
 from spillway_router.config.part import Part
 
 
+class SemanticPart(Part):
+    """Stored answers for similar questions too: single turns without tools, within one API key.
+
+    `embedder` is a local backend that serves embeddings; one that takes longer than `timeout_ms` is passed over.
+    `certificate` is a file of `spillway calibrate-cache` for the embedder's model, whose threshold applies. Without it
+    only requests of the same content get a stored answer.
+    """
+
+    embedder: str
+    certificate: Path | None = None
+    timeout_ms: float = Field(100, ge=1, le=5_000)
+
+
 class CachePart(Part):
     """Answers that are given again to requests of the same content, within one API key.
 
@@ -34,6 +47,7 @@ class CachePart(Part):
     timeout_ms: float = Field(50, ge=1, le=5_000)
     sampled: bool = False
     users_apart: bool = False
+    semantic: SemanticPart | None = None
 
     @field_validator("scopes")
     @classmethod
@@ -56,11 +70,14 @@ class CachePart(Part):
         return value
 
     def with_paths_from(self, folder: Path) -> CachePart:
-        """Return the settings with the path of a file counted from a folder."""
-        if not self.store.startswith(SQLITE):
-            return self
-        path = folder / Path(self.store.removeprefix(SQLITE)).expanduser()
-        return self.model_copy(update={"store": f"{SQLITE}{path}"})
+        """Return the settings with the paths of files counted from a folder."""
+        update: dict[str, object] = {}
+        if self.store.startswith(SQLITE):
+            update["store"] = f"{SQLITE}{folder / Path(self.store.removeprefix(SQLITE)).expanduser()}"
+        if self.semantic is not None and self.semantic.certificate is not None:
+            file = folder / self.semantic.certificate.expanduser()
+            update["semantic"] = self.semantic.model_copy(update={"certificate": file})
+        return self.model_copy(update=update)
 
     @property
     def needs_redis(self) -> bool:

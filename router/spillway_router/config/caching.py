@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from spillway_router.caching.open import CacheSettings
-from spillway_router.config.cache_part import CachePart
-from spillway_router.config.load import ConfigProblem
-from spillway_router.core.caching.rules import CacheRules
+from spillway_router.config.cache_part import CachePart, SemanticPart
+from spillway_router.config.load import ConfigProblem, Findings
+from spillway_router.core.caching.certificate import CertificateError, SemanticCertificate
+from spillway_router.core.caching.rules import CacheRules, SemanticRules
+from spillway_router.core.routing.model import Backend
 
 _MIB = 1024 * 1024
+_SEMANTIC = "cache.semantic"
+_CERTIFICATE = "cache.semantic.certificate"
+_MAKE_ONE = "make one with `spillway calibrate-cache`"
 
 
 def cache_problems(part: CachePart) -> Iterator[ConfigProblem]:
@@ -22,7 +27,57 @@ def cache_problems(part: CachePart) -> Iterator[ConfigProblem]:
         yield ConfigProblem("cache.max_answer_mb", 0, "is above cache.max_mb, so that the largest answers have no room")
 
 
-def cache_settings(part: CachePart) -> CacheSettings | None:
+def semantic_rules(part: CachePart, backends: Mapping[str, Backend], findings: Findings) -> SemanticRules | None:
+    """Return when similar questions get a stored answer; None if they never do. `backends` are those that can be used.
+    The certificate is read; what is wrong is added to `findings`."""
+    semantic = part.semantic
+    if semantic is None:
+        return None
+    embedder = backends.get(semantic.embedder)
+    if embedder is None or not embedder.local or "embeddings" not in embedder.endpoints:
+        problem = f"{semantic.embedder!r} is no local backend that serves embeddings; name one that is and does"
+        findings.problems.append(ConfigProblem("cache.semantic.embedder", 0, problem))
+        return None
+    certificate = _certificate(semantic, findings)
+    if certificate is None:
+        return None
+    if not part.enabled:
+        findings.warnings.append(ConfigProblem(_SEMANTIC, 0, "is unused while cache.enabled is false"))
+        return None
+    unusable = ""
+    if certificate.model != embedder.model:
+        unusable = f"was made for the model {certificate.model!r}, and {embedder.name} serves {embedder.model!r}"
+    elif certificate.threshold is None:
+        unusable = "certifies no threshold; it needs more labelled pairs or a larger --alpha"
+    if unusable or certificate.threshold is None:
+        problem = f"{unusable}, so that only requests of the same content get a stored answer; {_MAKE_ONE}"
+        findings.warnings.append(ConfigProblem(_CERTIFICATE, 0, problem))
+        return None
+    return SemanticRules(
+        embedder=embedder.name,
+        model=embedder.model,
+        threshold=certificate.threshold,
+        scripts=certificate.scripts,
+        within_s=semantic.timeout_ms / 1000,
+    )
+
+
+def _certificate(part: SemanticPart, findings: Findings) -> SemanticCertificate | None:
+    if part.certificate is None:
+        problem = f"finds nothing without a certificate; {_MAKE_ONE}"
+        findings.warnings.append(ConfigProblem(_SEMANTIC, 0, problem))
+        return None
+    try:
+        return SemanticCertificate.from_json(part.certificate.expanduser().read_bytes())
+    except OSError as error:
+        problem = f"{part.certificate} can't be read ({error.strerror}); {_MAKE_ONE}"
+        findings.problems.append(ConfigProblem(_CERTIFICATE, 0, problem))
+    except CertificateError as error:
+        findings.problems.append(ConfigProblem(_CERTIFICATE, 0, f"{part.certificate} can't be used: {error}"))
+    return None
+
+
+def cache_settings(part: CachePart, semantic: SemanticRules | None) -> CacheSettings | None:
     """Return the cache of a configuration; None if it is off."""
     if not part.enabled:
         return None
@@ -33,5 +88,6 @@ def cache_settings(part: CachePart) -> CacheSettings | None:
         by_scope=dict(part.scopes),
         sampled=part.sampled,
         users_apart=part.users_apart,
+        semantic=semantic,
     )
     return CacheSettings(part.store, int(part.max_mb * _MIB), part.timeout_ms / 1000, rules)

@@ -106,7 +106,7 @@ class DerivedConfig:
             documents=document_rules(settings, assembly.policy, assembly.scoring.document_calibration),
             review_queue=queue_rules(settings.documents),
             retention_minutes=settings.retention.minutes,
-            cache=cache_settings(settings.cache),
+            cache=cache_settings(settings.cache, assembly.semantic),
             webhook=_webhook(settings.alerts),
             scrape_token=_scrape_token(loaded),
             vault=vault_of(loaded),

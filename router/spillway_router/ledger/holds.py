@@ -22,7 +22,7 @@ from spillway_router.core.money.attribution import WorkCoefficients, work_share_
 from spillway_router.core.money.bounds import MOST_UNKNOWN_TOKENS, NO_RULES, fees_of
 from spillway_router.core.money.tariff import Extras, Tariff, Usage, price, upper_bound
 from spillway_router.core.money.users import anonymous_id
-from spillway_router.core.routing.model import Backend, CacheHit, DecisionKind, RequestFacts
+from spillway_router.core.routing.model import SEMANTIC, Backend, CacheHit, DecisionKind, RequestFacts
 from spillway_router.ledger.entries import CACHE, Entry, Status, counts_text
 
 
@@ -189,6 +189,7 @@ class AttemptEntries:
             key_id=facts.caller.key_id,
             tier=facts.caller.tier,
             decision=CACHE,
+            reasons="" if hit.similarity is None else SEMANTIC,
             status="ok",
             prompt_tokens=hit.usage.prompt_tokens,
             completion_tokens=hit.usage.completion_tokens,

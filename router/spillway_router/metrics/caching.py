@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from spillway_router.caching.cache import AnswerCache
 from spillway_router.core.money.tariff import NANO
 
-_LOOKUPS = ("hit", "miss", "bypass", "refresh")
+_LOOKUPS = ("hit", "semantic", "miss", "bypass", "refresh")
 _STORING = ("stored", "dropped")
 
 

@@ -37,6 +37,8 @@ DecisionKind = Literal[
 Health = Literal["up", "starting", "down"]
 Sort = Literal["", "fastest", "cheapest"]
 Route = Literal["auto", "local", "cloud"]
+SEMANTIC = "semantic"
+"""The reason token of a stored answer to a similar question."""
 CacheHint = Literal["", "use", "sampled", "refresh", "off"]
 """What a request asks of the cache: an answer, also for a temperature above 0 (`sampled`), an answer that is made anew
 and stored, or nothing; empty if it does not say."""
@@ -448,7 +450,8 @@ class Attempt:
 @fast_frozen(frozen=True, slots=True)
 class CacheHit:
     """The stored answer that a request got: the request that it was made for, the backend and the model that gave it,
-    its usage, its age in seconds, and the nano-dollars that it had cost."""
+    its usage, its age in seconds, and the nano-dollars that it had cost. `similarity` is that of the two questions;
+    None for a request of the same content."""
 
     request_id: str
     backend: str
@@ -456,6 +459,7 @@ class CacheHit:
     usage: Usage
     age_s: float
     saved_nano: int
+    similarity: float | None = None
 
 
 @fast_frozen(frozen=True, slots=True)

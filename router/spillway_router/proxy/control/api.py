@@ -358,6 +358,7 @@ def _cache_hit(hit: CacheHit) -> dict[str, Any]:
         "age_s": round(hit.age_s, 1),
         "usage": asdict(hit.usage),
         "saved_usd": usd(hit.saved_nano),
+        "similarity": None if hit.similarity is None else round(hit.similarity, 4),
     }
 
 

@@ -3,12 +3,15 @@
 The look-up comes after the decision, so that a request gets nothing that it could not have asked for: its key is known
 and within its rate, and the backend that gave the answer must still be open to it. Health, load and budgets don't
 matter. A whole answer and a stream are stored separately. Requests of equal content that come before the first answer
-is stored each ask a backend, and the answer that ends last is kept.
+is stored each ask a backend, and the answer that ends last is kept. Where `cache.semantic` is set, a question that has
+no stored answer gets that to a similar one (similar_answers.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import orjson
 
@@ -17,7 +20,7 @@ from spillway_router.core.caching.eligibility import why_ineligible
 from spillway_router.core.caching.key import CachePlace, KeyContext, answer_key
 from spillway_router.core.caching.stored import StoredAnswer, from_bytes, to_bytes
 from spillway_router.core.money.tariff import Usage, usd
-from spillway_router.core.routing.model import CacheHit
+from spillway_router.core.routing.model import SEMANTIC, CacheHit
 from spillway_router.core.routing.policy import may_be_given
 from spillway_router.providers.sse import SseDecoder
 from spillway_router.providers.streams import DONE
@@ -28,6 +31,7 @@ from spillway_router.proxy.exchange.better_answer import BETTER_THAN
 from spillway_router.proxy.exchange.passed_headers import TRACE_HEADERS
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.relay import Ending, HeldEvents, tail_bytes
+from spillway_router.proxy.exchange.similar_answers import neighbourhood_of
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.upstream_body import with_cost
 
@@ -53,17 +57,44 @@ async def answered_from_cache(state: ExchangeState) -> bool:
         cache.counts["bypass"] += 1
         state.cache_note = f"bypass; {reason}"
         return False
-    key = answer_key(state.facts, _whole_body(state), _context(state, cache))
+    body, context = _whole_body(state), _context(state, cache)
+    key = answer_key(state.facts, body, context)
     state.cache_place = CachePlace(key, state.facts.privacy.may_leave)
-    stored = None if hint == "refresh" else await _stored(state, cache, key)
-    if stored is None:
+    hit = None if hint == "refresh" else await _looked_up(state, cache, state.cache_place, body, context)
+    if hit is None:
         state.cache_note = "refresh" if hint == "refresh" else "miss"
         cache.counts[state.cache_note] += 1
         if state.facts.stream:
             state.client.stream_copy = StreamCopy(cache.rules.most_answer_bytes)
         return False
-    await _give(state, cache, stored)
+    await _give(state, cache, *hit)
     return True
+
+
+async def _looked_up(
+    state: ExchangeState, cache: AnswerCache, place: CachePlace, body: Mapping[str, Any], context: KeyContext
+) -> tuple[StoredAnswer, float | None] | None:
+    """Return the stored answer to the same request, or that to a similar question and the similarity; None if there is
+    neither. Then `state` knows where similar questions will find the answer."""
+    stored = await _stored(state, cache, place.key)
+    if stored is not None:
+        return stored, None
+    similar = cache.similar
+    if similar is None:
+        return None
+    neighbourhood = await neighbourhood_of(state, similar, body, context)
+    if neighbourhood is None:
+        return None
+    state.cache_place = replace(place, neighbourhood=neighbourhood)
+    nearest = similar.index.nearest(neighbourhood, similar.rules.threshold)
+    if nearest is None:
+        return None
+    key, similarity = nearest
+    stored = await _stored(state, cache, key)
+    if stored is None:  # it has expired or was forgotten, and hides no other one any more
+        similar.index.forget(neighbourhood.key, key)
+        return None
+    return stored, similarity
 
 
 def _why_not(state: ExchangeState, cache: AnswerCache, *, sampled: bool) -> str:
@@ -109,8 +140,8 @@ def _age_s(state: ExchangeState, stored: StoredAnswer) -> float:
     return max(0.0, state.services.wall() - stored.made_ms / 1000)
 
 
-async def _give(state: ExchangeState, cache: AnswerCache, stored: StoredAnswer) -> None:
-    """Give the client a stored answer, once its row is on disk."""
+async def _give(state: ExchangeState, cache: AnswerCache, stored: StoredAnswer, similarity: float | None) -> None:
+    """Give the client a stored answer, once its row is on disk. `similarity`: None for the same content."""
     services = state.services
     usage = Usage(
         stored.prompt_tokens, stored.completion_tokens, stored.cached_tokens, reasoning_tokens=stored.reasoning_tokens
@@ -122,10 +153,12 @@ async def _give(state: ExchangeState, cache: AnswerCache, stored: StoredAnswer) 
         usage=usage,
         age_s=_age_s(state, stored),
         saved_nano=stored.cost_nano,
+        similarity=similarity,
     )
-    state.decided, state.reasons, state.cache_note = "cache", (), "hit"
+    state.decided, state.cache_note = "cache", "hit"
+    state.reasons = () if similarity is None else (SEMANTIC,)
     state.backend, state.confidence, state.refusal = stored.backend, stored.confidence, None
-    cache.counts["hit"] += 1
+    cache.counts["hit" if similarity is None else SEMANTIC] += 1
     cache.saved_nano += stored.cost_nano
     await services.accounts.durable(services.accounts.note_cache_hit(state.facts, hit))
     if state.facts.stream:
@@ -209,3 +242,5 @@ def _store(
         usage_added=usage_added,
     )
     cache.put(place.key, to_bytes(answer), cache.rules.ttl_s)
+    if cache.similar is not None and place.neighbourhood is not None:
+        cache.similar.index.add(place.neighbourhood, place.key)
