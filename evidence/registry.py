@@ -121,6 +121,9 @@ GROUPS: tuple[Group, ...] = (
     Group((measures_access.ROUTE_ROLE,), measures_access.route_role, "about 2 minutes"),
     Group((measures_access.KEY_RULES,), measures_access.key_rules, "about 5 minutes"),
     Group((measures_caching.CROSSINGS,), measures_caching.crossings, "about 3 minutes"),
+    Group(
+        (measures_caching.WRONG_HITS,), measures_caching.wrong_hits, "about 10 minutes; fetches a model on first use"
+    ),
     Group((measures_access.EMBEDDING_SPACES,), measures_access.embedding_spaces, "about 3 minutes"),
     Group((measures_access.OPEN_S1,), measures_access.open_s1, "about 3 minutes"),
     Group((measures_mixed.MIXED,), measures_mixed.mixed_streams, "about 2 minutes"),
