@@ -184,6 +184,7 @@ def from_directory(path: Path, served_name: str) -> ModelSpec | Obstacle:
             f"{path / 'config.json'} lacks a usable value for {error}.",
             "Use a causal language model's checkpoint (num_hidden_layers, hidden_size, num_attention_heads).",
         )
+    shape = replace(shape, max_len=min(shape.max_len, _sentence_limit(path) or shape.max_len))
     architectures = config.get("architectures")
     names = map(str, architectures) if isinstance(architectures, list) else ()
     family = " ".join([served_name, *names, str(config.get("model_type", ""))])
@@ -197,6 +198,15 @@ def from_directory(path: Path, served_name: str) -> ModelSpec | Obstacle:
         tool_parser=_tool_parser(family),
         caution=caution,
     )
+
+
+def _sentence_limit(path: Path) -> int | None:
+    """Return the longest input of a sentence-transformers model, to which vLLM holds it; None if it has none."""
+    try:
+        limit = json.loads((path / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def _shape(config: dict[str, Any], weights: int, dtype: str) -> ModelShape:

@@ -61,6 +61,26 @@ def test_a_directory_is_read(tmp_path: Path) -> None:
     assert model.is_local
 
 
+@pytest.mark.parametrize(
+    ("text", "longest"),
+    [
+        ('{"max_seq_length": 256, "do_lower_case": false}', 256),
+        ('{"max_seq_length": 99999}', 32768),
+        ('{"max_seq_length": null}', 32768),
+        ('{"max_seq_length": "256"}', 32768),
+        ("[]", 32768),
+        ("not JSON", 32768),
+    ],
+)
+def test_a_model_of_sentences_is_no_longer_than_its_own_limit(text: str, longest: int, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "mine", CONFIG)
+    (folder / "sentence_bert_config.json").write_text(text)
+    model = resolve(str(folder), BARE, tmp_path)
+    assert isinstance(model, ModelSpec)
+    assert model.shape is not None
+    assert model.shape.max_len == longest
+
+
 def test_kv_bytes_per_token_of_known_models() -> None:
     qwen, llama = TABLE[T4_CLASS].shape, TABLE["meta-llama/Llama-3.1-8B-Instruct"].shape
     assert qwen is not None
