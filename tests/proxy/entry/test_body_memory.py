@@ -163,11 +163,11 @@ def test_what_was_taken_is_given_back() -> None:
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_nothing_of_a_request_waits_for_the_garbage_collector(stream: bool, leaves: bool) -> None:
     answer = Answer(silent=True, end="hang") if leaves else saying("hi")
-    async with pair(answer) as (engine, _, router):
-        with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # what tests before left is not ours
-            gc.collect()
-        gc.disable()
-        try:
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # what tests before left is not ours
+        gc.collect()
+    gc.disable()
+    try:
+        async with pair(answer) as (engine, _, router):
             for _ in range(5):
                 async with talking(router) as (reader, writer):
                     writer.write(post(fields={"user": "x" * LENGTH, "stream": stream and leaves}))
@@ -177,8 +177,8 @@ async def test_nothing_of_a_request_waits_for_the_garbage_collector(stream: bool
             del reader, writer
             await router.until(lambda: not any(router.runtime.board.in_flight().values()))
             await router.until(lambda: not [o for o in gc.get_objects() if isinstance(o, IncomingRequest)])
-        finally:
-            gc.enable()
+    finally:
+        gc.enable()
 
 
 def test_the_memory_that_is_left_follows_the_container(tmp_path: Path) -> None:
