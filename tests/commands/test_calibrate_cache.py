@@ -21,6 +21,12 @@ from spillway_router.testing.openai_wire import embeddings
 from spillway_router.testing.upstream import Arrival
 
 
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkout may have a ledger of its own, which a configuration elsewhere must not miss."""
+    monkeypatch.chdir(tmp_path)
+
+
 def labelled(same: int, different: int) -> Iterator[dict[str, Any]]:
     """Pairs whose second text ends with the angle of its vector to the first one's, a tenth of a degree apart."""
     for n in range(same):

@@ -36,6 +36,12 @@ HARD = [{"role": "user", "content": text} for text in ("Hello", "And?", "Analyse
 CODE = [{"role": "user", "content": "Write a python function that sorts a list: ```def f(x):```"}]
 
 
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkout may have a ledger of its own, which a configuration elsewhere must not miss."""
+    monkeypatch.chdir(tmp_path)
+
+
 def spillway(*arguments: str, code: int = 0) -> Any:
     """Run a command that prints JSON; return what it printed, or the errors of one that fails."""
     result = RUNNER.invoke(app, [*arguments])

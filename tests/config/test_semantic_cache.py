@@ -21,6 +21,12 @@ backends:
 """
 
 
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkout may have a ledger of its own, which a configuration elsewhere must not miss."""
+    monkeypatch.chdir(tmp_path)
+
+
 def assembled(folder: Path, **semantic: Any) -> Assembly | ConfigRejected:
     cache = {"enabled": True, "semantic": {"embedder": "own", **semantic}}
     file = folder / "spillway.yaml"
