@@ -92,6 +92,12 @@ def _serving(log_path: Path, *, embedding: bool = False) -> Iterator[RunningEngi
     assert not thread.is_alive(), "the engine did not stop within 90 s"
 
 
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test elsewhere: the checkout may have a ledger, which a configuration in another folder must not miss."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(autouse=True)
 def no_unexpected_error(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test during which the router had a fault of its own, unless the test seeds one."""

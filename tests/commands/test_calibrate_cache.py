@@ -20,11 +20,7 @@ from spillway_router.testing.harness import cloud, local, settings
 from spillway_router.testing.openai_wire import embeddings
 from spillway_router.testing.upstream import Arrival
 
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The checkout may have a ledger of its own, which a configuration elsewhere must not miss."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def labelled(same: int, different: int) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,8 @@ from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.testing import FakeEngine, FaultUpstream
 from spillway_router.testing.harness import Router, cloud, routing, serving, settings
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 RUNNER = CliRunner()
 SURE, UNSURE = (-0.01, -0.02), (-1.0, -2.0)
 POLICY = """
@@ -34,12 +36,6 @@ gpu: {price_per_hour: "1.39"}
 """
 HARD = [{"role": "user", "content": text} for text in ("Hello", "And?", "Analyse and compare both, and write a poem.")]
 CODE = [{"role": "user", "content": "Write a python function that sorts a list: ```def f(x):```"}]
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The checkout may have a ledger of its own, which a configuration elsewhere must not miss."""
-    monkeypatch.chdir(tmp_path)
 
 
 def spillway(*arguments: str, code: int = 0) -> Any:

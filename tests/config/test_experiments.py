@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 import pytest
+from tests.config.assembled import assembled, only_problem
 
-from spillway_router.config.assemble import Assembly, ConfigRejected, assemble
+from spillway_router.config.assemble import Assembly
 from spillway_router.config.load import ConfigError, parse
 from spillway_router.core.routing.experiments import PLACES, Arm
 from spillway_router.core.routing.policy import ConfidenceRule
@@ -20,43 +19,32 @@ confidence: {threshold: 0.8, escalate_to: [groq]}
 policy: {rules: [{name: nights, forbid: cloud}]}
 experiments:
 """
-TODAY = date(2026, 11, 29)
 CHEAPER = "{name: cheaper, by: key, when: {task: code}, arms: [{name: b, share: 0.25, chain: [groq, local]}]}"
 
 
-def assembled(*experiments: str) -> Assembly:
+def with_experiments(*experiments: str) -> Assembly:
     """What follows from a configuration with these experiments."""
-    outcome = assemble(parse(TEXT + "".join(f"  - {one}\n" for one in experiments), {}), {}, TODAY)
-    assert isinstance(outcome, Assembly), outcome
-    return outcome
+    return assembled(TEXT + "".join(f"  - {one}\n" for one in experiments))
 
 
 def problem(experiment: str) -> str:
     """The only problem of a configuration with this experiment."""
-    try:
-        outcome = assemble(parse(TEXT + f"  - {experiment}\n", {}), {}, TODAY)
-    except ConfigError as error:
-        (only,) = error.problems
-        assert only.line == 9
-        return str(only)
-    assert isinstance(outcome, ConfigRejected)
-    (only,) = outcome.problems
-    return str(only)
+    return only_problem(TEXT + f"  - {experiment}\n", line=9)
 
 
 def test_arms_come_before_the_rules_and_the_control_has_the_rest() -> None:
-    b, control, nights = assembled(CHEAPER).rules.rules
+    b, control, nights = with_experiments(CHEAPER).rules.rules
     assert b.arm == Arm(experiment="cheaper", name="b", by="key", begins=0, ends=PLACES // 4)
     assert (b.name, b.chain, b.when.models, b.when.tasks) == ("cheaper/b", ("groq", "local"), {"auto"}, {"code"})
     assert "embeddings" not in b.when.endpoints
     assert control.arm == Arm(experiment="cheaper", name="control", by="key", begins=PLACES // 4, ends=PLACES)
     assert (control.chain, control.forbid, control.confidence) == ((), frozenset(), None)
     assert nights.arm is None
-    assert assembled(CHEAPER).rules.reads_text
+    assert with_experiments(CHEAPER).rules.reads_text
 
 
 def test_a_weighted_alias_is_an_experiment_without_a_control() -> None:
-    rules = assembled(
+    rules = with_experiments(
         "{name: split, by: request, when: {alias: auto},"
         " arms: [{name: a, share: 0.9, chain: [groq]}, {name: b, share: 0.1, escalate: {to: [openai]}}]}"
     ).rules.rules

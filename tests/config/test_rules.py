@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
+from tests.config.assembled import assembled, only_problem
 
-from spillway_router.config.assemble import Assembly, ConfigRejected, assemble
+from spillway_router.config.assemble import Assembly
 from spillway_router.config.load import ConfigError, parse
 from spillway_router.config.rules import trait_reader
 from spillway_router.core.routing.policy import ConfidenceRule
@@ -21,31 +22,20 @@ confidence: {threshold: 0.8, escalate_to: [groq]}
 policy:
   rules:
 """
-TODAY = date(2026, 11, 29)
 
 
-def assembled(*rules: str) -> Assembly:
+def with_rules(*rules: str) -> Assembly:
     """What follows from a configuration with these rules."""
-    outcome = assemble(parse(BACKENDS + "".join(f"    - {rule}\n" for rule in rules), {}), {}, TODAY)
-    assert isinstance(outcome, Assembly), outcome
-    return outcome
+    return assembled(BACKENDS + "".join(f"    - {one}\n" for one in rules))
 
 
 def problem(rule: str) -> str:
     """The only problem of a configuration with this rule."""
-    try:
-        outcome = assemble(parse(BACKENDS + f"    - {rule}\n", {}), {}, TODAY)
-    except ConfigError as error:
-        (only,) = error.problems
-        assert only.line == 9
-        return str(only)
-    assert isinstance(outcome, ConfigRejected)
-    (only,) = outcome.problems
-    return str(only)
+    return only_problem(BACKENDS + f"    - {rule}\n", line=9)
 
 
 def test_a_rule_with_everything() -> None:
-    (rule, escalation) = assembled(
+    (rule, escalation) = with_rules(
         "{name: hard, when: {alias: auto, task: [code, chat], complexity: {at_least: 6}, tier: paid, language: de,"
         ' needs: tools, prompt_tokens: {at_most: 9}, private: false, hours: "22:00-06:30", days: [fri, sat],'
         " budget_left_below: 0.2, waiting: {at_least: 2}, endpoint: chat, key: k1}, chain: [groq, openai],"
@@ -76,15 +66,15 @@ def test_a_rule_with_everything() -> None:
 
 def test_embeddings_stay_where_they_are_unless_a_rule_names_them() -> None:
     """Another model's vectors lie in another space. What is forbidden is so for embeddings too."""
-    forbids, sends = assembled("{name: away, chain: [groq], forbid: openai}").rules.rules
+    forbids, sends = with_rules("{name: away, chain: [groq], forbid: openai}").rules.rules
     assert (forbids.forbid, forbids.when.endpoints) == ({"openai"}, frozenset())
     assert (sends.chain, "embeddings" in sends.when.endpoints) == (("groq",), False)
-    (moved,) = assembled("{name: away, when: {endpoint: embeddings}, chain: [openai]}").rules.rules
+    (moved,) = with_rules("{name: away, when: {endpoint: embeddings}, chain: [openai]}").rules.rules
     assert moved.when.endpoints == {"embeddings"}
 
 
 def test_the_words_of_a_side_and_never() -> None:
-    cloud, local, never = assembled(
+    cloud, local, never = with_rules(
         "{name: a, forbid: cloud}", "{name: b, forbid: [local]}", "{name: c, escalate: never}"
     ).rules.rules
     assert cloud.forbid == {"groq", "openai"}
@@ -93,22 +83,21 @@ def test_the_words_of_a_side_and_never() -> None:
 
 
 def test_days_alone_are_whole_days() -> None:
-    (rule,) = assembled("{name: weekend, when: {days: [sat, sun]}, forbid: openai}").rules.rules
+    (rule,) = with_rules("{name: weekend, when: {days: [sat, sun]}, forbid: openai}").rules.rules
     assert rule.when.hours == (Hours(0, 1440, frozenset({"sat", "sun"})),)
     assert DAYS.index("sat") == date(2026, 11, 28).weekday()
 
 
 def test_text_is_read_only_where_a_rule_looks_at_it() -> None:
     policy = parse(BACKENDS + "    - {name: a, when: {tier: free}, forbid: openai}\n", {}).policy
-    assert trait_reader(policy, assembled("{name: a, when: {tier: free}, forbid: openai}").rules) is None
-    assert trait_reader(policy, assembled("{name: a, when: {task: code}, forbid: openai}").rules) is not None
+    assert trait_reader(policy, with_rules("{name: a, when: {tier: free}, forbid: openai}").rules) is None
+    assert trait_reader(policy, with_rules("{name: a, when: {task: code}, forbid: openai}").rules) is not None
 
 
 def test_a_chain_whose_backends_are_all_disabled_is_a_warning() -> None:
     text = BACKENDS.replace("gpt-5.4-mini, api_key: k", "gpt-5.4-mini") + "    - {name: dear, chain: [openai]}\n"
-    outcome = assemble(parse(text, {}), {}, TODAY)
-    assert isinstance(outcome, Assembly)
-    assert any("'dear' sends nothing anywhere" in str(warning) for warning in outcome.warnings)
+    warnings = assembled(text).warnings
+    assert any("'dear' sends nothing anywhere" in str(warning) for warning in warnings)
 
 
 @pytest.mark.parametrize(

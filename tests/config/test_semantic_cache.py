@@ -14,17 +14,13 @@ from spillway_router.config.assemble import Assembly, assemble
 from spillway_router.config.load import ConfigRejected
 from spillway_router.core.caching.certificate import SemanticCertificate
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 BACKENDS = """
 backends:
   - {name: own, provider: vllm, local: true, model: m, base_url: 'http://127.0.0.1:1/v1'}
   - {name: far, provider: groq, model: m, api_key: k, price: {input_per_million: 1, output_per_million: 1}}
 """
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The checkout may have a ledger of its own, which a configuration elsewhere must not miss."""
-    monkeypatch.chdir(tmp_path)
 
 
 def assembled(folder: Path, **semantic: Any) -> Assembly | ConfigRejected:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.common import JsonOption, fail
+from spillway_router.commands.common import JsonOption, fail, rows_of
 
 if TYPE_CHECKING:
     from spillway_router.calibration.build import Built
@@ -83,16 +83,7 @@ def calibrate(
 def _read(paths: Sequence[Path]) -> list[Labelled]:
     from spillway_router.calibration.labelled import LabelError, read
 
-    rows: list[Labelled] = []
-    for path in paths:
-        try:
-            with path.open(encoding="utf-8") as lines:
-                rows.extend(read(lines))
-        except OSError as error:
-            fail(f"{path} can't be read: {error.strerror}")
-        except (LabelError, UnicodeDecodeError) as error:
-            fail(f"{path}: {error}")
-    return rows
+    return rows_of(paths, read, LabelError)
 
 
 def _report(built: Built, folder: Path | None, stem: str) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, rows_of
 
 if TYPE_CHECKING:
     from spillway_router.calibration.pairs import LabelledPair
@@ -65,22 +65,14 @@ def calibrate_cache(
 def _read(paths: Sequence[Path]) -> list[LabelledPair]:
     from spillway_router.calibration.pairs import PairError, read_pairs
 
-    rows: list[LabelledPair] = []
-    for path in paths:
-        try:
-            with path.open(encoding="utf-8") as lines:
-                rows.extend(read_pairs(lines))
-        except OSError as error:
-            fail(f"{path} can't be read: {error.strerror}")
-        except (PairError, UnicodeDecodeError) as error:
-            fail(f"{path}: {error}")
-    return rows
+    return rows_of(paths, read_pairs, PairError)
 
 
 def _target(path: str | None, name: str | None) -> BackendTarget:
     """Return the backend that embeds. One that can't is an error."""
     from spillway_router.config.assemble import assembly_of
     from spillway_router.config.load import ConfigError
+    from spillway_router.core.routing.spaces import serves_embeddings
 
     loaded = load(path)
     semantic = loaded.settings.cache.semantic
@@ -91,7 +83,7 @@ def _target(path: str | None, name: str | None) -> BackendTarget:
         target = assembly_of(loaded, datetime.now(UTC).date()).targets.get(name)
     except ConfigError as error:
         fail("The configuration has errors:\n" + "\n".join(f"  - {problem}" for problem in error.problems))
-    if target is None or not target.backend.local or "embeddings" not in target.backend.endpoints:
+    if target is None or not target.backend.local or not serves_embeddings(target.backend):
         fail(f"{name!r} is no local backend that serves embeddings")
     return target
 

@@ -6,12 +6,12 @@ import getpass
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO, TypeVar
 
 import typer
 
@@ -27,6 +27,9 @@ DISTRIBUTION = "spillway-llm"
 """The name of the installed distribution; `spillway` on PyPI belongs to somebody else."""
 ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="Path of spillway.yaml.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+Row = TypeVar("Row")
 
 
 def fail(message: str) -> NoReturn:
@@ -102,6 +105,25 @@ def writing(output: Path | None) -> Iterator[TextIO]:
             yield out
     except OSError as error:
         fail(f"can't write {output}: {error.strerror or error}; choose another --output")
+
+
+def rows_of(
+    paths: Sequence[Path], read: Callable[[Iterable[str]], Iterable[Row]], malformed: type[Exception]
+) -> list[Row]:
+    """Return what `read` makes of the lines of these files.
+
+    A file that can't be read, or for whose lines `read` raises `malformed`, ends the command.
+    """
+    rows: list[Row] = []
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8") as lines:
+                rows.extend(read(lines))
+        except OSError as error:
+            fail(f"{path} can't be read: {error.strerror}")
+        except (malformed, UnicodeDecodeError) as error:
+            fail(f"{path}: {error}")
+    return rows
 
 
 def router_url(path: str | None, url: str | None) -> str:

@@ -7,15 +7,22 @@ from collections.abc import Iterator, Mapping
 
 from spillway_router.caching.open import CacheSettings
 from spillway_router.config.cache_part import CachePart, SemanticPart
+from spillway_router.config.fitted_file import FittedFile
 from spillway_router.config.load import ConfigProblem, Findings
 from spillway_router.core.caching.certificate import CertificateError, SemanticCertificate
 from spillway_router.core.caching.rules import CacheRules, SemanticRules
 from spillway_router.core.routing.model import Backend
+from spillway_router.core.routing.spaces import serves_embeddings
 
 _MIB = 1024 * 1024
 _SEMANTIC = "cache.semantic"
-_CERTIFICATE = "cache.semantic.certificate"
 _MAKE_ONE = "make one with `spillway calibrate-cache`"
+_CERTIFICATE = FittedFile(
+    setting="cache.semantic.certificate",
+    from_json=SemanticCertificate.from_json,
+    malformed=CertificateError,
+    make_one=_MAKE_ONE,
+)
 
 
 def cache_problems(part: CachePart) -> Iterator[ConfigProblem]:
@@ -34,7 +41,7 @@ def semantic_rules(part: CachePart, backends: Mapping[str, Backend], findings: F
     if semantic is None:
         return None
     embedder = backends.get(semantic.embedder)
-    if embedder is None or not embedder.local or "embeddings" not in embedder.endpoints:
+    if embedder is None or not embedder.local or not serves_embeddings(embedder):
         problem = f"{semantic.embedder!r} is no local backend that serves embeddings; name one that is and does"
         findings.problems.append(ConfigProblem("cache.semantic.embedder", 0, problem))
         return None
@@ -51,7 +58,7 @@ def semantic_rules(part: CachePart, backends: Mapping[str, Backend], findings: F
         unusable = "certifies no threshold; it needs more labelled pairs or a larger --alpha"
     if unusable or certificate.threshold is None:
         problem = f"{unusable}, so that only requests of the same content get a stored answer; {_MAKE_ONE}"
-        findings.warnings.append(ConfigProblem(_CERTIFICATE, 0, problem))
+        findings.warnings.append(ConfigProblem(_CERTIFICATE.setting, 0, problem))
         return None
     return SemanticRules(
         embedder=embedder.name,
@@ -67,14 +74,7 @@ def _certificate(part: SemanticPart, findings: Findings) -> SemanticCertificate 
         problem = f"finds nothing without a certificate; {_MAKE_ONE}"
         findings.warnings.append(ConfigProblem(_SEMANTIC, 0, problem))
         return None
-    try:
-        return SemanticCertificate.from_json(part.certificate.expanduser().read_bytes())
-    except OSError as error:
-        problem = f"{part.certificate} can't be read ({error.strerror}); {_MAKE_ONE}"
-        findings.problems.append(ConfigProblem(_CERTIFICATE, 0, problem))
-    except CertificateError as error:
-        findings.problems.append(ConfigProblem(_CERTIFICATE, 0, f"{part.certificate} can't be used: {error}"))
-    return None
+    return _CERTIFICATE.read(part.certificate, findings)
 
 
 def cache_settings(part: CachePart, semantic: SemanticRules | None) -> CacheSettings | None:

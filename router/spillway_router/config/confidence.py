@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from spillway_router.config.fitted_file import FittedFile
 from spillway_router.config.load import ConfigProblem, Findings
 from spillway_router.config.settings import BackendPart, ConfidencePart, SelfCheckPart
 from spillway_router.core.confidence.calibration import ANY, Calibration, CalibrationError, Fingerprint
@@ -17,6 +18,12 @@ MOST_LOGPROBS = 20
 """The most alternatives per token that vLLM returns."""
 CALIBRATION = "confidence.calibration"
 """The setting that problems and warnings about the calibration name."""
+_CALIBRATION_FILE = FittedFile(
+    setting=CALIBRATION,
+    from_json=Calibration.from_json,
+    malformed=CalibrationError,
+    make_one="make it with `spillway calibrate`",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,9 @@ def served_models(parts: Sequence[BackendPart], local: Mapping[str, Backend]) ->
 
 def scoring_rules(part: ConfidencePart, served: Mapping[str, ServedModel], findings: Findings) -> ScoringRules:
     """Return how local answers are scored. The calibration file is read; its problems are added to `findings`."""
-    calibration, uncalibrated = _calibration(part, findings), frozenset[str]()
+    calibration, uncalibrated = None, frozenset[str]()
+    if part.calibration is not None:
+        calibration = _CALIBRATION_FILE.read(part.calibration, findings)
     if calibration is not None:
         matching = _of_its_model(calibration, served)
         if not matching:
@@ -82,19 +91,6 @@ def unverified(scoring: ScoringRules, served: Mapping[str, ServedModel]) -> tupl
             fix = "set `fingerprint`, or start the engine with `spillway up`"
             warnings.append(ConfigProblem(f"backends.{name}", 0, f"{problem}; {fix}"))
     return tuple(warnings)
-
-
-def _calibration(part: ConfidencePart, findings: Findings) -> Calibration | None:
-    if part.calibration is None:
-        return None
-    try:
-        return Calibration.from_json(part.calibration.expanduser().read_bytes())
-    except OSError as error:
-        problem = f"{part.calibration} can't be read ({error.strerror}); make it with `spillway calibrate`"
-        findings.problems.append(ConfigProblem(CALIBRATION, 0, problem))
-    except CalibrationError as error:
-        findings.problems.append(ConfigProblem(CALIBRATION, 0, f"{part.calibration} can't be used: {error}"))
-    return None
 
 
 def _of_its_model(calibration: Calibration, served: Mapping[str, ServedModel]) -> dict[str, ServedModel]:

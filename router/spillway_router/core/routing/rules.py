@@ -19,7 +19,7 @@ Pure: what changes without the request (the time, load, money left) is given as 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from datetime import UTC, datetime, tzinfo
 
 from spillway_router.core.frozen import fast_frozen
@@ -150,26 +150,27 @@ class Rules:
 
     rules: tuple[Rule, ...] = ()
     timezone: tzinfo = UTC
+    # Every request asks for these, so they are known beforehand.
+    read_budgets: bool = field(init=False, repr=False, compare=False)
+    """Whether any rule looks at what is left of a budget."""
+    read_queues: bool = field(init=False, repr=False, compare=False)
+    """Whether any rule looks at the queues of the engines."""
+    read_gpus: bool = field(init=False, repr=False, compare=False)
+    """Whether any rule looks at how busy the GPUs are."""
 
     @property
     def reads_text(self) -> bool:
         """Whether any rule looks at what the request says."""
         return any(rule.when.reads_text for rule in self.rules)
 
-    @property
-    def read_budgets(self) -> bool:
-        """Whether any rule looks at what is left of a budget."""
-        return any(rule.when.budget_left_below is not None for rule in self.rules)
-
-    @property
-    def read_queues(self) -> bool:
-        """Whether any rule looks at the queues of the engines."""
-        return any(rule.when.waiting is not None for rule in self.rules)
-
-    @property
-    def read_gpus(self) -> bool:
-        """Whether any rule looks at how busy the GPUs are."""
-        return any(rule.when.gpu_busy_above is not None for rule in self.rules)
+    def __post_init__(self) -> None:
+        conditions = [rule.when for rule in self.rules]
+        for name, value in (
+            ("read_budgets", any(when.budget_left_below is not None for when in conditions)),
+            ("read_queues", any(when.waiting is not None for when in conditions)),
+            ("read_gpus", any(when.gpu_busy_above is not None for when in conditions)),
+        ):
+            object.__setattr__(self, name, value)
 
     def matching(self, facts: RequestFacts, moment: Moment) -> tuple[int, ...]:
         """Return the places of the rules that apply to a request now."""

@@ -207,12 +207,14 @@ def _ready(services: Services, hooks: ControlHooks) -> dict[str, Any]:
 
 
 def _add_models(api: FastAPI, services: Services) -> None:
-    async def models(request: Request) -> list[dict[str, Any]]:
+    async def models(request: Request, only: str | None = None) -> list[dict[str, Any]]:
         caller = caller_of(services, request, READER_ROLES)
         config, anthropic = services.config(), speaks_anthropic(request.headers)
         policy, signals = config.policy, services.board.current(services.clock())
         entries = []
         for name in dict.fromkeys([*policy.aliases, *_served_models(policy)]):
+            if only is not None and name != only:
+                continue
             named = backends_named(name, policy)
             if isinstance(named, str) or not is_offered(name, caller, policy):
                 continue
@@ -227,9 +229,9 @@ def _add_models(api: FastAPI, services: Services) -> None:
 
     @api.get("/v1/models/{model_id:path}")
     async def get_model(model_id: str, request: Request) -> dict[str, Any]:
-        for model in await models(request):
-            if model["id"] == model_id:
-                return model
+        entries = await models(request, only=model_id)
+        if entries:
+            return entries[0]
         message = f"Unknown model '{model_id}'. GET /v1/models lists the models."
         raise RefusedError(Refusal(404, "model_not_found", message, "model"))
 
