@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +33,7 @@ from spillway_router.ledger.journal import NO_HOLD, Journal
 from spillway_router.ledger.records import Balance
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import verify
-from spillway_router.ledger.writer import LedgerWriter
+from spillway_router.ledger.writer import AWAY_AFTER_S, PATIENCE_S, LedgerWriter
 
 
 @pytest.fixture
@@ -83,6 +84,32 @@ async def test_a_paid_call_waits_for_a_ledger_that_only_stumbles(ledger: FaultyD
             await asyncio.sleep(0)
             assert not late.done()
         assert isinstance(await late, Hold)
+
+
+async def test_the_ledger_is_not_to_blame_for_a_pause_of_the_whole_process(ledger: FaultyDisk) -> None:
+    async with router_accounts(ledger) as router:
+        ledger.reached.clear()
+        ledger.allowed.clear()
+        paid = asyncio.create_task(router.hold("paid", 5))
+        await until(ledger.reached.is_set)
+        Event().wait(2 * AWAY_AFTER_S)  # the loop stands still, and the commit with it
+        looked = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(2 * PATIENCE_S, looked.set_result, None)
+        await looked
+        assert not router.writer.health.degraded
+        ledger.allowed.set()
+        assert isinstance(await paid, Hold)
+        assert isinstance(await router.hold("next", 5), Hold)
+
+
+async def test_paid_calls_go_on_as_soon_as_the_call_that_stumbled_ends(ledger: FaultyDisk) -> None:
+    async with router_accounts(ledger) as router:
+        async with hanging(router):
+            ledger.allowed.set()
+            Event().wait(0.05)  # the thread ends the commit, and the loop has not seen it yet
+            assert router.writer.health.degraded
+            assert router.writer.may_spend
+            assert isinstance(await router.hold("late", 5), Hold)
 
 
 async def test_paid_calls_are_refused_and_those_under_way_keep_their_cost(ledger: FaultyDisk) -> None:

@@ -19,7 +19,7 @@ When the ledger can't keep up: above `max_rows` queued rows, `submit` raises Led
 write, and while one call of the ledger takes longer than `away_after_s`, the writer is `degraded`: `may_spend` is False
 until a write succeeds in time (the thread probes once per `probe_every_s`). Meanwhile paid calls are refused, because
 their reservation can't be made durable. Futures of a failed batch carry the error, those of one that hangs after
-`HOLD_PATIENCE_S`.
+`HOLD_PATIENCE_S`. Pauses of the whole process don't count as time that the ledger took.
 
 Rows of finished attempts never wait for a ledger that is away. Such a `deferrable` row goes to the journal
 (journal.py), and its future resolves as soon as it is on disk there, or after `JOURNAL_S` at the latest. Already
@@ -156,8 +156,12 @@ class LedgerWriter:
         self._call_began_s = 0.0
         """When the thread's present call of the ledger began (monotonic), 0 outside of calls."""
         self._stumbled_s = 0.0
-        """When the call began that took too long after others that did not."""
+        """When the call began that alone made the ledger count as away, 0 once the ledger has answered."""
         self._looking = False
+        self._look_due_s = 0.0
+        self._paused_call_s = 0.0
+        """When the call began during which the whole process stood still for `_paused_s` seconds."""
+        self._paused_s = 0.0
         self._queued_rows = 0
         self._stored_rows = 0
         self._failed_rows = 0
@@ -189,8 +193,7 @@ class LedgerWriter:
         return not is_away and not self._closed and self._queued_rows < self._max_rows
 
     def _may_be_stumble(self) -> bool:
-        began_s = self._call_began_s
-        return began_s > 0.0 and began_s == self._stumbled_s and time.monotonic() - began_s < HOLD_PATIENCE_S
+        return self._stumbled_s > 0.0 and time.monotonic() - self._stumbled_s < HOLD_PATIENCE_S
 
     def attempt_began(self) -> None:
         """Count an attempt that has begun; a batch may wait for its row."""
@@ -273,7 +276,11 @@ class LedgerWriter:
         self._queue.put(batch)
         if not self._looking:
             self._looking = True
-            self._loop.call_later(PATIENCE_S, self._look)
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._look_due_s = self._loop.time() + PATIENCE_S
+        self._loop.call_later(PATIENCE_S, self._look)
 
     def _look(self) -> None:
         """Look after the batches that the thread is not done with, until there are none."""
@@ -287,13 +294,29 @@ class LedgerWriter:
                 batch.in_journal = True
                 self._defer(batch.submissions)
         began_s = self._call_began_s
-        call_s = time.monotonic() - began_s if began_s else 0.0
+        call_s = self._call_s(began_s)
         if call_s >= self._away_after_s and self._reason is None:
-            self._stumbled_s = began_s
             self._set_degraded(self._no_answer())
+            self._stumbled_s = began_s
         if call_s >= max(self._away_after_s, HOLD_PATIENCE_S):
             self._give_up(waiting)
-        self._loop.call_later(PATIENCE_S, self._look)
+        self._look_again()
+
+    def _call_s(self, began_s: float) -> float:
+        """Return how long the ledger's present call has taken, without the time in which the whole process stood still.
+
+        A paused machine or a starved container stops the loop and the thread alike, and the ledger is not to blame. The
+        loop notices because it looks later than planned.
+        """
+        if not began_s:
+            return 0.0
+        now_s = time.monotonic()
+        late_s = self._loop.time() - self._look_due_s
+        if began_s != self._paused_call_s:
+            self._paused_call_s, self._paused_s = began_s, 0.0
+        if late_s >= PATIENCE_S:
+            self._paused_s += min(late_s, now_s - began_s)
+        return now_s - began_s - self._paused_s
 
     def _give_up(self, waiting: Sequence[_Batch]) -> None:
         """Let nobody wait any longer for a ledger that doesn't answer; whatever it stores after all is stored."""
@@ -434,7 +457,7 @@ class LedgerWriter:
 
     def _set_degraded(self, reason: str | None) -> None:
         changed = (reason is None) != (self._reason is None)
-        self._reason = reason
+        self._reason, self._stumbled_s = reason, 0.0
         if changed and self._on_change is not None:
             self._on_change(self.health)
         if reason is None and not self._closed and len(self.journal):
