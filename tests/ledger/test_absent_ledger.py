@@ -103,13 +103,12 @@ async def test_the_ledger_is_not_to_blame_for_a_pause_of_the_whole_process(ledge
 
 
 async def test_paid_calls_go_on_as_soon_as_the_call_that_stumbled_ends(ledger: FaultyDisk) -> None:
-    async with router_accounts(ledger) as router:
-        async with hanging(router):
-            ledger.allowed.set()
-            Event().wait(0.05)  # the thread ends the commit, and the loop has not seen it yet
-            assert router.writer.health.degraded
-            assert router.writer.may_spend
-            assert isinstance(await router.hold("late", 5), Hold)
+    async with router_accounts(ledger) as router, hanging(router):
+        ledger.allowed.set()
+        Event().wait(0.05)  # the thread ends the commit, and the loop has not seen it yet
+        assert router.writer.health.degraded
+        assert router.writer.may_spend
+        assert isinstance(await router.hold("late", 5), Hold)
 
 
 async def test_paid_calls_are_refused_and_those_under_way_keep_their_cost(ledger: FaultyDisk) -> None:
