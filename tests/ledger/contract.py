@@ -156,6 +156,18 @@ class LedgerContract:
         assert_chain_holds(again)
         assert verify(again).holds
 
+    def test_requests_before_an_id_come_newest_first_with_all_their_rows(self, ledger: Ledger) -> None:
+        old, new = f"{first_id(T0)}a", f"{first_id(T0 + 1)}a"
+        rent = entry("gpu_hour", "rent_1", amount_nano=1)
+        held = entry("reserved", new, reserved_nano=5)
+        paid, more = entry("charged", new, amount_nano=4), entry("charged", new, 2)
+        first = entry("charged", old)
+        ledger.append((first, rent, held, more, paid))
+        assert ledger.entries_before("req_g", 10) == (paid, held, more, first)
+        assert ledger.entries_before("req_g", 2) == (paid, held)
+        assert ledger.entries_before(new, 10) == (first,)
+        assert ledger.entries_before(old, 10) == ()
+
     def test_many_rows_in_one_append(self, ledger: Ledger) -> None:
         many = tuple(entry("charged", f"r{i}", ts=T0 + i) for i in range(517))
         ledger.append(many)

@@ -271,6 +271,11 @@ class Ledger(ABC):
         """Yield the entries with `ts` in [start, end) in the order in which they were written, in bounded chunks."""
 
     @abstractmethod
+    def entries_before(self, before: str, most_rows: int) -> tuple[Entry, ...]:
+        """Return the entries of the requests whose ids (ids.py) stand before that text, newest request first, those of
+        one request by attempt and kind; at most so many rows, so that the last request may be incomplete."""
+
+    @abstractmethod
     def adjustments_between(self, start_ms: int, end_ms: int) -> tuple[Entry, ...]:
         """Return the adjusted entries with `ts` in [start, end) in the order in which they were written."""
 

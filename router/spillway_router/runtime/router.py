@@ -425,7 +425,12 @@ class Runtime:
     def _control_api(self, version: str, extractions: IdempotentExtractions) -> FastAPI:
         """Return the control API with the routes of feedback, keys and documents."""
         hooks = ControlHooks(
-            self.metrics.render, self._usage, self._stored_entries, self.reload, is_leaving=lambda: self._is_leaving
+            metrics=self.metrics.render,
+            usage=self._usage,
+            stored=self._stored_entries,
+            entries_before=self.ledger.entries_before,
+            reload=self.reload,
+            is_leaving=lambda: self._is_leaving,
         )
         control = build_control(self.services, hooks, version)
         add_feedback_routes(control, self.services, self._stored_entries)

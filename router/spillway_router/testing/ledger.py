@@ -13,6 +13,7 @@ from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.calendar import Days
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, SIGNED, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryRejectedError
+from spillway_router.ledger.ids import first_id
 from spillway_router.ledger.interface import AttemptRows, Checks, Ledger, Spent, Sums
 from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
 from spillway_router.ledger.records import (
@@ -156,6 +157,12 @@ class MemoryLedger(Ledger):
 
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
         return iter([e for e in self._all() if start_ms <= e.ts < end_ms])
+
+    def entries_before(self, before: str, most_rows: int) -> tuple[Entry, ...]:
+        rows = [entry for entry in self._all() if first_id(0) <= entry.request_id < before]
+        rows.sort(key=lambda entry: (entry.attempt_no, entry.kind))
+        rows.sort(key=lambda entry: entry.request_id, reverse=True)
+        return tuple(rows[:most_rows])
 
     def adjustments_between(self, start_ms: int, end_ms: int) -> tuple[Entry, ...]:
         return tuple(e for e in self.entries_between(start_ms, end_ms) if e.kind == "adjusted")

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.entries import GENESIS, Entry, entry_of, stored_row
+from spillway_router.ledger.ids import first_id
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import Balance, BalanceKey, Linked, Rented, Rows
 from spillway_router.ledger.store.statements import (
@@ -19,6 +20,7 @@ from spillway_router.ledger.store.statements import (
     BALANCE,
     BALANCES,
     CORRECTED,
+    ENTRIES_BEFORE,
     ENTRIES_OF,
     HEAD,
     KEYS_CHANGED,
@@ -166,6 +168,9 @@ class SqlLedger(Ledger):
 
     def entries_of(self, request_id: str) -> tuple[Entry, ...]:
         return tuple(map(entry_of, self._read(ENTRIES_OF, (request_id,))))
+
+    def entries_before(self, before: str, most_rows: int) -> tuple[Entry, ...]:
+        return tuple(map(entry_of, self._read(ENTRIES_BEFORE, (first_id(0), before, most_rows))))
 
     def adjustments_between(self, start_ms: int, end_ms: int) -> tuple[Entry, ...]:
         return tuple(map(entry_of, self._read(ADJUSTED, (start_ms, end_ms))))

@@ -21,6 +21,12 @@ BALANCES = (
 
 ENTRIES_OF = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? ORDER BY seq"  # noqa: S608
 
+# The index of request ids holds the rows of a request side by side, and newer requests behind older ones.
+ENTRIES_BEFORE = (
+    f"SELECT {_COLUMNS} FROM entries WHERE request_id >= ? AND request_id < ?"  # noqa: S608
+    " ORDER BY request_id DESC, attempt_no, kind LIMIT ?"
+)
+
 ADJUSTED = f"SELECT {_COLUMNS} FROM entries WHERE kind = 'adjusted' AND ts >= ? AND ts < ? ORDER BY seq"  # noqa: S608
 
 LINKED_AFTER = f"SELECT seq,{_COLUMNS},link FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608

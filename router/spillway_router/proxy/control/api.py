@@ -33,6 +33,7 @@ from spillway_router.proxy.control.count_tokens import add_count_tokens
 from spillway_router.proxy.control.docs import add_docs
 from spillway_router.proxy.control.models import OfferedModel, model_entry, model_list, speaks_anthropic
 from spillway_router.proxy.control.openapi import described
+from spillway_router.proxy.control.request_list import EntriesBefore, add_request_list
 from spillway_router.proxy.control.requests import bounded_body, caller_of, host_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
 from spillway_router.proxy.exchange.caller_signals import caller_signals
@@ -64,6 +65,8 @@ class ControlHooks:
     """Return the requested report as JSON values. Raise RangeError for invalid days or an invalid grouping."""
     stored: Callable[[str], list[Mapping[str, Any]]]
     """Return the ledger entries of a request that memory no longer holds."""
+    entries_before: EntriesBefore
+    """Return the ledger entries of the newest requests before an id."""
     reload: Callable[[str], Awaitable[list[str]]]
     """Reload the configuration, as the given person asks. Return the problems that kept the running one in force; [] if
     there are none."""
@@ -91,6 +94,7 @@ def build_control(services: Services, hooks: ControlHooks, version: str) -> Fast
     add_docs(api, services)
     _add_models(api, services)
     _add_requests(api, services, hooks)
+    add_request_list(api, services, hooks.entries_before)
     add_count_tokens(api, services)
     add_response_routes(api, services)
     api.openapi = described(api)  # type: ignore[method-assign] # FastAPI's documented way to extend its description

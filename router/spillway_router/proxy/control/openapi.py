@@ -202,6 +202,7 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
     ),
     ("get", "/v1/models"): Operation(_READING_ERRORS, "The aliases and the backends"),
     ("get", "/v1/models/{model_id}"): Operation((*_READING_ERRORS, 404), "One alias or backend"),
+    ("get", "/v1/requests"): Operation((400, *_READING_ERRORS), "The newest requests, one line each"),
     ("get", "/v1/requests/{request_id}"): Operation((*_READING_ERRORS, 404), "The record of a request"),
     ("post", "/v1/messages/count_tokens"): Operation(
         (*_BODY_ERRORS, 404, 422, 502, 503, 504),
