@@ -137,21 +137,8 @@ class Runtime:
         self.board = Board()
         self.metrics = Metrics()
         self.alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery, self.metrics.on_excess))
-        self.writer = LedgerWriter(
-            ledger,
-            away_after_s=loaded.settings.ledger.away_after_ms / 1000,
-            journal=Journal(None if journals is None else journals.file_of(router_id)),
-            on_change=self.alerts.ledger_changed,
-        )
-        self.accounts = Accounts(
-            writer=self.writer,
-            lines=(),
-            coefficients=config.report.coefficients,
-            wall=self._wall,
-            on_alert=self.alerts.budget_reached,
-            router_id=router_id,
-            on_excess=self.alerts.charge_above_hold,
-        )
+        self.writer = self._make_writer(loaded, Journal(None if journals is None else journals.file_of(router_id)))
+        self.accounts = self._make_accounts(config, router_id)
         self.pacer = Pacer(ledger, config.pacing, self._wall)
         self.gpu_billing = GpuBilling(ledger, config.fixed, self._wall)
         self.engine_watch = EngineWatch(self.board, clock, self.alerts.engine_outage)
@@ -188,6 +175,25 @@ class Runtime:
         self.control = self._control_api(version, extractions)
         self.app: App = build(self.control, self.services.bodies, lambda: self._active_config.cors_origins)
         self.front: Callable[..., asyncio.Protocol] = frontend_factory(self.services)
+
+    def _make_writer(self, loaded: Loaded, journal: Journal) -> LedgerWriter:
+        return LedgerWriter(
+            self.ledger,
+            away_after_s=loaded.settings.ledger.away_after_ms / 1000,
+            journal=journal,
+            on_change=self.alerts.ledger_changed,
+        )
+
+    def _make_accounts(self, config: DerivedConfig, router_id: str) -> Accounts:
+        return Accounts(
+            writer=self.writer,
+            lines=(),
+            coefficients=config.report.coefficients,
+            wall=self._wall,
+            on_alert=self.alerts.budget_reached,
+            router_id=router_id,
+            on_excess=self.alerts.charge_above_hold,
+        )
 
     @classmethod
     def open(cls, loaded: Loaded, version: str) -> Runtime:

@@ -127,79 +127,93 @@ def build_report(
 
 def _built(source: _Source, terms: ReportTerms) -> Report:
     ledger, days, now_ms, by = source.ledger, source.days, source.now_ms, source.by
-    start_ms, end_ms = days.start_ms, days.end_ms
-    calendar = days.calendar
-    totals = source.sums.totals(calendar)
-    rented = rent_of(ledger, calendar, now_ms)
-    split = fixed_days(rented.days, totals)
-    books = _Books(
-        totals=totals,
-        holds=ledger.open_reservations(start_ms, end_ms),
-        rent=rented,
-        days=split,
-        lines=lines(split, totals),
-        other=other_costs(ledger, calendar, now_ms),
-    )
+    books = _books(source)
+    totals = books.totals
     fixed = _fixed_side(books, terms.gpu)
-    cached = [total for total in totals if total.group.cached]
     cloud = _cloud_side([total for total in totals if not total.group.local and not total.group.cached], books.holds)
     request_nano = fixed.billed_nano + cloud.cost_nano
-    total_nano = request_nano + books.other.nano
-    gpu = GpuRental(Decimal(fixed.price_per_hour_usd), fixed.gpus)
-    answers = Answers(books.lines, source.sums.lengths(calendar), terms.coefficients, _scale(split))
-    offers = {name: offer for name, offer in terms.alternatives.items() if offer.comparable}
-    alternatives = tuple(
-        alternative
-        for name, offer in offers.items()
-        if (alternative := _alternative(name, offer, gpu, answers, request_nano)) is not None
-    )
-    cheapest = min(alternatives, key=lambda a: (-a.answers, a.all_cloud_nano), default=None)
+    answers = Answers(books.lines, source.sums.lengths(days.calendar), terms.coefficients, _scale(books.days))
+    compared = _compared(fixed, answers, terms, request_nano)
+    cheapest = min(compared, key=lambda one: (-one.answers, one.all_cloud_nano), default=None)
     served = served_of(totals)
-    cloud_documents = [t for t in totals if t.group.document and not t.group.local]
-    document_nano = _document_nano(books.lines) + sum(t.cost_nano for t in cloud_documents)
     costs = Costs(
         lines=books.lines,
-        days=split,
+        days=books.days,
         holds=books.holds,
-        instead=None if cheapest is None or not by else answers.of_groups(offers[cheapest.name]),
+        instead=None if cheapest is None or not by else answers.of_groups(terms.alternatives[cheapest.name]),
         key_names=_key_names(ledger, by),
         other=books.other.days,
     )
     return Report(
-        period=Period(
-            name=days.name,
-            first=days.first.isoformat(),
-            after=days.after.isoformat(),
-            days=days.days,
-            timezone=zone_name(days.zone),
-        ),
+        period=_period(days),
         day=days.first.isoformat() if days.days == 1 else None,
-        start_ms=start_ms,
-        end_ms=end_ms,
+        start_ms=days.start_ms,
+        end_ms=days.end_ms,
         made_ms=now_ms,
         requests=sum(total.requests for total in totals),
         fixed=fixed,
         cloud=cloud,
-        total_nano=total_nano,
+        total_nano=request_nano + books.other.nano,
         served=served,
-        units=units_of(request_nano, served, document_nano),
-        alternatives=alternatives,
+        units=units_of(request_nano, served, _documents_nano(books)),
+        alternatives=compared,
         cheapest=None if cheapest is None else cheapest.name,
-        not_compared=tuple(sorted(terms.alternatives.keys() - {alternative.name for alternative in alternatives})),
+        not_compared=tuple(sorted(terms.alternatives.keys() - {alternative.name for alternative in compared})),
         all_local=_all_local(fixed, answers, request_nano),
         capacity_per_day=(86_400e6 * fixed.gpus * answers.sizes.answers / answers.work_us if answers.work_us else None),
         by=by,
         groups=group_rows(costs, by, source.sums, days, most_groups=source.most_groups) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
         steps=tuple(_steps([total for total in totals if not total.group.local])),
-        feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
-        pressed=tuple(map(_pressed_row, ledger.feedback.pressed(start_ms, end_ms, MOST_ROWS_OF_PEOPLE))),
-        credits=tuple(map(_credit_row, ledger.credits.used(start_ms, end_ms, MOST_ROWS_OF_PEOPLE))),
+        feedback=tuple(
+            _feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(days.start_ms, days.end_ms)
+        ),
+        pressed=tuple(map(_pressed_row, ledger.feedback.pressed(days.start_ms, days.end_ms, MOST_ROWS_OF_PEOPLE))),
+        credits=tuple(map(_credit_row, ledger.credits.used(days.start_ms, days.end_ms, MOST_ROWS_OF_PEOPLE))),
         currency=terms.currency,
         other=_other_fixed(books.other),
-        unpriced_gpu_hours=_unpriced_gpu_hours(rented, terms),
-        cache=_cache_side(cached),
+        unpriced_gpu_hours=_unpriced_gpu_hours(books.rent, terms),
+        cache=_cache_side([total for total in totals if total.group.cached]),
     )
+
+
+def _books(source: _Source) -> _Books:
+    """Read what a report needs from the ledger."""
+    ledger, days = source.ledger, source.days
+    totals = source.sums.totals(days.calendar)
+    rented = rent_of(ledger, days.calendar, source.now_ms)
+    split = fixed_days(rented.days, totals)
+    return _Books(
+        totals=totals,
+        holds=ledger.open_reservations(days.start_ms, days.end_ms),
+        rent=rented,
+        days=split,
+        lines=lines(split, totals),
+        other=other_costs(ledger, days.calendar, source.now_ms),
+    )
+
+
+def _period(days: ReportRange) -> Period:
+    return Period(
+        name=days.name,
+        first=days.first.isoformat(),
+        after=days.after.isoformat(),
+        days=days.days,
+        timezone=zone_name(days.zone),
+    )
+
+
+def _compared(fixed: FixedSide, answers: Answers, terms: ReportTerms, request_nano: int) -> tuple[Alternative, ...]:
+    """Return what the answers would have cost elsewhere, at each place that could have given one."""
+    gpu = GpuRental(Decimal(fixed.price_per_hour_usd), fixed.gpus)
+    offers = ((name, offer) for name, offer in terms.alternatives.items() if offer.comparable)
+    each = (_alternative(name, offer, gpu, answers, request_nano) for name, offer in offers)
+    return tuple(alternative for alternative in each if alternative is not None)
+
+
+def _documents_nano(books: _Books) -> int:
+    cloud = (total.cost_nano for total in books.totals if total.group.document and not total.group.local)
+    return _document_nano(books.lines) + sum(cloud)
 
 
 def _cache_side(cached: Sequence[Total]) -> CacheSide:

@@ -70,15 +70,16 @@ def prepare(
     backend = route.backend
     if body.get("model") != backend.model:
         changes["model"] = backend.model
+    entry = route.provider.entry
     options = body.get("stream_options")
     usage_asked = isinstance(options, dict) and options.get("include_usage") is True
-    usage_added = False
-    tells_usage = usage_asked or route.provider.entry.usage_unasked
-    if facts.stream and facts.endpoint in ("chat", "completions") and not tells_usage and "usage" not in left_out:
-        client_options = dict(options) if isinstance(options, dict) else {}
-        client_options.pop("continuous_usage_stats", None)  # it has no effect without include_usage
-        changes["stream_options"] = {**client_options, "include_usage": True}
-        usage_added = True
+    usage_added = (
+        facts.stream
+        and facts.endpoint in ("chat", "completions")
+        and not (usage_asked or entry.usage_unasked or "usage" in left_out)
+    )
+    if usage_added:
+        changes["stream_options"] = _with_usage(options)
     logprobs = body.get("logprobs")
     # A client's 0 asks for the logprobs of the chosen tokens. The alternatives show how close a choice was, and which
     # tokens a grammar forced.
@@ -88,7 +89,6 @@ def prepare(
             changes |= {"logprobs": True, "top_logprobs": top_logprobs}
         else:
             changes["logprobs"] = top_logprobs
-    entry = route.provider.entry
     drop = entry.drops_fields.intersection(body)
     if entry.withheld_fields:
         drop |= entry.withheld_fields.intersection(body)
@@ -113,6 +113,13 @@ def prepare(
         options_sent=options is not None,
         bounds_added=bounds_added,
     )
+
+
+def _with_usage(options: object) -> dict[str, object]:
+    """Return the client's stream options, with the usage asked for."""
+    kept = dict(options) if isinstance(options, dict) else {}
+    kept.pop("continuous_usage_stats", None)  # it has no effect without include_usage
+    return {**kept, "include_usage": True}
 
 
 def bound_fields(

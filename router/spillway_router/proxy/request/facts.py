@@ -85,9 +85,9 @@ class PrivacyRule:
     recognizer: Recognizer | None = None
     """Reads the text after the detectors, in a thread."""
     media_hosts: frozenset[str] = frozenset()
+    """Hosts of the own network from which media may be fetched."""
     media_domains: frozenset[str] = frozenset()
     """The hosts from which alone media may be fetched; empty: all public ones and `media_hosts`."""
-    """Hosts of the own network from which media may be fetched."""
 
 
 def read_facts(
