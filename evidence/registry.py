@@ -44,6 +44,7 @@ from evidence import (
     measures_timezones,
     measures_two_guards,
     measures_usage,
+    measures_use,
 )
 from evidence.results import Measurement
 from evidence.streams import objects, truncations
@@ -92,6 +93,7 @@ GROUPS: tuple[Group, ...] = (
     Group(measures_ledger.SPEED, measures_ledger.speed, "about 40 s; needs an idle machine"),
     Group(("budget.overshoot",), measures_money.overshoot, "about 5 minutes; starts PostgreSQL"),
     Group(measures_fields.IDS, measures_fields.fields, "about 4 minutes"),
+    Group((measures_use.MISTAKES,), measures_use.mistakes_well_told, "about 1 minute"),
     Group((measures_usage.USAGE_SHAPES,), measures_usage.usage_shapes, "about 15 s"),
     Group(("budget.leaked_reservations",), measures_money.leaked, "about 3 minutes; starts PostgreSQL"),
     Group(("ledger.independent_bill_difference",), measures_money.independent_bill, "about 3 minutes"),

@@ -29,10 +29,22 @@ def test_a_broken_configuration_repeats_no_secret(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("alerts: {secret:abc123def}", "line 1, alerts.secret…: unknown setting; check the spelling or remove it"),
-        ("server: {modle: x}", "line 1, server.modle: unknown setting; check the spelling or remove it"),
+        (
+            "slo: {secret:abc123def}",
+            "line 1, slo.secret…: unknown setting; check the spelling or remove it. "
+            "The settings of slo are ttft_ms, tpot_ms.",
+        ),
+        ("server: {modle: x}", "line 1, server.modle: unknown setting; did you mean model?"),
         ("a: *abc ", "line 1, YAML: found undefined alias; check the indentation and quotes"),
-        ("a: [b", "line 1, YAML: expected ',' or ']', but got '<stream end>'; check the indentation and quotes"),
+        ("a: [b", "line 1, YAML: the [ that opens in this line is never closed; add ]"),
+        ("a: 'b\nc: d", "line 1, YAML: a quotation mark opens in this line and is not closed there; close it"),
+        ("a: @b", "line 1, YAML: a value can't begin with @; put quotes around it"),
+        (
+            "a: b: c",
+            "line 1, YAML: a colon and a blank stand where no setting can begin; put quotes around a text with a colon,"
+            " or correct the indentation",
+        ),
+        ("a: 1\nbcd\ne: 2", "line 3, YAML: a setting has no colon after its name; write NAME: VALUE"),
         ("a: !!bool x", "YAML: a date, a number or a value after !! can't be read; check the indentation and quotes"),
         ("[" * 5000, "YAML: it is nested too deeply; check the indentation and quotes"),
     ],

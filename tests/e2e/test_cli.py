@@ -112,23 +112,27 @@ BROKEN = {
         "  - {scope: 'backend:lost', period: week, limit_usd: '-1'}\n"
         "  - {scope: everyone, period: day, limit_usd: '1'}\n",
         [
-            (1, "listen", "string"),
-            (2, "sever", "unknown setting; check the spelling or remove it"),
-            (4, "backends.0.bse_url", "unknown setting"),
+            (1, "listen", "must be text, and without quotes it is a number"),
+            (2, "sever", "unknown setting; did you mean server?"),
+            (4, "backends.0.bse_url", "unknown setting; did you mean base_url?"),
             (5, "backends.1.name", "duplicate backend name 'local'; rename one"),
             (6, "backends.2.base_url", "export SPILLWAY_TEST_UNSET"),
             (8, "aliases.auto.chain.1", "no backend has the name 'gone'; use one of local, paid"),
-            (9, "confidence.threshold", "less than or equal to 1"),
+            (9, "confidence.threshold", "must be at most 1: write 0.015 for 1.5%"),
             (9, "confidence.escalate_to.0", "no backend has the name 'nobody'"),
-            (11, "budgets.0.period", "'hour', 'day' or 'month'"),
-            (11, "budgets.0.limit_usd", "greater than or equal to 0"),
+            (11, "budgets.0.period", "use one of hour, day, month"),
+            (11, "budgets.0.limit_usd", "is negative"),
             (11, "budgets.0.scope", "no backend has the name 'lost'"),
             (12, "budgets.1.scope", "scope"),
         ],
     ),
     "missing values": (
         "backends:\n  - {provider: vllm}\nkeys: {required: perhaps}\n",
-        [(2, "backends.0.name", "is missing; add it"), (2, "backends.0.model", "is missing"), (3, "keys.required", "")],
+        [
+            (2, "backends.0.name", "is missing; add it"),
+            (2, "backends.0.model", "is missing"),
+            (3, "keys.required", "must be true or false"),
+        ],
     ),
     "budgets that run low": (
         "backends:\n"
@@ -145,10 +149,10 @@ BROKEN = {
         "alerts: {webhook_url: hooks.example.com, secret: short}\n",
         [
             (8, "budgets.0.degrade.0.drop.0", "no backend has the name 'gpt'; use one of local"),
-            (9, "budgets.0.degrade.1.at", "less than or equal to 1"),
+            (9, "budgets.0.degrade.1.at", "must be at most 1"),
             (9, "budgets.0.degrade.1.drop", "names no backend"),
             (10, "budgets.0.degrade.2.drop", "write the names as a list, such as [gpt], or the word cloud"),
-            (11, "budgets.0.pacing", "boolean"),
+            (11, "budgets.0.pacing", "must be true or false"),
             (12, "alerts.webhook_url", "write a complete URL, such as https://"),
             (12, "alerts.secret", "at least 8 characters"),
         ],
@@ -160,7 +164,7 @@ BROKEN = {
         "  - {scope: all, period: day, limit_usd: '1', degrade: [{at: 0.8, drop: [local]}]}\n",
         [(4, "budgets.0.degrade.0", "local is local and its requests cost nothing; remove it from `drop`")],
     ),
-    "not YAML": ("listen: [1\nbackends: 2\n", [(2, "YAML", "check the indentation and quotes")]),
+    "not YAML": ("listen: [1\nbackends: 2\n", [(1, "YAML", "add ], or a comma")]),
     "not a mapping": ("- listen\n", [(1, "file", "must be a mapping")]),
     "providers and prices": (
         "backends:\n"
@@ -191,7 +195,48 @@ def test_check_finds_all_mistakes_at_once_with_line_and_fix(name: str, checked: 
     assert set(problems) == {(line, where) for line, where, _ in expected}
     for line, where, fragment in expected:
         assert fragment in problems[line, where]
-        assert f"line {line}, {where}: " in as_text.output
+        assert f"{checked}:{line}: {where}: " in as_text.output
+
+
+def test_check_reports_a_wrong_provider_beside_a_wrong_setting_and_no_consequence_of_what_it_left_out(
+    checked: Path,
+) -> None:
+    checked.write_text(
+        "backends:\n"
+        "  - {name: odd, provider: grok, model: x}\n"
+        "  - {name: paid, provider: generic, model: m, base_url: 'http://h/v1', api_key: k, prise: {}}\n"
+        "aliases: {auto: {chain: [gone, paid]}}\n"
+        "slo: {ttft_ms: soon}\n" + LEDGERED % checked.parent
+    )
+    for done in (
+        spillway("check", "-c", checked, "--json"),
+        spillway("check", "-c", checked),
+        spillway("report", "-c", checked),
+    ):
+        assert done.exit_code == 1
+    report = json.loads(spillway("check", "-c", checked, "--json").stdout)
+    assert [(m["line"], m["where"]) for m in report["mistakes"]] == [
+        (2, "backends.odd"),
+        (3, "backends.1.prise"),
+        (4, "aliases.auto.chain.0"),
+        (5, "slo.ttft_ms"),
+    ]
+
+
+def test_a_strict_check_fails_where_a_backend_is_disabled_or_does_not_answer(checked: Path) -> None:
+    checked.write_text(
+        "backends:\n  - {name: local, provider: vllm, model: demo, base_url: 'http://127.0.0.1:1/v1'}\n"
+        + LEDGERED % checked.parent
+    )
+    assert spillway("check", "-c", checked).exit_code == 0
+    assert spillway("check", "-c", checked, "--strict").exit_code == 1
+    assert spillway("check", "-c", checked, "--strict", "--offline").exit_code == 0
+    checked.write_text(
+        "backends:\n  - {name: groq, provider: groq, model: openai/gpt-oss-20b}\n" + LEDGERED % checked.parent
+    )
+    off = spillway("check", "-c", checked, "--strict", "--offline", env={"GROQ_API_KEY": None})
+    assert off.exit_code == 1
+    assert "no errors, 1 disabled backend" in off.stdout
 
 
 def test_check_of_a_good_file(checked: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spillway_router import compiled
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, say
+from spillway_router.commands.common import ConfigOption, JsonOption, all_problems, fail, load, say
 from spillway_router.commands.running_proxies import running_proxies
 from spillway_router.config import load as config
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected
@@ -34,6 +34,9 @@ FingerprintOption = Annotated[
     str | None,
     typer.Option(help="Print the `fingerprint` of a model (folder, hub name, demo) for its backend instead."),
 ]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with 1 also if a backend is disabled or unreachable.")
+]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Don't test whether the backends are reachable.")]
 
 
@@ -42,6 +45,7 @@ def check(
     from_litellm: LiteLLMOption = None,
     fingerprint: FingerprintOption = None,
     offline: OfflineOption = False,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Validate the configuration, keys, prices, the ledger and the reachability of backends; report every error and its
@@ -55,14 +59,14 @@ def check(
     try:
         loaded = config.read(path) if as_json else load(path)
     except ConfigError as error:
-        _print_json(CheckReport(list(error.problems)))
+        _print_json(CheckReport(list(all_problems(error))))
         raise typer.Exit(1) from None
     report, assembly = _examine(loaded, offline)
     if as_json:
         _print_json(report)
     else:
         _print_text(report, loaded, assembly)
-    if report.errors:
+    if report.errors or (strict and report.lacks_backends):
         raise typer.Exit(1)
 
 
@@ -79,24 +83,27 @@ class CheckReport:
     warnings: list[ConfigProblem] = field(default_factory=list)
     reached: tuple[Reach, ...] = ()
 
+    @property
+    def lacks_backends(self) -> bool:
+        """Whether a backend is disabled, or did not answer."""
+        return bool(self.disabled) or any(reach.verdict != "reachable" for reach in self.reached)
+
 
 def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | None]:
-    """Check a configuration; the Assembly is None where errors prevent it. An unusable ledger ends the command."""
+    """Check a configuration; the Assembly is None where errors prevent it."""
     from spillway_router.commands.reachability import ask_all
     from spillway_router.config.assemble import assemble
     from spillway_router.config.documents import document_problems
 
     outcome = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
     if isinstance(outcome, ConfigRejected):
-        report = CheckReport(_located(loaded, outcome.problems) + list(document_problems(loaded.settings)))
-        _check_ledger(loaded)
-        return report, None
+        problems = [*outcome.problems, *document_problems(loaded.settings), *_ledger_problems(loaded)]
+        return CheckReport(_located(loaded, problems)), None
     report = CheckReport(
-        errors=list(document_problems(loaded.settings)),
+        errors=_located(loaded, [*document_problems(loaded.settings), *_ledger_problems(loaded)]),
         disabled=_located(loaded, outcome.disabled),
         warnings=_located(loaded, _warnings(loaded.settings, outcome)),
     )
-    _check_ledger(loaded)
     report.reached = () if offline else ask_all(outcome.targets.values())
     for reach in report.reached:
         if reach.fix:
@@ -106,15 +113,16 @@ def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | Non
     return report, outcome
 
 
-def _check_ledger(loaded: Loaded) -> None:
-    """End the command if a router could not use the ledger; a ledger that doesn't exist yet is not made here."""
+def _ledger_problems(loaded: Loaded) -> list[ConfigProblem]:
+    """Return why a router could not use the ledger; a ledger that doesn't exist yet is not made here."""
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.store.open import check_ledger
 
     try:
         check_ledger(loaded.settings.ledger.url)
     except LedgerError as error:
-        fail(f"ledger: {error}")
+        return [ConfigProblem("ledger.url", 0, str(error))]
+    return []
 
 
 def _located(loaded: Loaded, problems: Sequence[ConfigProblem]) -> list[ConfigProblem]:
@@ -143,12 +151,18 @@ def _print_text(report: CheckReport, loaded: Loaded, assembly: Assembly | None) 
     say(f"configuration: {loaded.path or 'defaults (no spillway.yaml found)'}")
     for word, rows in (("error", report.errors), ("disabled", report.disabled), ("warning", report.warnings)):
         for row in rows:
-            say(f"  {word:<12} {row}")
+            say(f"  {word:<12} {row.in_file(loaded.path)}")
     if assembly is not None:
         _print_backends(assembly, report.reached)
     say(f"hot path: {compiled.state()}")
-    count = len(report.errors)
-    typer.echo("no errors" if not count else f"{count} error{'s' * (count > 1)}")
+    typer.echo(_summary(report))
+
+
+def _summary(report: CheckReport) -> str:
+    """Return the last line: how many errors there are, and what else needs attention."""
+    counts = {"error": len(report.errors), "warning": len(report.warnings), "disabled backend": len(report.disabled)}
+    named = [f"{count} {word}{'s' * (count > 1)}" for word, count in counts.items() if count]
+    return ", ".join(named if report.errors else ["no errors", *named])
 
 
 def _print_backends(assembly: Assembly, reached: Sequence[Reach]) -> None:

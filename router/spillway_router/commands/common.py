@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO, TypeVar
 import typer
 
 from spillway_router.config import load as config
-from spillway_router.config.load import ConfigError, Loaded
+from spillway_router.config.load import ConfigError, ConfigProblem, Loaded
 from spillway_router.core.printable import printable
 
 if TYPE_CHECKING:
@@ -48,7 +48,16 @@ def load(path: str | None) -> Loaded:
     try:
         return config.read(path)
     except ConfigError as error:
-        fail("The configuration has errors:\n" + "\n".join(f"  - {m}" for m in error.problems))
+        file = config.find(path)
+        lines = [f"  - {problem.in_file(file)}" for problem in all_problems(error)]
+        fail("The configuration has errors:\n" + "\n".join(lines))
+
+
+def all_problems(error: ConfigError) -> tuple[ConfigProblem, ...]:
+    """Return every problem of a configuration that can't be read."""
+    from spillway_router.config.assemble import problems_of
+
+    return problems_of(error, config.process_environment(), datetime.now(UTC).date())
 
 
 def version() -> str:

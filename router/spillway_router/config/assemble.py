@@ -20,6 +20,7 @@ from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.places import place_of
 from spillway_router.config.policy_part import step_names
 from spillway_router.config.rules import named_backends, policy_rules
+from spillway_router.config.setting_faults import close_name
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
 from spillway_router.config.tls import tls_problems
 from spillway_router.core.caching.rules import SemanticRules
@@ -130,6 +131,18 @@ def assembly_of(loaded: Loaded, today: date) -> Assembly:
     return assembly
 
 
+def problems_of(error: ConfigError, environment: Mapping[str, str], today: date) -> tuple[ConfigProblem, ...]:
+    """Return every problem of a configuration that can't be read: those of the error, and those that its backends
+    would have if the rest were right, so that all of them are mended in one round."""
+    remainder = error.remainder
+    outcome = None if remainder is None else assemble(remainder.settings, environment, today)
+    if remainder is None or not isinstance(outcome, ConfigRejected):
+        return error.problems
+    sound = {f"backends.{part.name}" for part in remainder.settings.backends if part.name not in remainder.damaged}
+    further = [located(remainder.text, problem) for problem in outcome.problems if problem.where in sound]
+    return tuple(sorted((*error.problems, *further), key=lambda problem: problem.line))
+
+
 def assemble(settings: Settings, environment: Mapping[str, str], today: date) -> Assembly | ConfigRejected:
     """Return the Assembly, or every problem that prevents it. A provider without its key is only disabled."""
     findings = Findings()
@@ -229,7 +242,9 @@ class _Backends:
         entry = self._catalogue.get(part.provider)
         if entry is None:
             names = ", ".join(sorted(self._catalogue))
+            meant = close_name(part.provider, self._catalogue)
             problem = f"provider {part.provider!r} is not known; use one of {names}"
+            problem += f"; did you mean {meant}?" if meant else ""
             self._findings.problems.append(ConfigProblem(where, 0, problem))
             return None
         missing_key = self._missing_key(part, entry)

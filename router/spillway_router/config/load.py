@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from spillway_router.config.setting_faults import NAME, close_name, setting_fault
 from spillway_router.config.settings import SQLITE_URL, Settings
-from spillway_router.config.yaml_faults import YAML_ERRORS, shown_name, yaml_line, yaml_problem
+from spillway_router.config.yaml_faults import YAML_ERRORS, decoding_fault, shown_name, yaml_fault
 from spillway_router.config.yaml_size import MOST_NODES, is_too_large
 from spillway_router.core.routing.model import ANY_MODEL
 
@@ -41,6 +42,13 @@ class ConfigProblem:
         place = f"line {self.line}, " if self.line else ""
         return f"{place}{self.where}: {self.problem}"
 
+    def in_file(self, path: Path | None) -> str:
+        """Return the problem with its place as FILE:LINE, which editors and terminals open; `path` None: no file."""
+        if path is None:
+            return str(self)
+        place = f"{path}:{self.line}: " if self.line else f"{path}: "
+        return f"{place}{self.where}: {self.problem}"
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigRejected:
@@ -62,11 +70,27 @@ class Findings:
     warnings: list[ConfigProblem] = field(default_factory=list)
 
 
-class ConfigError(Exception):
-    """The configuration can't be used; `problems` holds every reason."""
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """What is left of a configuration without the settings that are wrong, so that the rest can be examined too.
 
-    def __init__(self, problems: Sequence[ConfigProblem]) -> None:
+    `damaged` are the names of the backends of which something was taken out. `text` is the whole text.
+    """
+
+    settings: Settings
+    text: str
+    damaged: frozenset[str]
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; `problems` holds every reason that reading it shows.
+
+    `remainder` is None if nothing of it can be used.
+    """
+
+    def __init__(self, problems: Sequence[ConfigProblem], remainder: Remainder | None = None) -> None:
         self.problems = tuple(problems)
+        self.remainder = remainder
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
@@ -93,6 +117,11 @@ class Loaded:
         return loaded if self.serving is None else loaded.served_by(self.serving)
 
 
+def process_environment() -> Mapping[str, str]:
+    """Return the environment of this process, as `read` takes it by default."""
+    return os.environ
+
+
 def find(path: str | None, environment: Mapping[str, str] | None = None) -> Path | None:
     """Return the configuration file: the option, SPILLWAY_CONFIG, ./spillway.yaml, or None.
 
@@ -113,12 +142,17 @@ def read(path: str | None = None, environment: Mapping[str, str] | None = None) 
     environment = dict(os.environ if environment is None else environment)
     file = find(path, environment)
     try:
-        text = _text_of_variable(environment) if file is None else file.read_text(encoding="utf-8")
+        text = _text_of_variable(environment) if file is None else _text_of_file(file)
     except (OSError, ValueError) as error:
-        raise ConfigError([ConfigProblem(str(file or "environment"), 0, f"can't be read: {error}")]) from None
+        raise ConfigError([ConfigProblem(str(file or "environment"), 0, _unread(error))]) from None
     # Not resolved: a file that is mounted through a link counts where it is seen.
     folder = Path.cwd() if file is None else file.absolute().parent
-    settings = parse(text, environment)
+    try:
+        settings = parse(text, environment)
+    except ConfigError as error:
+        if error.remainder is not None:
+            error.remainder = replace(error.remainder, settings=error.remainder.settings.with_paths_from(folder))
+        raise
     _check_moved_ledger(settings, folder, text)
     return Loaded(settings.with_paths_from(folder), file, text, environment)
 
@@ -137,6 +171,28 @@ def _check_moved_ledger(settings: Settings, folder: Path, text: str) -> None:
     raise ConfigError([ConfigProblem("ledger.url", line, problem)])
 
 
+def _unread(error: OSError | ValueError) -> str:
+    """Return why a configuration can't be read, and what to do."""
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    fixes: Mapping[type[Exception], str] = {
+        FileNotFoundError: "write it with `spillway schema` at hand, or name another file with --config",
+        IsADirectoryError: "name a file in it with --config",
+        PermissionError: "let this user read it, or run the command as the user of the service",
+    }
+    fix = fixes.get(type(error), "")
+    return f"can't be read: {reason}" + (f"; {fix}" if fix else "")
+
+
+def _text_of_file(file: Path) -> str:
+    """Return the text of a file. Raises OSError, and ConfigError if it is no UTF-8."""
+    content = file.read_bytes()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        fault = decoding_fault(content, error)
+        raise ConfigError([ConfigProblem("text", fault.line, fault.problem)]) from None
+
+
 def _text_of_variable(environment: Mapping[str, str]) -> str:
     """Return the configuration in a variable, or an empty text. Raises ValueError if it is not Base64 or not UTF-8."""
     encoded = environment.get(ENCODED_VARIABLE)
@@ -153,8 +209,8 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
             raise yaml.YAMLError(f"its aliases stand for more than {MOST_NODES} values")
         data = yaml.safe_load(text)
     except YAML_ERRORS as error:
-        problem = f"{yaml_problem(error)}; check the indentation and quotes"
-        raise ConfigError([ConfigProblem("YAML", yaml_line(error), problem)]) from None
+        fault = yaml_fault(text, error)
+        raise ConfigError([ConfigProblem("YAML", fault.line, fault.problem)]) from None
     if data is None:
         return Settings()
     if not isinstance(data, dict):
@@ -162,16 +218,97 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
     problems: list[ConfigProblem] = list(_duplicate_keys(node))
     lines = _lines(node)
     filled = _fill(data, (), environment, lines, problems)
+    unset_in = [problem.where.split(".")[1] for problem in problems if problem.where.startswith("backends.")]
+    checked = _check(filled)
+    problems.extend(ConfigProblem(_dotted(path) or "file", _line(path, lines), text) for path, text in checked.faults)
+    if problems or checked.settings is None:
+        ordered = sorted(problems, key=lambda problem: problem.line)
+        raise ConfigError(ordered, _remainder(text, filled, checked, unset_in))
+    return checked.settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """Values that were validated: the settings, None if they are wrong, and each fault with the path of its setting.
+
+    `spoiled` are the paths that have to go for the rest to be valid.
+    """
+
+    settings: Settings | None
+    faults: tuple[tuple[_Path, str], ...] = ()
+    spoiled: tuple[_Path, ...] = ()
+
+
+def _check(filled: dict[str, Any]) -> _Checked:
+    """Validate values. The references are checked in the raw values, so that they are reported together with values of
+    a wrong type."""
+    faults: list[tuple[_Path, str]] = []
+    spoiled: list[_Path] = []
     try:
         settings: Settings | None = Settings.model_validate(filled)
     except ValidationError as error:
-        problems.extend(_validation_problem(e, lines) for e in error.errors())
         settings = None
-    # The references are checked in the raw values, so that they are reported together with values of a wrong type.
-    problems.extend(ConfigProblem(_dotted(path), _line(path, lines), problem) for path, problem in references(filled))
-    if problems or settings is None:
-        raise ConfigError(sorted(problems, key=lambda problem: problem.line))
-    return settings
+        for one in error.errors():
+            path = tuple(one["loc"])
+            spoiled.append(path[:-1] if one["type"] == "missing" else path)
+            shown = (*path[:-1], shown_name(str(path[-1]))) if one["type"] == "extra_forbidden" else path
+            faults.append((shown, setting_fault(one)))
+    dangling = references(_with_meant_backends(filled))
+    return _Checked(settings, (*faults, *dangling), (*spoiled, *(path for path, _ in dangling)))
+
+
+def _with_meant_backends(filled: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with a misspelt `backends`, which is reported as such, at its place for the references."""
+    if "backends" in filled:
+        return filled
+    meant = next((name for name in filled if close_name(str(name), ("backends",)) and name not in _TOP_LEVEL), None)
+    return filled if meant is None else {**filled, "backends": filled[meant]}
+
+
+_TOP_LEVEL = frozenset(Settings.model_fields)
+_MOST_PRUNINGS = 8
+"""How often wrong settings are taken out, because taking one out may spoil others, such as a chain of a backend."""
+
+
+def _remainder(text: str, filled: dict[str, Any], checked: _Checked, damaged_rows: Collection[str]) -> Remainder | None:
+    """Return what is left without the wrong settings; None if it is nothing valid. `damaged_rows` are the numbers of
+    backends of which something is missing already."""
+    data: Any = filled
+    backends = enumerate(_items(filled.get("backends")))
+    damaged = {str(row.get("name")) for i, row in backends if str(i) in damaged_rows and isinstance(row, dict)}
+    for _ in range(_MOST_PRUNINGS):
+        rows = _items(data.get("backends"))
+        indices = [path[1] for path in checked.spoiled if path[:1] == ("backends",) and len(path) > 1]
+        damaged |= {str(rows[i].get("name")) for i in indices if isinstance(i, int) and isinstance(rows[i], dict)}
+        data = _without(data, {_existing(path, data) for path in checked.spoiled})
+        if not isinstance(data, dict):
+            return None
+        checked = _check(data)
+        if not checked.faults and checked.settings is not None:
+            return Remainder(checked.settings, text, frozenset(damaged))
+    return None
+
+
+def _existing(path: _Path, data: Any) -> _Path:
+    """Return the part of a path that the values have: pydantic adds the names of alternatives to it."""
+    for depth, part in enumerate(path):
+        if not (part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))):
+            return path[:depth]
+        data = data[part]
+    return path
+
+
+def _without(value: Any, spoiled: Collection[_Path], path: _Path = ()) -> Any:
+    """Return the value without what stands at these paths; None without the value itself."""
+    if path in spoiled:
+        return None
+    if isinstance(value, dict):
+        kept = {key: one for key, one in value.items() if (*path, key) not in spoiled}
+        return {key: _without(one, spoiled, (*path, key)) for key, one in kept.items()}
+    if isinstance(value, list):
+        kept_items = [(i, one) for i, one in enumerate(value) if (*path, i) not in spoiled]
+        return [_without(one, spoiled, (*path, i)) for i, one in kept_items]
+    return value
 
 
 def _duplicate_keys(node: yaml.Node | None) -> Iterator[ConfigProblem]:
@@ -201,7 +338,7 @@ def unset(text: str | None, environment: Mapping[str, str]) -> str:
 def located(text: str, problem: ConfigProblem) -> ConfigProblem:
     """Return a problem of `backends.NAME` or `budgets.0.degrade` with the line of that setting in the file."""
     group, _, name = problem.where.partition(".")
-    if text and group == "budgets":
+    if text and group != "backends" and name:
         path = tuple(int(part) if part.isdecimal() else part for part in problem.where.split("."))
         return replace(problem, line=_line(path, _lines(yaml.compose(text, Loader=yaml.SafeLoader))))
     rows = (yaml.safe_load(text) or {}).get(group) if text and not problem.line else None
@@ -219,7 +356,7 @@ def references(data: Mapping[str, Any]) -> list[tuple[_Path, str]]:
     """
     rows = [row if isinstance(row, dict) else {} for row in _items(data.get("backends", _DEFAULT_BACKENDS))]
     names = [str(row.get("name")) for row in rows]
-    missing = f"no backend has the name {{!r}}; use one of {', '.join(sorted(set(names)))}"
+    usable = sorted({name for row, name in zip(rows, names, strict=True) if _is_name(row.get("name"))})
     caps = [cap if isinstance(cap, dict) else {} for cap in _items(data.get("budgets"))]
     any_model = {str(row.get("name")) for row in rows if row.get("model") == ANY_MODEL}
     problems = []
@@ -230,8 +367,20 @@ def references(data: Mapping[str, Any]) -> list[tuple[_Path, str]]:
         if name in any_model and path[0] != "budgets":
             problems.append((path, f"{name} serves any model; name one, as {name}/MODEL"))
         elif name not in names and not (backend_name in any_model and model):
-            problems.append((path, missing.format(name)))
+            problems.append((path, _no_backend(str(name), usable)))
     return [*_duplicate_backends(names), *_duplicate_budgets(caps), *problems]
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and NAME.fullmatch(name) is not None
+
+
+def _no_backend(name: str, usable: Sequence[str]) -> str:
+    if not usable:
+        return f"no backend has the name {name!r}; add one to backends"
+    meant = close_name(name, usable)
+    hint = f"; did you mean {meant}?" if meant else ""
+    return f"no backend has the name {name!r}; use one of {', '.join(usable)}{hint}"
 
 
 def _duplicate_backends(names: Sequence[str]) -> Iterator[tuple[_Path, str]]:
@@ -343,18 +492,6 @@ def _fill(
         if name not in environment:
             problems.append(ConfigProblem(_dotted(path), _line(path, lines), f"${{{name}}} is not set; export {name}"))
     return _VARIABLE.sub(lambda m: environment.get(m.group(1), ""), value)
-
-
-def _validation_problem(error: Any, lines: Mapping[_Path, int]) -> ConfigProblem:
-    path = tuple(error["loc"])
-    message = error["msg"].removeprefix("Value error, ")
-    line = _line(path, lines)
-    if error["type"] == "extra_forbidden":
-        path = (*path[:-1], shown_name(str(path[-1])))
-        message = "unknown setting; check the spelling or remove it"
-    elif error["type"] == "missing":
-        message = "is missing; add it"
-    return ConfigProblem(_dotted(path) or "file", line, message)
 
 
 def _line(path: _Path, lines: Mapping[_Path, int]) -> int:

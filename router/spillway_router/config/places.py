@@ -45,6 +45,9 @@ def place_of(
                 f"is local, but {host} is a public address: private content would go there, and cost nothing in the "
                 "books. Set `local: false` with a price, or say in `own_host` why the machine is yours"
             )
+    if part.base_url and parsed.path in ("", "/"):
+        whole = f"{part.base_url.rstrip('/')}/v1"
+        return Place(warning=f"base_url has no path, and the API usually begins at /v1: write {whole}")
     if parsed.scheme == "http" and not is_internal(host) and "." in host and (part.api_key or part.headers or local):
         return Place(warning=f"{host} is reached without TLS: keys and prompts may travel in clear; use https://")
     return Place()

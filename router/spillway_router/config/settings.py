@@ -774,8 +774,10 @@ class Settings(Part):
     @classmethod
     def _listen(cls, value: str) -> str:
         host, colon, port = value.rpartition(":")
-        if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        if not colon or not host or not port.isdecimal():
             raise ValueError("write host:port, such as 127.0.0.1:8080")
+        if not 0 <= int(port) <= 65535:
+            raise ValueError(f"a port is a number from 1 to 65535, or 0 for a free one; write {host}:8080")
         return value
 
     @field_validator("fixed_costs")

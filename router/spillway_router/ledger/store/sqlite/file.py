@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import apsw
 
@@ -142,11 +143,22 @@ def has_mark(connection: apsw.Connection) -> bool:
 def check_place(path: Path) -> None:
     """Raise LedgerConfigError if no ledger could be made at a path, without making one."""
     folder = next(folder for folder in path.absolute().parents if folder.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    if not folder.is_dir() or not _is_writable(folder):
         raise LedgerConfigError(
             f"the ledger needs a folder it can write: {path}; make {folder} writable for this user or set ledger.url "
             "to another place, such as sqlite:///data/spillway.db"
         )
+
+
+def _is_writable(folder: Path) -> bool:
+    """Return whether files can be made in a folder. Rights alone don't say: /proc gives them and takes no file."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    try:
+        with TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def connect_to_read(path: Path) -> apsw.Connection:
