@@ -26,6 +26,21 @@ def _times_out() -> None:
     raise TimeoutError("its own")
 
 
+async def test_a_result_that_comes_with_the_limit_counts() -> None:
+    calls, began = LedgerCalls(), Event()
+
+    def work() -> int:
+        began.set()
+        return 7
+
+    limit_s = 0.02
+    call = asyncio.ensure_future(calls.run(work, limit_s=limit_s))
+    await asyncio.sleep(0)
+    assert began.wait(WAIT_S)
+    Event().wait(5 * limit_s)  # the loop stands still: the result and the limit wait for it together
+    assert await call == 7
+
+
 async def test_a_call_that_hangs_is_left_behind_and_many_are_refused() -> None:
     calls, gate = LedgerCalls(most=2), Event()
     with pytest.raises(LedgerUnavailableError, match="has not answered"):

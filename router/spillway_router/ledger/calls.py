@@ -33,7 +33,8 @@ class LedgerCalls:
     async def run(self, work: Callable[..., _T], *arguments: Any, limit_s: float | None = None) -> _T:
         """Return what `work` returns, or raise what it raises.
 
-        Raises LedgerUnavailableError if it takes longer than the limit, or if too many calls hang already.
+        Raises LedgerUnavailableError if it takes longer than the limit, or if too many calls hang already. A result that
+        is there when the limit is noticed counts: after a pause of the whole process, both come together.
         """
         if self.running >= self._most:
             raise LedgerUnavailableError(f"{self.running} calls are waiting for the ledger already")
@@ -44,12 +45,12 @@ class LedgerCalls:
             target=self._work, args=(loop, result, partial(work, *arguments)), name="ledger-call", daemon=True
         ).start()
         try:
-            async with asyncio.timeout(limit_s):
-                return await result
-        except TimeoutError:
-            if limit_s is None or not result.cancelled():
-                raise  # the work's own
-            raise LedgerUnavailableError(f"the ledger has not answered for {limit_s:g} s") from None
+            await asyncio.wait({result}, timeout=limit_s)
+            if not result.done():
+                raise LedgerUnavailableError(f"the ledger has not answered for {limit_s:g} s")
+            return result.result()
+        finally:
+            result.cancel()
 
     def _work(self, loop: asyncio.AbstractEventLoop, result: asyncio.Future[_T], work: Callable[[], _T]) -> None:
         value: _T | None = None
