@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.money.tariff import Usage, price
+from spillway_router.core.money.tariff import Usage, price, upper_bound
 from spillway_router.prices.book import SOURCE, PriceBook, PriceList, parse_list, read_list
 from spillway_router.prices.imported import Added, add, locked, read_source, write
 from spillway_router.prices.litellm import LICENCE, convert_rows
@@ -160,6 +160,25 @@ def test_prices_by_request_and_by_second() -> None:
     assert price(Usage(0, 0), tariff, 60) == 1_849_800  # a minute of audio
 
 
+def test_prices_of_sound_and_of_generated_pictures() -> None:
+    speaks = {
+        **GROQ,
+        "input_cost_per_audio_token": 4e-05,
+        "output_cost_per_audio_token": 8e-05,
+        "output_cost_per_image_token": 3e-05,
+        "cache_read_input_audio_token_cost": 4e-07,
+    }
+    raw = orjson.dumps({"groq/m": GROQ, "groq/speaks": speaks})
+    tariff = record_of(taken(raw).content, "speaks").tariff(DAY)
+    assert tariff is not None
+    assert dict(tariff.media) == {"audio_input": 40, "audio_output": 80, "image_output": 30}
+    spoken = Usage(100, 100, media=(("audio_input", 100), ("audio_output", 100)))
+    assert price(spoken, tariff) == 12_000_000
+    assert upper_bound(tariff, 100, 100) >= price(spoken, tariff)
+    ((name, _),) = read_source(raw, DAY).skipped
+    assert name == "groq/speaks (cache_read_input_audio_token_cost)"
+
+
 def record_of(content: bytes, model: str) -> Any:
     return PriceBook((listed(content),)).record("groq", model)
 
@@ -173,7 +192,7 @@ def record_of(content: bytes, model: str) -> Any:
         ({"input_cost_per_token": True}, "no price per token"),
         ({"input_cost_per_token": 0, "output_cost_per_token": 0.0}, "a price of 0"),
         ({"input_cost_per_token": 2}, "between 0 and 1000000"),
-        ({"input_cost_per_audio_token": 1e-05}, "audio tokens"),
+        ({"input_cost_per_image_token": 1e-05}, "image tokens"),
         ({"tiered_pricing": [{"range": [0, 10]}]}, "ranges"),
         ({"input_cost_per_second": 1e-05, "output_cost_per_second": 2e-05}, "different prices per second"),
     ],
@@ -303,7 +322,8 @@ def test_genai_prices_come_in_with_their_days_and_steps() -> None:
                     "price_variants": [{"when": {"route": "eu"}}],
                 },
                 {"id": "night/m", "match": {}, "prices": [{"constraint": {"start_time": "00:30"}, "prices": {}}]},
-                {"id": "deaf/m", "match": {}, "prices": {"input_mtok": 1, "output_mtok": 1, "input_audio_mtok": 9}},
+                {"id": "deaf/m", "match": {}, "prices": {"input_mtok": 1, "output_mtok": 1, "input_video_mtok": 9}},
+                {"id": "hears/m", "match": {}, "prices": {"input_mtok": 1, "output_mtok": 1, "input_audio_mtok": 9}},
             ],
         },
         {
@@ -315,7 +335,7 @@ def test_genai_prices_come_in_with_their_days_and_steps() -> None:
     imported = read_source(orjson.dumps(sources), DAY)
     rows = imported.prices.providers
     assert {provider: sorted(models) for provider, models in rows.items()} == {
-        "openrouter": ["some/m", "some/m-canonical"],
+        "openrouter": ["hears/m", "some/m", "some/m-canonical"],
         "huggingface": ["org/m", "org/m:groq"],
     }
     assert rows["openrouter"]["some/m"]["prices"] == [
@@ -329,7 +349,8 @@ def test_genai_prices_come_in_with_their_days_and_steps() -> None:
     ]
     skipped = dict(imported.skipped)
     assert "time of day" in skipped["openrouter/night/m"]
-    assert "input_audio_mtok" in skipped["openrouter/deaf/m"]
+    assert rows["openrouter"]["hears/m"]["prices"][0]["audio_input"] == "9"
+    assert "input_video_mtok" in skipped["openrouter/deaf/m"]
     assert "refused" in skipped["openrouter/some/m (route eu)"]
     assert "Pydantic" in imported.prices.licence
 

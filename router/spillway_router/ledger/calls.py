@@ -33,8 +33,8 @@ class LedgerCalls:
     async def run(self, work: Callable[..., _T], *arguments: Any, limit_s: float | None = None) -> _T:
         """Return what `work` returns, or raise what it raises.
 
-        Raises LedgerUnavailableError if it takes longer than the limit, or if too many calls hang already. A result that
-        is there when the limit is noticed counts: after a pause of the whole process, both come together.
+        Raises LedgerUnavailableError if it takes longer than the limit, or if too many calls hang already. A result
+        that is there when the limit is noticed counts: after a pause of the whole process, both come together.
         """
         if self.running >= self._most:
             raise LedgerUnavailableError(f"{self.running} calls are waiting for the ledger already")

@@ -29,8 +29,12 @@ _KINDS = {
     "cache_write_1h_mtok": "cache_write_long",
     "output_reasoning_mtok": "reasoning",
 }
+_MEDIA = {"input_audio_mtok": "audio_input", "output_audio_mtok": "audio_output"}
 _REQUESTS = "requests_kcount"
-_NOT_TAKEN = {"web_searches_kcount": "the fee of a web search comes from the list of bounded fields"}
+_NOT_TAKEN = {
+    "web_searches_kcount": "the fee of a web search comes from the list of bounded fields",
+    "cache_audio_read_mtok": "cached sound counts at the price of sound that is not cached",
+}
 
 
 def recognises(data: object) -> bool:
@@ -98,7 +102,7 @@ def _price(prices: Mapping[str, Any]) -> dict[str, Any]:
     steps: dict[int, Rates] = {}
     base: Rates = {}
     for name, value in prices.items():
-        if name in _NOT_TAKEN or name == _REQUESTS:
+        if name in _NOT_TAKEN or name in _MEDIA or name == _REQUESTS:
             continue
         if name not in _KINDS:
             raise PriceError(f"{name} is a price of its own, which is not supported")
@@ -110,6 +114,7 @@ def _price(prices: Mapping[str, Any]) -> dict[str, Any]:
     if not {"input", "output"} <= base.keys():
         raise PriceError("no price per token")
     price = texts(base)
+    price |= {ours: text(amount(theirs, prices[theirs])) for theirs, ours in _MEDIA.items() if prices.get(theirs)}
     if prices.get(_REQUESTS):
         price["per_request"] = text(amount(_REQUESTS, prices[_REQUESTS]) / Decimal(1000))
     whole, rows = dict(base), []

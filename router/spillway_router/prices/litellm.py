@@ -6,6 +6,7 @@ is exactly the price per million. The name of a price says what it is for:
     input_cost_per_token                                     input
     cache_creation_input_token_cost_above_1hr                cache write for an hour
     output_cost_per_token_above_200k_tokens                  output of requests with a prompt above 200,000 tokens
+    output_cost_per_audio_token                              tokens of sound in the output
     input_cost_per_token_above_272k_tokens_priority          the same in the service `priority`
     provider_specific_entry: {"fast": 2.0, "us": 1.1}        factors of modes; every combination is a service: `fast+us`
 
@@ -51,11 +52,13 @@ _FIELD = re.compile(rf"({'|'.join(_KINDS)})(_above_\d+hr)?(?:_above_(\d+)k_token
 _SECONDS = ("input_cost_per_second", "output_cost_per_second")
 _REQUEST = "input_cost_per_request"
 _MODES = "provider_specific_entry"
+_MEDIA = {
+    "input_cost_per_audio_token": "audio_input",
+    "output_cost_per_audio_token": "audio_output",
+    "output_cost_per_image_token": "image_output",
+}
 _ELSEWHERE = {
-    "input_cost_per_audio_token": "audio tokens have a price of their own",
-    "output_cost_per_audio_token": "audio tokens have a price of their own",
-    "input_cost_per_image_token": "image tokens have a price of their own",
-    "output_cost_per_image_token": "image tokens have a price of their own",
+    "input_cost_per_image_token": "image tokens of a prompt have a price of their own",
     "output_cost_per_image": "pictures that it makes have a price of their own",
     "input_cost_per_character": "characters have a price of their own",
     "tiered_pricing": "its prices are given as ranges (tiered_pricing)",
@@ -129,7 +132,7 @@ def _model(row: Mapping[str, Any], day: str, prefix: str) -> dict[str, Any]:
 
 def is_price(field: str) -> bool:
     """Return whether a field is a price that `price_of` reads."""
-    return field in _SECONDS or field == _REQUEST or _FIELD.fullmatch(field) is not None
+    return field in _SECONDS or field == _REQUEST or field in _MEDIA or _FIELD.fullmatch(field) is not None
 
 
 def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,6 +149,7 @@ def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
         raise PriceError("no price per token")
     request = row.get(_REQUEST)
     price: dict[str, Any] = texts(base)
+    price |= {ours: text(_per_million(theirs, row[theirs])) for theirs, ours in _MEDIA.items() if row.get(theirs)}
     if request:
         price["per_request"] = text(_number(_REQUEST, request))
     if second:

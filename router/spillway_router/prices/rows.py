@@ -10,11 +10,12 @@ A price list is one JSON object. Prices are in USD per million tokens unless not
         "capabilities": {"tools": true, "vision": false}}}}}
 
 Optional in a price: until (its last day), cached_input, cache_write (kept for minutes), cache_write_long (kept for an
-hour or longer), reasoning, per_request (USD), per_second (USD), steps, and origin (who published it; by default the
-file's `origin`). Optional in a model: everything except prices; also deprecated_on, checked_on (the day somebody last
-checked the price; by default the file's `snapshot`) and suffixes (what may follow the name after a colon at the same
-price). A capability that is left out is unknown; a model without `capabilities` sees pictures only if `vision` is true.
-Prices are decimal text or JSON numbers, which are read digit by digit and never become floats.
+hour or longer), reasoning, audio_input, audio_output, image_output (tokens of sound and of generated pictures, which
+cost the same as text where these are left out), per_request (USD), per_second (USD), steps, and origin (who published
+it; by default the file's `origin`). Optional in a model: everything except prices; also deprecated_on, checked_on (the
+day somebody last checked the price; by default the file's `snapshot`) and suffixes (what may follow the name after a
+colon at the same price). A capability that is left out is unknown; a model without `capabilities` sees pictures only if
+`vision` is true. Prices are decimal text or JSON numbers, which are read digit by digit and never become floats.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
-from spillway_router.core.money.tariff import STANDARD, Rates, Tariff, TariffError, TariffStep
+from spillway_router.core.money.tariff import MEDIA, STANDARD, Rates, Tariff, TariffError, TariffStep
 
 RATES = tuple(rate.name for rate in fields(Rates))
 """The names of the prices per million tokens."""
@@ -35,7 +36,7 @@ MOST_DIGITS = 30
 """The largest power of ten in a price, up or down."""
 CAPABILITIES = ("tools", "vision", "json_schema", "reasoning", "audio")
 """What a price list may say of a model, in the order in which it is shown."""
-_PRICE_KEYS = frozenset({*RATES, "from", "until", "per_request", "per_second", "steps", "origin"})
+_PRICE_KEYS = frozenset({*RATES, *MEDIA, "from", "until", "per_request", "per_second", "steps", "origin"})
 _STEP_KEYS = frozenset({*RATES, "above_tokens", "service"})
 _MODEL_KEYS = frozenset(
     {
@@ -150,6 +151,7 @@ def dated_price(row: Mapping[str, Any], source: str) -> tuple[date, Tariff]:
             per_second=_amount(row, "per_second"),
             steps=tuple(_step(step) for step in row.get("steps", ())),
             valid_until=None if until is None else until.isoformat(),
+            media=tuple((name, decimal(row[name], name)) for name in MEDIA if row.get(name) is not None),
         )
     except PriceError:
         raise

@@ -219,17 +219,18 @@ class Tariff:
         _check_dates(self.valid_from, self.valid_until)
         values = [*base.values(), *(value for step in self.steps for value in step.rates.all().values())]
         unit = 10 ** max(_decimals(value) for value in values)
-        prices = _token_prices(self.rates, unit)
+        media_units = {name: _units(value, unit) for name, value in self.media}
+        prices = _token_prices(self.rates, unit, media_units)
         for slot, derived in (
             ("_base", prices),
             ("_flat", None if self.steps or self.per_second else prices),
-            ("_steps_of_service", _price_steps(prices, self.steps, unit)),
+            ("_steps_of_service", _price_steps(prices, self.steps, unit, media_units)),
             ("_request", _units(self.per_request, unit)),
             ("_second", _units(self.per_second, unit)),
             ("_unit", unit),
             ("fee_units", {name: _units(value, unit) for name, value in self.fees}),
             ("_ref", ""),
-            ("media_units", {name: _units(value, unit) for name, value in self.media}),
+            ("media_units", media_units),
         ):
             object.__setattr__(self, slot, derived)
 
@@ -593,8 +594,8 @@ def upper_bound(tariff: Tariff, input_tokens: int, output_tokens: int, extras: E
 
     `input_tokens` are the most that may be billed as input. A byte-level tokenizer never produces more tokens than the
     prompt has UTF-8 bytes. `output_tokens` are the most of all choices together. Each counts at the highest price of
-    its kind, cache writes and reasoning included, in the dearest mode and at the dearest step that such a prompt can
-    reach.
+    its kind, cache writes, reasoning and media included, in the dearest mode and at the dearest step that such a prompt
+    can reach.
     """
     seconds, service, modes = extras.seconds, extras.service, extras.default_modes
     if min(input_tokens, output_tokens) < 0 or seconds < 0:
@@ -647,9 +648,12 @@ def _times(rates: Rates, factor: Decimal) -> Rates:
     )
 
 
-def _token_prices(rates: Rates, unit: int) -> _TokenPrices:
+def _token_prices(rates: Rates, unit: int, media_units: Mapping[str, int]) -> _TokenPrices:
     units = {name: _units(value, unit) for name, value in rates.all().items()}
-    inputs = (units["input"], units["cached_input"], units["cache_write"], units["cache_write_long"])
+    inputs = [units["input"], units["cached_input"], units["cache_write"], units["cache_write_long"]]
+    outputs = [units["output"], units["reasoning"]]
+    for name, value in media_units.items():
+        (outputs if name.endswith(_OF_OUTPUT) else inputs).append(value)
     return _TokenPrices(
         input=units["input"],
         output=units["output"],
@@ -658,11 +662,13 @@ def _token_prices(rates: Rates, unit: int) -> _TokenPrices:
         write_long=units["cache_write_long"],
         reasoning=units["reasoning"],
         dearest_input=max(inputs),
-        dearest_output=max(units["output"], units["reasoning"]),
+        dearest_output=max(outputs),
     )
 
 
-def _price_steps(base: _TokenPrices, steps: Iterable[TariffStep], unit: int) -> dict[str, _PriceSteps]:
+def _price_steps(
+    base: _TokenPrices, steps: Iterable[TariffStep], unit: int, media_units: Mapping[str, int]
+) -> dict[str, _PriceSteps]:
     """Return the steps of each service, those for the longest prompts first.
 
     A service without a price from 0 tokens on begins with the price of the standard service.
@@ -674,7 +680,7 @@ def _price_steps(base: _TokenPrices, steps: Iterable[TariffStep], unit: int) -> 
         if above in prices and (above > 0 or step.service == STANDARD or prices[-1] is not base):
             where = f"above {step.above_tokens} tokens" if step.above_tokens else "for prompts of any length"
             raise TariffError(f"two prices {where} in service {step.service or 'standard'!r}; keep one")
-        prices[above] = _token_prices(step.rates, unit)
+        prices[above] = _token_prices(step.rates, unit, media_units)
     return {service: tuple(sorted(prices.items(), key=lambda p: -p[0])) for service, prices in by_service.items()}
 
 
