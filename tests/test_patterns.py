@@ -20,7 +20,11 @@ NOT_SHIPPED = ("_compiled", "testing", "worker", "demo_model")
 CLIENTS = ("httpx.Client", "httpx.AsyncClient", "httpx.AsyncHTTPTransport", "httpx.HTTPTransport")
 
 BEHIND_PROXIES = frozenset(
-    {"router/spillway_router/deploy/runpod_api.py", "router/spillway_router/commands/extract_batch.py"}
+    {
+        "router/spillway_router/deploy/runpod_api.py",
+        "router/spillway_router/commands/extract_batch.py",
+        "server/spillway_server/planning/hub.py",
+    }
 )
 IN_ENGINES = frozenset({"server/spillway_server/engine/guard.py", "server/spillway_server/convert/environment.py"})
 

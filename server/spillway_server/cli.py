@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from spillway_server import doctor as doctor_checks
-from spillway_server import environment, present
+from spillway_server import environment, present, sources
 from spillway_server.engine import launcher
 from spillway_server.engine.events import EngineEvent
 from spillway_server.engine.launcher import InstalledEngine
@@ -38,7 +38,13 @@ _JSON = typer.Option("--json", help="Print JSON instead of tables.")
 _SETTINGS = typer.Option(
     "--settings", metavar="BACKEND", help="Print the part of spillway.yaml that follows from the plan."
 )
-_DEVICES = typer.Option("--gpus", min=1, max=16, help="GPUs to split the model over.")
+_DEVICES = typer.Option(
+    "--gpus", min=1, max=16, help="GPUs to use: for one engine if it needs them, else an engine each."
+)
+_FORCE = typer.Option("--force", help="Go on although the model is unknown or doesn't fit by Spillway's arithmetic.")
+_MODEL_CONFIG = typer.Option(
+    help="A folder with a copy of the hub model's config.json and model.safetensors.index.json, for want of a network."
+)
 
 
 def serve(
@@ -54,6 +60,8 @@ def serve(
     device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
     lora: Annotated[list[str] | None, _LORA] = None,
     embed: Annotated[bool, typer.Option(help="Serve /v1/embeddings instead of completions.")] = False,
+    model_config: Annotated[Path | None, _MODEL_CONFIG] = None,
+    force: Annotated[bool, _FORCE] = False,
     log: Annotated[Path, typer.Option(help="vLLM's log file.")] = Path("data/engine.log"),
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
@@ -72,6 +80,8 @@ def serve(
         log_path=log,
         loras=tuple(lora or ()),
         embedding=embed,
+        model_config=model_config,
+        force=force,
     )
     obstacle = asyncio.run(_serve_until_signal(options, _event_printer(as_json), _line_printer(as_json)))
     if obstacle is not None:
@@ -91,11 +101,14 @@ def plan(
     as_json: Annotated[bool, _JSON] = False,
     table: Annotated[bool, typer.Option("--table", help="Print what fits where, for all known GPUs.")] = False,
     as_settings: Annotated[str, _SETTINGS] = "",
+    embed: Annotated[bool, typer.Option(help="Plan for /v1/embeddings instead of completions.")] = False,
+    model_config: Annotated[Path | None, _MODEL_CONFIG] = None,
+    force: Annotated[bool, _FORCE] = False,
 ) -> None:
     """Show vLLM's command line for a GPU and a model, the memory arithmetic behind it, and its measured or estimated
     speed. Starts nothing."""
     if table:
-        typer.echo(plan_table.markdown(), nl=False)
+        typer.echo(plan_table.page(), nl=False)
         return
     machine = hardware.detect()
     if gpu is None:
@@ -108,13 +121,15 @@ def plan(
         machine = replace(machine, gpus=(profile.gpu,))
     else:
         raise typer.BadParameter(f"{gpu!r} is not one of {', '.join([*PROFILES, 'cpu'])}", param_hint="--gpu")
-    spec = models.resolve(model, machine, environment.hub_cache())
+    spec = models.resolve(model, machine, sources.of_environment(model_config, force))
     engine = _installed_engine(profile)
     options = PlanOptions(
         devices=gpus,
         vllm_args=tuple(vllm_arg or ()),
         mean_tokens=mean_tokens,
         queue_limit=engine is None or engine.has_queue_limit,
+        embedding=embed,
+        force=force,
     )
     engine_plan = spec if isinstance(spec, Obstacle) else make_plan(profile, spec, options)
     if isinstance(engine_plan, Obstacle):

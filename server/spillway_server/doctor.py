@@ -14,7 +14,7 @@ from spillway_server.engine.launcher import InstalledEngine
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning import models, profiles
 from spillway_server.planning.hardware import DRIVER_FLOOR, Hardware, is_old
-from spillway_server.planning.models import GIB
+from spillway_server.planning.shapes import GIB
 from spillway_server.startup_files import packages_of, running_at_start
 
 _DISK_FLOOR = 5 * GIB

@@ -113,6 +113,25 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", str(Path(home) / "hub")))
 
 
+def hub_endpoint() -> str:
+    """Return the address of the model hub, from HF_ENDPOINT; empty where HF_HUB_OFFLINE forbids asking one."""
+    if os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on"):
+        return ""
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def hub_token() -> str:
+    """Return the token for the model hub: from HF_TOKEN, or as `hf auth login` stored it; empty without one."""
+    named = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    if named:
+        return named.strip()
+    home = Path(os.environ.get("HF_HOME", str(Path.home() / ".cache" / "huggingface")))
+    try:
+        return Path(os.environ.get("HF_TOKEN_PATH", str(home / "token"))).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def project_root() -> Path:
     """Return the checkout of an editable installation; meaningless for an installed wheel."""
     return Path(__file__).resolve().parents[2]

@@ -187,11 +187,11 @@ def _print_json(report: CheckReport) -> None:
 
 def _print_fingerprint(model: str, as_json: bool) -> None:
     from spillway_router.commands.fingerprint import fingerprint_of
-    from spillway_server import environment as settings
+    from spillway_server import sources
     from spillway_server.obstacle import Obstacle
     from spillway_server.planning import hardware, models
 
-    spec = models.resolve(model, hardware.detect(), settings.hub_cache())
+    spec = models.resolve(model, hardware.detect(), sources.of_environment(force=True))
     if isinstance(spec, Obstacle):
         fail(f"{spec.reason} {spec.fix}")
     marks = fingerprint_of(spec).model_dump(exclude_none=True)

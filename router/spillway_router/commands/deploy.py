@@ -20,6 +20,7 @@ from spillway_router.deploy.present import plan_json, plan_text, price_lines
 
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
+    from spillway_server.planning.plan import EnginePlan
 
 IMAGE_VARIABLE = "SPILLWAY_IMAGE"
 PLACEHOLDER_IMAGE = "spillway-gpu:0.1.0"
@@ -41,6 +42,9 @@ _Secret = Annotated[
     list[str] | None, typer.Option("--secret", help="Name of a secret that the target keeps. Repeatable.")
 ]
 _Cloud = Annotated[list[str] | None, typer.Option("--cloud", help="Overflow to PROVIDER=MODEL. Repeatable.")]
+_ModelConfig = Annotated[
+    Path | None, typer.Option(help="A folder with a copy of the hub model's config.json, for want of a network.")
+]
 _Set = Annotated[list[str] | None, typer.Option("--set", help="A setting of the target, NAME=VALUE. Repeatable.")]
 
 
@@ -62,6 +66,8 @@ class DeployOptions:
     clouds: tuple[str, ...]
     options: tuple[str, ...]
     send: Path | None
+    model_config: Path | None = None
+    force: bool = False
 
 
 def deploy(
@@ -81,6 +87,8 @@ def deploy(
     cloud: _Cloud = None,
     setting: _Set = None,
     send: _Send = None,
+    model_config: _ModelConfig = None,
+    force: Annotated[bool, typer.Option("--force", help="Rent although the model may not fit or is unknown.")] = False,
     no_key: Annotated[bool, typer.Option("--no-key", help="Create no first API key.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every step and do nothing.")] = False,
     destroy: Annotated[bool, typer.Option("--destroy", help="Release the machine.")] = False,
@@ -113,10 +121,15 @@ def deploy(
             clouds=tuple(cloud or ()),
             options=tuple(setting or ()),
             send=send,
+            model_config=model_config,
+            force=force,
         )
         order = order_of(options, loaded, dry_run)
+        plan = _check_fit(target, order.gpu, options)
+        order = replace(order, engine_args=plan.layout.arguments(), force=force)
         if dry_run:
-            _show(_plan(target, order), order, True, as_json)
+            steps = _plan(target, order)
+            _show(replace(steps, notes=(*steps.notes, *plan.warnings)), order, True, as_json)
         else:
             _create(target, order, loaded, no_key, yes)
     except DeployError as error:
@@ -137,7 +150,6 @@ def order_of(options: DeployOptions, loaded: Loaded, dry_run: bool) -> Deploymen
             "name the image: build it (docker build -f Dockerfile.gpu), push it to a registry that the target can pull "
             f"from, then pass --image or set {IMAGE_VARIABLE}"
         )
-    _check_fit(gpu, options.model, options.gpus)
     return DeploymentOrder(
         gpu=gpu,
         model=options.model,
@@ -173,24 +185,29 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def _check_fit(gpu: str, model: str, gpus: int) -> None:
-    """Raise `DeployError` for a model that can't run on the GPU, before anything is rented."""
+def _check_fit(target: str, gpu: str, options: DeployOptions) -> EnginePlan:
+    """Return the plan of the rented machine. Raises `DeployError` for a model that can't run on what is rented."""
+    from spillway_hardware.gpus import UnknownGpuError
+    from spillway_hardware.gpus import gpu as gpu_named
+    from spillway_server import sources
     from spillway_server.obstacle import Obstacle
-    from spillway_server.planning import models
-    from spillway_server.planning.hardware import Hardware
-    from spillway_server.planning.plan import PlanOptions, make_plan
-    from spillway_server.planning.profiles import PROFILES
+    from spillway_server.planning.rented import RentedMachine, plan_for
 
-    profile = PROFILES.get(gpu)
-    if profile is None:
-        raise DeployError(f"--gpu {gpu!r} is not known; use one of {', '.join(PROFILES)}")
-    if model != "demo" and Path(model).expanduser().exists():
-        raise DeployError(f"--model {model} is a path on this machine; the rented one needs a hub name (owner/name)")
-    machine = Hardware((profile.gpu,), 8, 64 * 2**30)
-    spec = models.resolve(model, machine, Path("/nonexistent"))
-    plan = spec if isinstance(spec, Obstacle) else make_plan(profile, spec, PlanOptions(devices=gpus))
+    try:
+        instances = gpu_named(gpu).targets.aws if target == "aws" else {}
+    except UnknownGpuError:
+        instances = {}  # plan_for names the GPUs that exist
+    rented = RentedMachine(
+        gpu=gpu,
+        gpus=options.gpus,
+        disk_gb=options.disk,
+        instance=instances.get(options.gpus, ""),
+        has_hub_token="HF_TOKEN" in options.secrets,
+    )
+    plan = plan_for(rented, options.model, sources.of_environment(options.model_config, options.force))
     if isinstance(plan, Obstacle):
         raise DeployError(f"{plan.reason} {plan.fix}")
+    return plan
 
 
 def _plan(target: str, order: DeploymentOrder) -> DeploymentPlan:

@@ -39,6 +39,7 @@ def up(path: ConfigOption = None) -> None:
         vllm_args=vllm_arguments(server, loaded.settings.media),
         loras=tuple(f"{name}={folder}" for name, folder in server.loras.items()),
         cache_root=Path(".cache/vllm"),
+        force=server.force,
     )
     prepared = prepare(options, typer.echo)
     if isinstance(prepared, Obstacle):

@@ -49,12 +49,13 @@ class ServerPart(Part):
     """The engine that `spillway serve` and `spillway up` launch.
 
     `loras` maps the names of adapters to their directories. The engine serves them next to the model, and a backend
-    reaches one by giving its name as `model`.
+    reaches one by giving its name as `model`. `force` starts a model that Spillway's own plan would refuse.
     """
 
     model: str = "auto"
     vllm_args: tuple[str, ...] = ()
     loras: Mapping[str, str] = {}
+    force: bool = False
 
 
 class WorkPart(Part):

@@ -26,8 +26,9 @@ def settings_text(order: DeploymentOrder, data: str = "/data") -> str:
     """
     if order.yaml:
         return order.yaml
-    vllm_args = ["--tensor-parallel-size", str(order.count)] if order.count > 1 else []
-    server: dict[str, Any] = {"model": order.model, "vllm_args": vllm_args}
+    server: dict[str, Any] = {"model": order.model, "vllm_args": list(order.engine_args)}
+    if order.force:
+        server["force"] = True
     backends: list[dict[str, Any]] = [
         {"name": "local", "provider": "vllm", "base_url": "http://127.0.0.1:8001/v1", "model": order.model}
     ]

@@ -38,7 +38,8 @@ class DeploymentOrder:
     is where to rent in the target's own terms: data centre, region or namespace; `volume` is an existing network
     volume; `secrets` names environment variables whose values the target keeps; `clouds` are (provider, model) pairs to
     overflow to; `yaml` is the machine's spillway.yaml (empty: written from the order); `disk_gb` is in GB; `options`
-    are the target's own settings.
+    are the target's own settings; `engine_args` are the arguments for vLLM by which it uses all GPUs; `force`
+    starts a model that the machine's own plan would refuse.
     """
 
     gpu: str
@@ -56,6 +57,8 @@ class DeploymentOrder:
     access: Access | None = None
     yaml: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    engine_args: tuple[str, ...] = ()
+    force: bool = False
 
     @property
     def kind(self) -> Literal["reserved", "interruptible"]:

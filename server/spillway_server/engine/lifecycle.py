@@ -2,6 +2,7 @@
 
     STARTING --ProbeOk--> READY --Exited/Stalled--> BACKOFF --Tick--> STARTING
     STARTING --Exited/too slow--> BACKOFF (or FAILED after too many failures in a row)
+    STARTING --Exited for a permanent cause--> FAILED
     STARTING/BACKOFF --Stop--> TERMINATING/STOPPED
     READY --Stop--> DRAINING --nothing in flight, or timeout--> TERMINATING --Exited--> STOPPED
     TERMINATING --grace period over--> Kill, then --Exited--> STOPPED
@@ -70,7 +71,9 @@ class ProbeOk:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The process has ended."""
+    """The process has ended; `permanent` says that its cause would end it again, however often it is started."""
+
+    permanent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ def step(life: Lifecycle, event: Event, now_s: float, rules: Rules, chance: floa
     match event:
         case StopRequested():
             return _stop(life, now_s, rules)
+        case Exited(permanent) if permanent and life.state is State.STARTING:
+            return Lifecycle(State.FAILED, life.failures + 1, now_s), (Action.GIVE_UP,)
         case Exited():
             return _exited(life, now_s, rules, chance)
         case ProbeOk() if life.state is State.STARTING:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spillway_server import environment
+from spillway_server import environment, sources
+from spillway_server.convert.steps import free_bytes
 from spillway_server.engine import first_use
 from spillway_server.engine.client import EngineAddress
 from spillway_server.engine.events import EngineEvent
@@ -21,6 +22,9 @@ from spillway_server.engine.lifecycle import Rules
 from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning import adapters, hardware, measurements, models, profiles
+from spillway_server.planning import machine as machine_limits
+from spillway_server.planning.hardware import Hardware
+from spillway_server.planning.machine import Machine
 from spillway_server.planning.models import ModelSpec
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.speed import Speed, speed_of
@@ -32,7 +36,9 @@ class ServeOptions:
 
     `port` 0 takes a free port; `uds` replaces host and port; `cache_root` is where vLLM keeps compiled code (None: its
     own default); `device` is auto, gpu or cpu; `loras` are adapters as NAME=DIRECTORY; `embedding` serves
-    /v1/embeddings instead of completions; `converted` is the folder of models that were converted from GGUF files.
+    /v1/embeddings instead of completions; `model_config` is a folder with a copy of a hub model's configuration;
+    `force` goes on although the model is unknown or doesn't fit; `converted` is the folder of models that were
+    converted from GGUF files.
     """
 
     model: str = "auto"
@@ -47,6 +53,8 @@ class ServeOptions:
     cache_root: Path | None = None
     loras: tuple[str, ...] = ()
     embedding: bool = False
+    model_config: Path | None = None
+    force: bool = False
     converted: Path = Path("data/models")
     rules: Rules = field(default_factory=Rules)
     intervals: Intervals = field(default_factory=Intervals)
@@ -82,7 +90,7 @@ def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line:
             f"vLLM in {engine.python} is the GPU build and no GPU was found: {machine.gpu_note}.",
             "Install the CPU engine: make install ENGINE=cpu.",
         )
-    model = models.resolve(options.model, machine, environment.hub_cache())
+    model = models.resolve(options.model, machine, sources.of_environment(options.model_config, options.force))
     if isinstance(model, ModelSpec) and model.quantisation == "gguf" and not (machine.gpus and engine.gguf_plugin):
         model = first_use.converted(Path(model.location), options.converted, report)
     if isinstance(model, Obstacle):
@@ -103,16 +111,28 @@ def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line:
         embedding=options.embedding,
         gguf_plugin=engine.gguf_plugin,
         queue_limit=engine.has_queue_limit,
+        force=options.force,
     )
     plan = make_plan(profiles.of_machine(machine), model, plan_options)
     if isinstance(plan, Obstacle):
         return plan
+    small = None if options.force else machine_limits.obstacle(plan, _machine(plan, machine))
+    if small is not None:
+        return small
     for warning in plan.warnings:
         report(f"warning: {warning}")
     speed = speed_of(plan, machine, measurements.shipped(), options.devices)
     if speed is not None:
         report(f"speed: {speed.basis}; prefills {speed.rates.prefill_tokens_per_s:,.0f} prompt tokens/s")
     return Prepared(plan, engine, _launch(options, engine, model.location, plan, port), speed)
+
+
+def _machine(plan: EnginePlan, hardware_here: Hardware) -> Machine:
+    """Return what this machine offers the plan: its memory, and for a hub model the disk that its files go to."""
+    spec = plan.model
+    folder = environment.hub_cache()
+    on_disk = spec.is_local or any(folder.glob(f"models--{spec.location.replace('/', '--')}/snapshots/*/*.safetensors"))
+    return Machine(None if on_disk else free_bytes(folder), hardware_here.memory_bytes)
 
 
 def _launch(options: ServeOptions, engine: InstalledEngine, location: str, plan: EnginePlan, port: int) -> Launch:

@@ -223,10 +223,12 @@ class Supervisor:
                 reported = phase
                 self._on_event(events.EngineProgress(phase, self._clock() - self._launched_at))
         status = await process.wait()
+        permanent = False
         if self._life.state in (State.STARTING, State.READY):
-            self._last_diagnosis = diagnosis.diagnose(status, self._log.tail)
+            cause = diagnosis.diagnose(status, self._log.tail)
+            self._last_diagnosis, permanent = cause.obstacle, cause.permanent
             self._on_event(events.EngineExited(status, self._last_diagnosis, self._log.tail))
-        await self._queue.put((number, lifecycle.Exited()))
+        await self._queue.put((number, lifecycle.Exited(permanent)))
 
     async def _await_ready(self, number: int) -> None:
         while number == self._launches and self._life.state is State.STARTING:

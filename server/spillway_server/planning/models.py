@@ -1,40 +1,24 @@
-"""The memory that a model needs: the bytes of its weights and the shape of its KV cache, from a directory or a table.
+"""Which model the user means, and its shape: from its directory, its GGUF header, a record, or its hub.
 
-KV bytes per token = 2 (key and value) x layers x KV heads x head dimension x bytes per element. Weights in the table:
-embeddings take 16 bits; other parameters take 4 bits plus one 16-bit scale and one 4-bit zero point per group of 128
-(0.5195 bytes each), or 8 bits, or 16 bits.
+Nothing is downloaded but a hub's configuration and the sizes of its files. A model that can't be known is refused with
+what to give; `force` plans it without arithmetic.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spillway_server.obstacle import Obstacle
-from spillway_server.planning import verification
+from spillway_server.planning import gguf_file, recorded, verification
 from spillway_server.planning.hardware import Hardware
+from spillway_server.planning.hub import Hub, HubModel
+from spillway_server.planning.shapes import DTYPE_BYTES, ModelShape, UnknownStateError, shape_of
 
 DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "demo_model" / "weights"
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-GIB = 1024**3
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """The sizes of a model: parameters, bytes of weights, layers, KV heads, head size, longest context in tokens."""
-
-    parameters: int
-    weight_bytes: int
-    layers: int
-    kv_heads: int
-    head_dim: int
-    max_len: int
-
-    def kv_bytes_per_token(self, element_bytes: int) -> int:
-        """Return the bytes of KV cache that one token takes at this element size."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +27,9 @@ class ModelSpec:
 
     `location` is what vLLM gets (a directory or a hub name); `served_name` is what clients call it; `dtype` is the
     checkpoint's own; `quantisation` is None, awq, gptq, w4a16, int8, fp8, gguf or whatever the checkpoint names;
-    `shape` is None for a hub model that is neither in the table nor on this disk; `caution` is a warning about a
-    converted model that did not pass its quality gate.
+    `shape` is None only for a model that the user forces without one; `caution` is a warning about a converted model
+    that did not pass its quality gate. `architecture` is the class that config.json names, `origin` says where the
+    shape was read, `gated` that the hub asks for a login.
     """
 
     location: str
@@ -54,6 +39,10 @@ class ModelSpec:
     shape: ModelShape | None
     tool_parser: str | None = None
     caution: str | None = None
+    architecture: str = ""
+    origin: str = ""
+    gated: bool = False
+    vision: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -61,54 +50,29 @@ class ModelSpec:
         return Path(self.location).is_absolute()
 
 
-def _entry(
-    name: str, sizes: tuple[int, int, int], kv: tuple[int, int, int], quantisation: str | None, parser: str
-) -> ModelSpec:
-    """Build a table row: sizes = (parameters, embedding parameters, longest context); kv = (layers, KV heads, head
-    size)."""
-    parameters, embeddings, max_len = sizes
-    layers, kv_heads, head_dim = kv
-    rest = parameters - embeddings
-    body = {None: rest * 2.0, "fp8": rest * 1.0}.get(quantisation, rest * (0.5 + 2.5 / 128))
-    shape = ModelShape(
-        parameters=parameters,
-        weight_bytes=int(embeddings * 2 + body),
-        layers=layers,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        max_len=max_len,
-    )
-    dtype = "float16" if quantisation == "awq" else "bfloat16"
-    return ModelSpec(
-        location=name, served_name=name, dtype=dtype, quantisation=quantisation, shape=shape, tool_parser=parser
-    )
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a model may be looked up.
+
+    `cache` is the folder of downloaded hub models, `hub` the hub to ask (None: no network), `description` a folder with
+    a copy of the model's config.json and model.safetensors.index.json. `force` accepts a model that none of them knows.
+    """
+
+    cache: Path
+    hub: Hub | None = None
+    description: Path | None = None
+    force: bool = False
 
 
-_QWEN_7B = ((7_615_616_512, 1_089_994_752, 32_768), (28, 4, 128))
-_QWEN_1_5B = ((1_543_714_304, 233_373_696, 32_768), (28, 2, 128))
-_LLAMA_8B = ((8_030_261_248, 1_050_673_152, 131_072), (32, 8, 128))
-
-TABLE: dict[str, ModelSpec] = {
-    spec.location: spec
-    for spec in (
-        _entry("Qwen/Qwen2.5-7B-Instruct-AWQ", *_QWEN_7B, "awq", "hermes"),
-        _entry("Qwen/Qwen2.5-7B-Instruct", *_QWEN_7B, None, "hermes"),
-        _entry("RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic", *_QWEN_7B, "fp8", "hermes"),
-        _entry("Qwen/Qwen2.5-1.5B-Instruct", *_QWEN_1_5B, None, "hermes"),
-        _entry("Qwen/Qwen2.5-1.5B-Instruct-AWQ", *_QWEN_1_5B, "awq", "hermes"),
-        _entry("meta-llama/Llama-3.1-8B-Instruct", *_LLAMA_8B, None, "llama3_json"),
-        _entry("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16", *_LLAMA_8B, "w4a16", "llama3_json"),
-        _entry("RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8", *_LLAMA_8B, "fp8", "llama3_json"),
-    )
-}
 T4_CLASS = "Qwen/Qwen2.5-7B-Instruct-AWQ"
 FP8_CLASS = "RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic"
 
 
-def resolve(name: str, hardware: Hardware, hub_cache: Path) -> ModelSpec | Obstacle:
-    """Find the model that the user names: `auto`, `demo`, a directory, a name of the table, or any hub name.
+def resolve(name: str, hardware: Hardware, sources: Sources) -> ModelSpec | Obstacle:
+    """Find the model that the user names: `auto`, `demo`, a directory, a GGUF file, or a hub name.
 
-    `hub_cache` is the folder of downloaded hub models; a model in it is read, and nothing is downloaded.
+    A hub model is read from the description that the user gives, from the cache of downloads, from the recorded
+    configurations, and only then from the hub.
     """
     if name == "auto":
         name = choose(hardware)
@@ -116,22 +80,55 @@ def resolve(name: str, hardware: Hardware, hub_cache: Path) -> ModelSpec | Obsta
         return demo()
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
-        return ModelSpec(
-            location=str(path.absolute()), served_name=path.stem, dtype="float16", quantisation="gguf", shape=None
-        )
+        return _from_gguf(path.absolute(), sources.force)
     if path.is_dir():
         return from_directory(path.absolute(), path.absolute().name)
-    if name in TABLE:
-        return TABLE[name]
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         return Obstacle(
             f"there is no model {name!r}: it is neither a directory nor a hub name (owner/name).",
             f"Give a directory with config.json and *.safetensors, a hub name such as {T4_CLASS}, `demo`, or `auto`.",
         )
-    for snapshot in sorted(hub_cache.glob(f"models--{name.replace('/', '--')}/snapshots/*/config.json")):
+    spec = _hub_model(name, sources)
+    if isinstance(spec, Obstacle) and sources.force:
+        return _unknown(name, spec)
+    return spec
+
+
+def _hub_model(name: str, sources: Sources) -> ModelSpec | Obstacle:
+    if sources.description is not None:
+        described = from_directory(sources.description.expanduser().absolute(), name, needs_weights=False)
+        return described if isinstance(described, Obstacle) else replace(described, location=name)
+    for snapshot in sorted(sources.cache.glob(f"models--{name.replace('/', '--')}/snapshots/*/config.json")):
         spec = from_directory(snapshot.parent, name)
         if isinstance(spec, ModelSpec):
             return replace(spec, location=name)
+    record = recorded.find(name)
+    if record is not None:
+        spec = of_config(record.config, record.name, origin=f"recorded from {record.source}")
+        return spec if isinstance(spec, Obstacle) else replace(spec, gated=record.gated)
+    if sources.hub is None:
+        return Obstacle(
+            f"the size of {name} is unknown: it is not on this disk, and no hub may be asked (HF_HUB_OFFLINE).",
+            _GIVE.format(name=name),
+        )
+    answer = sources.hub.look_up(name)
+    if isinstance(answer, Obstacle):
+        return replace(answer, fix=f"{answer.fix} {_GIVE.format(name=name)}")
+    return _from_hub(name, answer)
+
+
+_GIVE = (
+    "Give a folder with a copy of its config.json and model.safetensors.index.json (--model-config DIR), or --force to "
+    "go on without arithmetic."
+)
+
+
+def _from_hub(name: str, answer: HubModel) -> ModelSpec | Obstacle:
+    spec = of_config(answer.config, name, answer.weight_bytes, answer.largest_file, f"read from {answer.source}")
+    return spec if isinstance(spec, Obstacle) else replace(spec, gated=answer.gated)
+
+
+def _unknown(name: str, why: Obstacle) -> ModelSpec:
     return ModelSpec(
         location=name,
         served_name=name,
@@ -139,7 +136,17 @@ def resolve(name: str, hardware: Hardware, hub_cache: Path) -> ModelSpec | Obsta
         quantisation=_guess_quantisation(name),
         shape=None,
         tool_parser=_tool_parser(name),
+        caution=f"forced: {why.reason}",
     )
+
+
+def known(name: str) -> ModelSpec:
+    """Return a model of the recorded configurations. Raises `KeyError` for any other."""
+    record = recorded.find(name)
+    spec = None if record is None else of_config(record.config, record.name, origin=f"recorded from {record.source}")
+    if not isinstance(spec, ModelSpec) or record is None:
+        raise KeyError(name)
+    return replace(spec, gated=record.gated)
 
 
 def choose(hardware: Hardware) -> str:
@@ -163,41 +170,96 @@ def demo() -> ModelSpec | Obstacle:
     return replace(spec, tool_parser="hermes")
 
 
-def from_directory(path: Path, served_name: str) -> ModelSpec | Obstacle:
-    """Read a checkpoint's config.json and the sizes of its safetensors files."""
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Obstacle(f"{path} has no config.json.", "Point --model at a Hugging Face checkpoint directory.")
-    except (ValueError, RecursionError) as error:
-        return Obstacle(f"{path / 'config.json'} is not JSON: {error}.", "Download the checkpoint again.")
-    weights = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    if weights == 0:
+def from_directory(path: Path, served_name: str, needs_weights: bool = True) -> ModelSpec | Obstacle:
+    """Read a checkpoint's config.json and the sizes of its safetensors files, or of its index where they are not
+    needed."""
+    config = _json_file(path / "config.json", "Point --model at a Hugging Face checkpoint directory.")
+    if isinstance(config, Obstacle):
+        return config
+    sizes = [file.stat().st_size for file in path.glob("*.safetensors")]
+    if not sizes and needs_weights:
         return Obstacle(f"{path} has no *.safetensors file.", "Convert the checkpoint to safetensors first.")
-    if not isinstance(config, dict):
-        return Obstacle(f"{path / 'config.json'} is not a JSON object.", "Download the checkpoint again.")
-    text = config.get("text_config", config)
+    weights = sum(sizes) or _index_bytes(path)
+    spec = of_config(config, served_name, weights, max(sizes, default=0), str(path))
+    if isinstance(spec, Obstacle):
+        return spec
+    assert spec.shape is not None
+    limits = (_sentence_limit(path), _tokenizer_limit(path), spec.shape.max_len)
+    shape = replace(spec.shape, max_len=min(limit for limit in limits if limit))
+    return replace(spec, location=str(path), shape=shape, caution=verification.warning(path))
+
+
+def of_config(
+    config: Mapping[str, Any], name: str, weights: int = 0, largest_file: int = 0, origin: str = ""
+) -> ModelSpec | Obstacle:
+    """Return the model that a config.json describes; `weights` and `largest_file` are bytes, 0 to work them out."""
+    dtype = _dtype(config)
     try:
-        shape = _shape(text, weights, _dtype(config))
+        shape = shape_of(config, dtype, weights, largest_file)
+    except UnknownStateError as error:
+        return Obstacle(
+            f"{name} has {error}, whose memory Spillway can't work out.",
+            "Choose a model with attention in every layer, or plan without arithmetic: --force.",
+        )
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         return Obstacle(
-            f"{path / 'config.json'} lacks a usable value for {error}.",
+            f"the config.json of {name} lacks a usable value for {error}.",
             "Use a causal language model's checkpoint (num_hidden_layers, hidden_size, num_attention_heads).",
         )
-    shape = replace(shape, max_len=min(shape.max_len, _sentence_limit(path) or shape.max_len))
     architectures = config.get("architectures")
-    names = map(str, architectures) if isinstance(architectures, list) else ()
-    family = " ".join([served_name, *names, str(config.get("model_type", ""))])
-    caution = verification.warning(path)
+    names = tuple(map(str, architectures)) if isinstance(architectures, list) else ()
     return ModelSpec(
-        location=str(path),
-        served_name=served_name,
-        dtype=_dtype(config),
+        location=name,
+        served_name=name,
+        dtype=dtype,
         quantisation=_quantisation(config),
         shape=shape,
-        tool_parser=_tool_parser(family),
-        caution=caution,
+        tool_parser=_tool_parser(" ".join([name, *names, str(config.get("model_type", ""))])),
+        architecture=names[0] if names else "",
+        origin=origin,
+        vision=isinstance(config.get("vision_config"), dict),
     )
+
+
+def _from_gguf(path: Path, force: bool) -> ModelSpec | Obstacle:
+    """Return the model in a GGUF file by its header; its shape is that of the file's own weights."""
+    header = gguf_file.read(path)
+    if isinstance(header, Obstacle):
+        return header
+    spec = of_config(header.config(), path.stem, header.weight_bytes(), origin=f"the header of {path.name}")
+    if isinstance(spec, Obstacle):
+        if not force:
+            return spec
+        spec = _unknown(path.stem, spec)
+    return replace(spec, location=str(path), dtype="float16", quantisation="gguf", architecture="")
+
+
+def _json_file(file: Path, missing: str) -> dict[str, Any] | Obstacle:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Obstacle(f"{file.parent} has no {file.name}.", missing)
+    except (OSError, ValueError, RecursionError) as error:
+        return Obstacle(f"{file} is not JSON: {error}.", "Download the checkpoint again.")
+    if not isinstance(content, dict):
+        return Obstacle(f"{file} is not a JSON object.", "Download the checkpoint again.")
+    return content
+
+
+def _index_bytes(path: Path) -> int:
+    """Return the bytes that a checkpoint's index names, 0 without one."""
+    index = _json_file(path / "model.safetensors.index.json", "")
+    metadata = {} if isinstance(index, Obstacle) else index.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return int(total) if isinstance(total, int | float) else 0
+
+
+def _tokenizer_limit(path: Path) -> int | None:
+    """Return the longest input that the tokenizer names, to which vLLM holds the model; None without a real one."""
+    settings = _json_file(path / "tokenizer_config.json", "")
+    limit = None if isinstance(settings, Obstacle) else settings.get("model_max_length")
+    # Tokenizers without a limit name 10^30.
+    return int(limit) if isinstance(limit, int | float) and 0 < limit < 10**9 else None
 
 
 def _sentence_limit(path: Path) -> int | None:
@@ -209,26 +271,14 @@ def _sentence_limit(path: Path) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def _shape(config: dict[str, Any], weights: int, dtype: str) -> ModelShape:
-    heads = int(config["num_attention_heads"])
-    return ModelShape(
-        parameters=weights // DTYPE_BYTES[dtype],
-        weight_bytes=weights,
-        layers=int(config["num_hidden_layers"]),
-        kv_heads=int(config.get("num_key_value_heads") or heads),
-        head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-        max_len=int(config.get("max_position_embeddings") or 2048),
-    )
-
-
-def _dtype(config: dict[str, Any]) -> str:
+def _dtype(config: Mapping[str, Any]) -> str:
     inner = config.get("text_config")
     text = inner if isinstance(inner, dict) else {}
     name = config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype")
     return name if isinstance(name, str) and name in DTYPE_BYTES else "bfloat16"
 
 
-def _quantisation(config: dict[str, Any]) -> str | None:
+def _quantisation(config: Mapping[str, Any]) -> str | None:
     entry = config.get("quantization_config")
     if not isinstance(entry, dict):
         return None

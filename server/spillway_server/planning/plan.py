@@ -11,13 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from spillway_server.obstacle import Obstacle
-from spillway_server.planning import adapters, arguments
+from spillway_server.planning import adapters, architectures, arguments, layouts
 from spillway_server.planning.adapters import Adapter
 from spillway_server.planning.arguments import Flag
 from spillway_server.planning.hardware import DRIVER_FLOOR, is_old
+from spillway_server.planning.layouts import Layout
 from spillway_server.planning.memory import MEAN_TOKENS, Budget, MemoryPlan, Row, arithmetic, dtype_bytes, element_bytes
-from spillway_server.planning.models import GIB, T4_CLASS, ModelSpec
+from spillway_server.planning.models import T4_CLASS, ModelSpec
 from spillway_server.planning.profiles import Profile
+from spillway_server.planning.shapes import GIB, ModelShape
 
 LEAST_CONTEXT = 512
 # Spillway sets these itself, or they are dangerous on a command line that every user of the machine can read.
@@ -36,7 +38,8 @@ _BFLOAT = {"bfloat16", "bf16"}
 class PlanOptions:
     """The user's choices: address (a port, or a Unix socket's path), devices, arguments for vLLM, the mean request
     length in tokens for the arithmetic, LoRA adapters, and whether the model embeds instead of generating.
-    `gguf_plugin` says whether the engine has the GGUF plugin, `queue_limit` whether it has `--max-num-queued-reqs`."""
+    `gguf_plugin` says whether the engine has the GGUF plugin, `queue_limit` whether it has `--max-num-queued-reqs`.
+    `force` turns a refusal that rests on Spillway's arithmetic or knowledge into a warning."""
 
     host: str = "127.0.0.1"
     port: int = 8001
@@ -48,13 +51,15 @@ class PlanOptions:
     embedding: bool = False
     gguf_plugin: bool = False
     queue_limit: bool = True
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
     """How to start vLLM: the arguments after launcher and model, extra environment, and the resulting capacity.
 
-    `kv_tokens` is None when the model's shape is unknown before its download.
+    `kv_tokens` is the capacity of all engines together, None for a model whose shape is unknown. `layout` says how the
+    devices are used.
     """
 
     profile: Profile
@@ -67,6 +72,7 @@ class EnginePlan:
     max_model_len: int
     max_num_seqs: int
     warnings: tuple[str, ...]
+    layout: Layout = Layout()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ class _Limits:
     max_num_seqs: int
     batched_tokens: int
     share: float
-    devices: int
+    layout: Layout
 
 
 def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> EnginePlan | Obstacle:
@@ -88,43 +94,79 @@ def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Engin
     flags = arguments.parse(options.vllm_args)
     if isinstance(flags, arguments.StrayWord):
         return Obstacle(f"{flags.word!r} in the vLLM arguments belongs to no flag.", "Write flags as --name value.")
-    limits = _limits(profile, model, options, flags)
+    limits = _limits(profile, model, flags)
     if isinstance(limits, Obstacle):
         return limits
     obstacle = _refuse_flags(flags) or _refuse_model(profile, model, options) or _refuse_types(profile, limits)
     if obstacle:
         return obstacle
-    warnings = _warnings(profile, model, options)
-    kv_space = _cpu_kv_bytes(profile, model, limits)
-    memory = _memory(profile, model, limits, options.mean_tokens, kv_space)
-    if memory is None:
-        warnings = (
-            *warnings,
-            f"{model.location} is neither on this disk nor in the table, so there is no memory arithmetic.",
-        )
-    else:
-        fitted = _fit_context(profile, model, limits, memory)
-        if isinstance(fitted, Obstacle):
-            return fitted
-        if fitted.max_model_len < limits.max_model_len:
-            warnings = (*warnings, _shortened(limits, fitted))
-        limits = fitted
-    planned = _flags(profile, model, options, limits)
+    doubts = [] if _overrides(flags) else [_refuse_length(model, limits)]
+    doubts += [_refuse_architecture(model, options), _refuse_unknown(model)]
+    fitted: _Fitted | Obstacle = _Fitted(limits)
+    if model.shape is not None:
+        fitted = _fit(profile, model, model.shape, options, limits)
+    if isinstance(fitted, Obstacle):
+        doubts.append(fitted)
+        fitted = _Fitted(limits)
+    obstacles = [doubt for doubt in doubts if doubt is not None]
+    if obstacles and not options.force:
+        return obstacles[0]
+    forced = tuple(f"forced: {doubt.reason}" for doubt in obstacles)
+    shortened = (_shortened(limits, fitted.limits),) if fitted.limits.max_model_len < limits.max_model_len else ()
+    memory, limits = fitted.memory, fitted.limits
     return EnginePlan(
         profile=profile,
         model=model,
         served_name=arguments.value_of(flags, "--served-model-name") or model.served_name,
-        arguments=arguments.merge(planned, flags),
-        env=_env(profile, model, kv_space),
+        arguments=arguments.merge(_flags(profile, model, options, limits), flags),
+        env=_env(profile, model, _cpu_kv_bytes(profile, model, limits)),
         rows=memory.rows if memory else (),
-        kv_tokens=memory.kv_tokens if memory else None,
+        kv_tokens=memory.kv_tokens * limits.layout.data if memory else None,
         max_model_len=limits.max_model_len,
         max_num_seqs=limits.max_num_seqs,
-        warnings=warnings,
+        warnings=(*_warnings(profile, model, options, limits), *forced, *shortened),
+        layout=limits.layout,
     )
 
 
-def _limits(profile: Profile, model: ModelSpec, options: PlanOptions, flags: tuple[Flag, ...]) -> _Limits | Obstacle:
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """Limits under which the model fits, and the arithmetic that shows it."""
+
+    limits: _Limits
+    memory: MemoryPlan | None = None
+
+
+def _fit(
+    profile: Profile, model: ModelSpec, shape: ModelShape, options: PlanOptions, limits: _Limits
+) -> _Fitted | Obstacle:
+    """Choose how the devices are used: the least tensor parallelism with which the model and its longest request fit,
+    and one engine for each such group of devices."""
+    choices = layouts.choices(limits.layout, shape, options.devices, profile.is_cpu)
+    if isinstance(choices, Obstacle):
+        return choices
+    best: _Fitted | None = None
+    obstacle: Obstacle | None = None
+    for layout in choices:
+        trial = replace(limits, layout=layout)
+        kv_space = _cpu_kv_bytes(profile, model, trial)
+        memory = _memory(profile, model, shape, trial, options.mean_tokens, kv_space)
+        fitted = _fit_context(profile, model, trial, memory)
+        if isinstance(fitted, Obstacle):
+            obstacle = fitted
+        elif fitted.max_model_len == limits.max_model_len:
+            return _Fitted(fitted, memory)
+        elif best is None or fitted.max_model_len > best.limits.max_model_len:
+            # The figure depends on the longest request where layers keep a window.
+            again = _memory(profile, model, shape, fitted, options.mean_tokens, kv_space)
+            best = _Fitted(fitted, again if shape.sliding else memory)
+    if best is not None:
+        return best
+    assert obstacle is not None, "there is at least one choice"
+    return obstacle
+
+
+def _limits(profile: Profile, model: ModelSpec, flags: tuple[Flag, ...]) -> _Limits | Obstacle:
     model_len = model.shape.max_len if model.shape else profile.max_model_len
     context = arguments.value_of(flags, "--max-model-len")
     try:
@@ -136,10 +178,16 @@ def _limits(profile: Profile, model: ModelSpec, options: PlanOptions, flags: tup
             max_num_seqs=_count(flags, "--max-num-seqs", profile.max_num_seqs),
             batched_tokens=_count(flags, "--max-num-batched-tokens", profile.max_num_batched_tokens),
             share=float(arguments.value_of(flags, "--gpu-memory-utilization") or profile.utilisation),
-            devices=_count(flags, "--tensor-parallel-size", options.devices),
+            layout=_layout(flags),
         )
     except ValueError as error:
         return Obstacle(f"a vLLM argument is not a number: {error}.", "Write it as 8192, 8k or 0.9.")
+
+
+def _layout(flags: tuple[Flag, ...]) -> Layout:
+    """Return what the user fixed of the layout; 0 stands for what is left to choose."""
+    tensor, pipeline, data = (_count(flags, f"--{kind}-parallel-size", 0) for kind in ("tensor", "pipeline", "data"))
+    return Layout(tensor, pipeline, data)
 
 
 def _count(flags: tuple[Flag, ...], name: str, otherwise: int) -> int:
@@ -186,6 +234,43 @@ def _refuse_model(profile: Profile, model: ModelSpec, options: PlanOptions) -> O
     return None
 
 
+def _refuse_length(model: ModelSpec, limits: _Limits) -> Obstacle | None:
+    if model.shape is None or limits.max_model_len <= model.shape.max_len:
+        return None
+    return Obstacle(
+        f"{model.served_name} reads at most {model.shape.max_len} tokens, fewer than --max-model-len "
+        f"{limits.max_model_len}.",
+        f"Ask for {model.shape.max_len} tokens or fewer, or lengthen its context with --hf-overrides.",
+    )
+
+
+def _overrides(flags: tuple[Flag, ...]) -> bool:
+    """Return whether the user changes the model's configuration, so that its own length no longer holds."""
+    return any(flag.name.startswith(("--hf-overrides", "--rope-scaling")) for flag in flags)
+
+
+def _refuse_architecture(model: ModelSpec, options: PlanOptions) -> Obstacle | None:
+    name = model.architecture
+    if not name:
+        return None
+    if not architectures.is_known(name):
+        return Obstacle(
+            f"{model.served_name} is a {name}, which vLLM {architectures.VERSION} doesn't know.",
+            "Choose another model; --force starts vLLM all the same.",
+        )
+    if architectures.only_pools(name) and not options.embedding:
+        return Obstacle(f"{model.served_name} is a {name}, which embeds and can't answer.", "Serve it with --embed.")
+    return None
+
+
+def _refuse_unknown(model: ModelSpec) -> Obstacle | None:
+    if model.shape is not None or model.quantisation == "gguf":
+        return None
+    return Obstacle(
+        f"the size of {model.served_name} is unknown.", "Give its configuration (--model-config DIR), or --force."
+    )
+
+
 def _refuse_types(profile: Profile, limits: _Limits) -> Obstacle | None:
     if profile.is_cpu:
         return None
@@ -196,8 +281,9 @@ def _refuse_types(profile: Profile, limits: _Limits) -> Obstacle | None:
     return None
 
 
-def _warnings(profile: Profile, model: ModelSpec, options: PlanOptions) -> tuple[str, ...]:
+def _warnings(profile: Profile, model: ModelSpec, options: PlanOptions, limits: _Limits) -> tuple[str, ...]:
     warnings = [model.caution] if model.caution else []
+    warnings += _warnings_of_shape(model, limits)
     if profile.compute_capability == (7, 5) and model.shape and model.shape.head_dim != 128:
         warnings.append(
             f"head size {model.shape.head_dim}: on the T4 only models with head size 128 are known to run well."
@@ -226,6 +312,22 @@ def _warnings(profile: Profile, model: ModelSpec, options: PlanOptions) -> tuple
     return tuple(warnings)
 
 
+def _warnings_of_shape(model: ModelSpec, limits: _Limits) -> list[str]:
+    warnings = []
+    if model.gated:
+        warnings.append(f"{model.location} is gated: accept its licence on the hub, and set HF_TOKEN.")
+    if model.vision:
+        warnings.append("it reads images: their encoder's working memory is not part of the arithmetic.")
+    if model.shape is not None and model.shape.rough:
+        warnings.append(f"the KV figure is a cautious one: {model.shape.rough}.")
+    if limits.layout.data > 1:
+        warnings.append(
+            f"{limits.layout.data} engines with a whole model each, behind one address: each request uses one of them. "
+            "For fewer, larger engines pass --vllm-arg=--tensor-parallel-size=N."
+        )
+    return warnings
+
+
 def _cpu_kv_bytes(profile: Profile, model: ModelSpec, limits: _Limits) -> int | None:
     """Return the KV cache to request on the CPU, in whole GiB: what the full batch needs, at least 1, at most 8."""
     if not profile.is_cpu:
@@ -246,24 +348,33 @@ def _dtype_run(model: ModelSpec, limits: _Limits) -> str:
 
 
 def _memory(
-    profile: Profile, model: ModelSpec, limits: _Limits, mean_tokens: int, kv_bytes: int | None
-) -> MemoryPlan | None:
-    if model.shape is None:
-        return None
+    profile: Profile, model: ModelSpec, shape: ModelShape, limits: _Limits, mean_tokens: int, kv_bytes: int | None
+) -> MemoryPlan:
     dtype = _dtype_run(model, limits)
-    weights = model.shape.weight_bytes
+    weights = shape.weight_bytes
     if model.quantisation is None:
         weights = weights * dtype_bytes(dtype) // dtype_bytes(model.dtype)
     budget = Budget(
         device_bytes=profile.memory_bytes,
         share=limits.share,
-        devices=limits.devices,
         batched_tokens=limits.batched_tokens,
         kv_element_bytes=element_bytes(limits.kv_dtype, dtype),
         mean_tokens=min(mean_tokens, limits.max_model_len),
+        max_model_len=limits.max_model_len,
+        block_tokens=_block_tokens(profile, shape),
+        split=limits.layout.tensor * limits.layout.pipeline,
+        tensor=limits.layout.tensor,
+        engines=limits.layout.data,
         kv_bytes=kv_bytes,
     )
-    return arithmetic(model.shape, weights, budget)
+    return arithmetic(shape, weights, budget)
+
+
+def _block_tokens(profile: Profile, shape: ModelShape) -> int:
+    """Return the tokens of one KV block, by vLLM's defaults."""
+    if profile.is_cpu:
+        return 16 if shape.latent else 128
+    return 64 if shape.latent else 16
 
 
 def _fit_context(profile: Profile, model: ModelSpec, limits: _Limits, memory: MemoryPlan) -> _Limits | Obstacle:
@@ -273,8 +384,9 @@ def _fit_context(profile: Profile, model: ModelSpec, limits: _Limits, memory: Me
             f"{memory.missing_bytes / GIB:.1f} GiB are missing" if memory.missing_bytes else "no KV cache is left"
         )
         return Obstacle(
-            f"{model.location} does not fit into {profile.title}: weights and overhead take too much, {shortage}.",
-            f"Use {smaller}, a larger device, or more devices (--gpus 2).",
+            f"{model.location} does not fit into {_devices(profile, limits)}: weights and overhead take too much, "
+            f"{shortage}.",
+            f"Use {smaller}, a larger device, or more devices (--gpus {2 * limits.layout.devices}).",
         )
     if memory.kv_tokens >= limits.max_model_len:
         return limits
@@ -284,6 +396,11 @@ def _fit_context(profile: Profile, model: ModelSpec, limits: _Limits, memory: Me
             f"Ask for {memory.kv_tokens} tokens or fewer, or use a smaller model.",
         )
     return replace(limits, max_model_len=memory.kv_tokens // 256 * 256)
+
+
+def _devices(profile: Profile, limits: _Limits) -> str:
+    count = limits.layout.devices
+    return profile.title if count == 1 else f"{count} x {profile.title}"
 
 
 def _shortened(before: _Limits, after: _Limits) -> str:
@@ -317,8 +434,10 @@ def _flags(profile: Profile, model: ModelSpec, options: PlanOptions, limits: _Li
         flags.append(Flag("--gpu-memory-utilization", (f"{limits.share:.2f}",)))
     if limits.kv_dtype != "auto":
         flags.append(Flag("--kv-cache-dtype", (limits.kv_dtype,)))
-    if limits.devices > 1:
-        flags.append(Flag("--tensor-parallel-size", (str(limits.devices),)))
+    if limits.layout.tensor > 1:
+        flags.append(Flag("--tensor-parallel-size", (str(limits.layout.tensor),)))
+    if limits.layout.data > 1:
+        flags.append(Flag("--data-parallel-size", (str(limits.layout.data),)))
     if options.embedding:
         # Pooling instead of decoding; a model without a pooling head embeds by its last token.
         flags += [Flag("--runner", ("pooling",)), Flag("--convert", ("embed",))]

@@ -75,32 +75,35 @@ def speed_of(plan: EnginePlan, machine: Hardware, runs: tuple[MeasuredRun, ...],
     """
     match = closest(runs, subject_of(plan, machine, devices), plan.arguments)
     if match is None:
-        return estimate(plan, devices)
+        return estimate(plan)
     run = match.run
     flags = f"other {', '.join(match.differing_flags)}" if match.differing_flags else "the same flags"
     basis = f"measured on {run.subject.hardware}, {run.date[:10]}, vLLM {run.engine_version}, {flags}"
     return Speed(MEASURED, basis, run.rates, devices)
 
 
-def estimate(plan: EnginePlan, devices: int = 1) -> Speed | None:
-    """Estimate the speed by scaling the base; several devices count as one with the sum of their rates."""
+def estimate(plan: EnginePlan) -> Speed | None:
+    """Estimate the speed by scaling the base; the devices that split a model count as one with the sum of their rates,
+    and several engines multiply the prefill rate."""
     shape, gpu = plan.model.shape, GPUS.get(plan.profile.key)
+    devices = plan.layout.tensor * plan.layout.pipeline
     if shape is None or gpu is None:
         return None
     base = GPUS[BASE]
-    compute = base.tflops / (gpu.tflops * devices) * shape.parameters / _BASE_PARAMETERS
+    used = shape.active_parameters or shape.parameters
+    compute = base.tflops / (gpu.tflops * devices) * used / _BASE_PARAMETERS
     bandwidth = base.bandwidth_gb_s / (gpu.bandwidth_gb_s * devices)
     flags = arguments.parse(plan.arguments)
     cache = (
         "auto" if isinstance(flags, arguments.StrayWord) else arguments.value_of(flags, "--kv-cache-dtype") or "auto"
     )
     per_token = shape.kv_bytes_per_token(element_bytes(cache, "float16"))
-    step = _BASE_STEP_S * bandwidth * shape.weight_bytes / (2 * _BASE_PARAMETERS)
+    step = _BASE_STEP_S * bandwidth * shape.weight_bytes * used / shape.parameters / (2 * _BASE_PARAMETERS)
     each = _BASE_SEQUENCE_S * compute
     sequences = min(_BASE_SEQUENCES, plan.max_num_seqs)
     kv = _BASE_KV_S * bandwidth * per_token / _BASE_KV_BYTES
     rates = MeasuredRates(
-        prefill_tokens_per_s=round(_BASE_PREFILL / compute, 1),
+        prefill_tokens_per_s=round(plan.layout.data * _BASE_PREFILL / compute, 1),
         step_time_s=round(step, 7),
         step_time_s_per_sequence=round(each, 8),
         kv_s_per_token=kv,

@@ -161,3 +161,12 @@ def test_any_sequence_keeps_the_promises(moves: list[tuple[float, Event]], chanc
             if Action.KILL in actions:
                 life, _ = step(life, Exited(), now, RULES, chance)
     assert life.is_final
+
+
+def test_a_permanent_cause_ends_a_start_at_once() -> None:
+    life, actions = play((5, Exited(permanent=True)))
+    assert life.state is State.FAILED
+    assert actions == [Action.LAUNCH, Action.GIVE_UP]
+    # An engine that was ready once is started again, whatever its log says.
+    life, actions = play((5, ProbeOk()), (90, Exited(permanent=True)))
+    assert life.state is State.BACKOFF

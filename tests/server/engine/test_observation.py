@@ -114,9 +114,25 @@ def test_a_disk_that_hangs_or_is_full_delays_no_line(tmp_path: Path, monkeypatch
     ],
 )
 def test_diagnoses(status: int, line: str, reason: str, fix: str) -> None:
-    diagnosis = diagnose(status, ("first", line, "last"))
+    diagnosis = diagnose(status, ("first", line, "last")).obstacle
     assert reason in diagnosis.reason
     assert fix in diagnosis.fix
+
+
+@pytest.mark.parametrize(
+    ("line", "permanent"),
+    [
+        ("huggingface_hub.errors.LocalEntryNotFoundError: Cannot find the requested files", True),
+        ("ValueError: Total number of attention heads (28) must be divisible by tensor parallel size (8).", True),
+        ("ValueError: User-specified max_model_len (16384) is greater than the derived max_model_len (1024)", True),
+        ("huggingface_hub.errors.GatedRepoError: 401 Client Error", True),
+        ("OSError: [Errno 98] Address already in use", False),
+        ("torch.OutOfMemoryError: CUDA out of memory.", False),
+        ("something else", False),
+    ],
+)
+def test_causes_that_a_new_start_cannot_change(line: str, permanent: bool) -> None:
+    assert diagnose(1, (line,)).permanent is permanent
 
 
 @pytest.mark.parametrize(

