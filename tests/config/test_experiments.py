@@ -7,6 +7,7 @@ from tests.config.assembled import assembled, only_problem
 
 from spillway_router.config.assemble import Assembly
 from spillway_router.config.load import ConfigError, parse
+from spillway_router.core.money.budget import EACH_USER, BudgetLine
 from spillway_router.core.routing.experiments import PLACES, Arm
 from spillway_router.core.routing.policy import ConfidenceRule
 
@@ -55,9 +56,21 @@ def test_a_weighted_alias_is_an_experiment_without_a_control() -> None:
     assert rules[1].confidence == ConfidenceRule(0.8, ("openai",))
 
 
+def test_a_shadow_has_a_budget_of_its_own() -> None:
+    shadow = CHEAPER.replace("share: 0.25", "share: 0.25, shadow: asked, budget_usd_per_day: '2.5'")
+    rule = with_experiments(shadow).rules.rules[0]
+    assert rule.arm is not None
+    assert rule.arm.shadow == "asked"
+    assert rule.arm.budget == BudgetLine(EACH_USER, "day", 2_500_000_000)
+    assert rule.chain == ("groq", "local")
+
+
 @pytest.mark.parametrize(
     ("experiment", "text"),
     [
+        (CHEAPER.replace("share: 0.25", "share: 0.25, shadow: asked"), "add budget_usd_per_day"),
+        (CHEAPER.replace("share: 0.25", "share: 0.25, shadow: dry, budget_usd_per_day: 1"), "is for an arm with"),
+        (CHEAPER.replace("share: 0.25", "share: 0.25, budget_usd_per_day: 1"), "is for an arm with `shadow: asked`"),
         (CHEAPER.replace("groq", "grok"), "experiments.0.arms.0.chain.0: no backend has the name 'grok'"),
         (CHEAPER.replace("chain: [groq, local]", "forbid: opnai"), "arms.0.forbid.0: no backend has the name 'opnai'"),
         (CHEAPER.replace("task: code", "alias: fast"), "no alias is called 'fast'"),

@@ -41,6 +41,7 @@ from spillway_router.ledger.records import (
 from spillway_router.ledger.store.sums import SLOT_MS
 from spillway_router.ledger.tables.acts import Change, broken_link
 from spillway_router.ledger.tables.alerts import KEPT_MS
+from spillway_router.ledger.tables.experiments import DryChoice
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion, Pressed
 from spillway_router.ledger.tables.keys import KeySpec, KeySpecError, KeyStore, rules_of, spec_of
 from spillway_router.ledger.tables.labels import LabelRecord
@@ -727,6 +728,41 @@ class LedgerContract:
         assert (control.arm, control.requests, control.first_ms) == ("e/control", 1, T0 + 9)
         assert (control.took, control.rating) == (RatioSums(), RatioSums())
         assert ledger.experiments.arms(0, T0) == ()
+
+    def test_a_shadow_is_summed_apart_from_the_answer_that_the_client_got(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        def row(request_id: str, arm: str, attempt: int, amount_nano: int, **more: Any) -> Entry:
+            mark = f"e/{arm}/00000001"
+            return entry("charged", request_id, attempt, amount_nano=amount_nano, experiment=mark, **more)
+
+        answer = {"status": "ok", "decision": "routed", "took_ms": 30, "prompt_tokens": 50, "completion_tokens": 7}
+        shadow = {"status": "discarded", "decision": "shadow", "took_ms": 9}
+        unmade = {"decision": "shadow", "reasons": "shadow,dry,local", "backend": "local", "local": True}
+        ledger.append(
+            (
+                row("r1", "control", 1, 10, **answer),
+                row("r1", "s", 2, 4, reasons="shadow,agrees", **shadow),
+                row("r2", "control", 1, 20, **answer),
+                row("r2", "s", 2, 6, reasons="shadow,differs", **shadow),
+                row("r3", "control", 1, 30, **answer),
+                entry("released", "r3", 2, experiment="e/dry/00000002", **unmade),
+            )
+        )
+        ledger.feedback.put(FeedbackRecord(request_id="r1", ts=T0, key_id="", backend="cloud", model="m", rating=5))
+        experiments = reopen().experiments
+        control, dry, asked = experiments.arms(T0, T0 + DAY)
+        assert (control.arm, control.requests, control.cost.amount) == ("e/control", 3, 60)
+        assert (control.rating.amount, control.rating.count) == (5, 1)
+        assert (asked.arm, asked.requests, asked.answered, asked.cost.amount) == ("e/s", 2, 2, 10)
+        assert (asked.took.amount, asked.agreement.mean, asked.agreement.count) == (18, 0.5, 2)
+        assert (asked.rating, asked.escalated.mean) == (RatioSums(), 0)
+        assert (dry.arm, dry.dry, dry.requests, dry.answered, dry.cost.amount) == ("e/dry", 1, 1, 0, 0)
+        assert experiments.dry_choices(T0, T0 + DAY) == (
+            DryChoice("e/dry", "local", 1, prompt_tokens=50, cached_tokens=0, completion_tokens=7, cost_nano=30),
+        )
+        assert experiments.dry_choices(0, T0) == ()
+        assert verify(ledger).holds
 
     def test_rentals_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         first = RentalRecord(

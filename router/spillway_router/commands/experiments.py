@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,13 +25,22 @@ def experiments(
 ) -> None:
     """Show cost, time, escalations and ratings of each arm of an experiment, how it differs from the control, and a
     verdict in words. The intervals hold however often you look."""
-    from spillway_router.ledger.reports.experiments import experiment_reports
+    from spillway_router.config.assemble import assembly_of
+    from spillway_router.config.load import ConfigError
+    from spillway_router.ledger.reports.experiments import ExperimentSetup, experiment_reports
 
     loaded = load(path)
     now = now_ms()
     order = {part.name: [arm.name for arm in part.arms] for part in loaded.settings.experiments}
+    try:
+        backends = assembly_of(loaded, datetime.now(UTC).date()).policy.backends
+        setup = ExperimentSetup(order, {name: backend.tariff for name, backend in backends.items()})
+    except ConfigError:
+        setup = ExperimentSetup(order, {})  # what is past can be read under any configuration
     with opened(loaded, "read") as ledger:
-        every = experiment_reports(ledger.experiments.arms(since_ms(since, now), now), order, now)
+        span = (since_ms(since, now), now)
+        sums, choices = ledger.experiments.arms(*span), ledger.experiments.dry_choices(*span)
+    every = experiment_reports(sums, choices, setup, now)
     reports = [report for report in every if name in ("", report.name)]
     if not reports:
         what = f"no request of the experiment {name!r}" if name else "no request of an experiment"
@@ -64,7 +74,7 @@ def _table(report: ExperimentReport) -> Table:
 
     table = Table(title=f"Experiment {printable(report.name)}", title_justify="left")
     table.add_column("arm", overflow="fold")
-    for head in ("units", "requests", "cost per\nrequest", "time", "escalated", "rating"):
+    for head in ("units", "requests", "cost per\nrequest", "time", "escalated", "rating", "agrees"):
         table.add_column(head, justify="right", no_wrap=True)
     for arm in report.arms:
         table.add_row(
@@ -75,5 +85,6 @@ def _table(report: ExperimentReport) -> Table:
             "-" if arm.took_ms is None else f"{arm.took_ms / 1000:.2f} s",
             "-" if arm.escalated_share is None else f"{arm.escalated_share:.1%}",
             "-" if arm.rating is None else f"{arm.rating:.2f} ({arm.ratings:,})",
+            "-" if arm.agreed is None else f"{arm.agreed:.1%}",
         )
     return table

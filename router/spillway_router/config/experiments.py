@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from spillway_router.config.experiments_part import ExperimentPart
+from spillway_router.config.experiments_part import ArmPart, ExperimentPart
 from spillway_router.config.load import ConfigProblem, Findings
 from spillway_router.config.rules import GENERATING, check_effects, conditions, effects_named, rule_of
+from spillway_router.core.money.budget import EACH_USER, BudgetLine
+from spillway_router.core.money.tariff import NANO
 from spillway_router.core.routing.experiments import CONTROL, PLACES, Arm
 from spillway_router.core.routing.policy import Policy
 from spillway_router.core.routing.rules import Rule
@@ -42,9 +44,23 @@ def _rules(part: ExperimentPart, policy: Policy) -> Iterator[Rule]:
     places = [round(math.fsum(arm.share for arm in part.arms[: i + 1]) * PLACES) for i in range(len(part.arms))]
     begins = 0
     for one, ends in zip(part.arms, places, strict=True):
-        arm = Arm(experiment=part.name, name=one.name, by=part.by, begins=begins, ends=min(ends, PLACES))
+        arm = Arm(
+            experiment=part.name,
+            name=one.name,
+            by=part.by,
+            begins=begins,
+            ends=min(ends, PLACES),
+            shadow=one.shadow or "",
+            budget=_budget(one),
+        )
         yield replace(rule_of(arm.title, when, one, policy.backends, policy.confidence), arm=arm)
         begins = arm.ends
     if begins < PLACES:
         control = Arm(experiment=part.name, name=CONTROL, by=part.by, begins=begins, ends=PLACES)
         yield Rule(control.title, when, arm=control)
+
+
+def _budget(part: ArmPart) -> BudgetLine | None:
+    if part.budget_usd_per_day is None:
+        return None
+    return BudgetLine(EACH_USER, "day", int(part.budget_usd_per_day * NANO))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from decimal import Decimal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,10 +18,24 @@ _MOST_ARMS = 20
 
 class ArmPart(EffectsPart):
     """An arm of an experiment: a share of its units whose requests get another chain of backends, prefer some, are
-    barred from some, or are escalated in another way, as by a rule of the policy."""
+    barred from some, or are escalated in another way, as by a rule of the policy.
+
+    With `shadow` the clients of these requests get what the control gives them. `asked` asks the backends of the arm
+    too, after the client has its answer and for at most `budget_usd_per_day`; `dry` only decides whom it would ask.
+    """
 
     name: str = Field(pattern=_NAME)
     share: float = Field(gt=0, le=1)
+    shadow: Literal["asked", "dry"] | None = None
+    budget_usd_per_day: Decimal | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _budget_fits(self) -> Self:
+        if self.shadow == "asked" and self.budget_usd_per_day is None:
+            raise ValueError("asks backends in the shadow; add budget_usd_per_day, which is what it may spend")
+        if self.shadow != "asked" and self.budget_usd_per_day is not None:
+            raise ValueError("budget_usd_per_day is for an arm with `shadow: asked`; remove it")
+        return self
 
 
 class ExperimentPart(Part):

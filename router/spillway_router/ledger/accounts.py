@@ -291,6 +291,19 @@ class Accounts:
             self._lost_rows += 1
             return None
 
+    def note_unmade(
+        self, facts: RequestFacts, backend: Backend, reason: AttemptReason, attempt_no: int
+    ) -> Durable | None:
+        """Write the row of an attempt that was decided on and never made; return as `settle` does."""
+        hold = Hold(
+            facts=facts, backend=backend, reason=reason, attempt_no=attempt_no, held_ms=int(self._wall_s() * 1000)
+        )
+        try:
+            return self._writer.submit((self._entries.released(hold),), bound_nano=NO_HOLD, on_failure=self._count_lost)
+        except LedgerError:
+            self._lost_rows += 1
+            return None
+
     @staticmethod
     async def durable(row: Durable | None) -> None:
         """Wait until the row is on disk, in the ledger or the journal, or known to be lost."""

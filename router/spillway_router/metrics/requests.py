@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from spillway_router.core.money.tariff import NANO, Usage
+from spillway_router.core.routing.experiments import title_of
 from spillway_router.core.routing.model import Attempt, RequestRecord
 
 _TTFT_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -54,6 +55,9 @@ class RequestMetrics(Collector):
         self._ttft: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_TTFT_S))
         self._overhead = Histogram(_OVERHEAD_S)
         self._documents: defaultdict[str, int] = defaultdict(int)
+        self._arms: defaultdict[tuple[str, str, int], int] = defaultdict(int)
+        self._arm_cost_nano: defaultdict[str, int] = defaultdict(int)
+        self._arm_seconds: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_TTFT_S))
 
     def on_request(self, record: RequestRecord) -> None:
         """Count a finished request. This is the hook that the exchange calls."""
@@ -61,6 +65,8 @@ class RequestMetrics(Collector):
         self._overhead.observe(record.overhead_s)
         if record.facts.document:
             self._documents[_step(record)] += 1
+        if record.facts.experiment:
+            self._count_arm(record)
         for attempt in record.attempts:
             name, outcome = attempt.backend, attempt.outcome
             self._attempts[name, outcome.kind] += 1
@@ -70,6 +76,12 @@ class RequestMetrics(Collector):
                 self._count_tokens(name, outcome.usage)
             if attempt.first_event_s is not None:
                 self._ttft[name].observe(attempt.first_event_s)
+
+    def _count_arm(self, record: RequestRecord) -> None:
+        arm = title_of(record.facts.experiment)
+        self._arms[arm, record.decided, record.status] += 1
+        self._arm_cost_nano[arm] += record.cost_nano
+        self._arm_seconds[arm].observe(record.total_s)
 
     def on_drained(self, attempt: Attempt) -> None:
         """Add the cost and the tokens of an attempt that `on_request` counted before they were known."""
@@ -106,7 +118,24 @@ class RequestMetrics(Collector):
         documents = CounterMetricFamily("spillway_documents", "Documents by the step that answered", labels=["step"])
         for step, count in self._documents.items():
             documents.add_metric([step], count)
-        return (requests, attempts, cost, tokens, ttft, overhead, documents)
+        return (requests, attempts, cost, tokens, ttft, overhead, documents, *self._of_arms())
+
+    def _of_arms(self) -> Iterable[Metric]:
+        """Yield the families of experiments; an arm is named as experiment/arm."""
+        requests = CounterMetricFamily(
+            "spillway_arm_requests", "Requests of experiments by outcome", labels=["arm", "decision", "status"]
+        )
+        for (arm, decided, status), count in self._arms.items():
+            requests.add_metric([arm, decided, str(status)], count)
+        cost = CounterMetricFamily("spillway_arm_cost_usd", "Cloud charges in US dollars by arm", labels=["arm"])
+        for arm, nano in self._arm_cost_nano.items():
+            cost.add_metric([arm], nano / NANO)
+        seconds = HistogramMetricFamily(
+            "spillway_arm_seconds", "From the arrival of a request to the end of its answer, by arm", labels=["arm"]
+        )
+        for arm, histogram in self._arm_seconds.items():
+            seconds.add_metric([arm], histogram.buckets(), histogram.total)
+        return requests, cost, seconds
 
 
 def _step(record: RequestRecord) -> str:

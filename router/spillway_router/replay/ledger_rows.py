@@ -29,7 +29,7 @@ HORIZON_MS = 15 * 60_000
 MOST_OPEN = 200_000
 CHOSEN = frozenset({"pinned", "hint", "preference", "model", "fastest", "cheapest"})
 """Reason tokens of requests that chose for themselves."""
-NOT_OURS = {"byok": "own key", "audit": "audit", "cache": "cache", "feedback": "better answer"}
+NOT_OURS = {"byok": "own key", "cache": "cache", "feedback": "better answer"}
 """Decisions and reasons of what no policy decides, with the word for it."""
 
 
@@ -68,8 +68,8 @@ class _Open:
     def add(self, entry: Entry) -> None:
         self.cost_nano += entry.amount_nano
         word = NOT_OURS.get(entry.decision) or ("better answer" if "feedback" in entry.reasons.split(",") else "")
-        if word == "audit":
-            self.cost_nano -= entry.amount_nano  # it checks the answer, and is none
+        if entry.decision in ("audit", "shadow"):
+            self.cost_nano -= entry.amount_nano  # it is compared with the answer, and is none
             return
         self.not_ours = self.not_ours or word
         if entry.backend == REVIEW or not entry.prompt_tokens:

@@ -59,6 +59,7 @@ from spillway_router.metrics.drains import DrainMetrics
 from spillway_router.metrics.ledger import BudgetMetrics, FixedCostMetrics, LedgerMetrics
 from spillway_router.metrics.logins import LoginMetrics
 from spillway_router.metrics.registry import Metrics, log_request
+from spillway_router.metrics.shadows import ShadowMetrics
 from spillway_router.metrics.tasks import TaskMetrics
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
@@ -88,6 +89,7 @@ from spillway_router.proxy.request.failed_logins import FailedLogins
 from spillway_router.proxy.request.key_loads import KeyLoads
 from spillway_router.proxy.request.key_rates import KeyRates
 from spillway_router.proxy.request.verdicts import Verdicts
+from spillway_router.proxy.shadows.shadows import Shadows
 from spillway_router.runtime.alerts import AlertHooks, Alerts
 from spillway_router.runtime.background import Background, Service
 from spillway_router.runtime.day_change import DayChange, utc_day
@@ -157,6 +159,7 @@ class Runtime:
         """What the listener speaks TLS with, into which a reload loads renewed files."""
         self._apply(config)
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
+        self.shadows = Shadows()
         self.drains = Drains(lambda: self._active_config.limits.drains, self.metrics.on_drained)
         self.private_sessions = PrivateSessions(ledger.private_sessions, self._wall)
         self.private_sessions.load()
@@ -287,6 +290,7 @@ class Runtime:
             ),
             responses=StoredResponses(self.ledger.responses, self._wall),
             audits=self.audits,
+            shadows=self.shadows,
             bodies=BodyMemory(),
             credits=self.credits,
             verdicts=self.verdicts,
@@ -316,6 +320,7 @@ class Runtime:
             TaskMetrics(self.watchdog),
             LoginMetrics(self.failed_logins),
             CacheMetrics(lambda: self._open_cache.cache),
+            ShadowMetrics(self.shadows),
         )
 
     def _background_services(self, router_id: str, extractions: IdempotentExtractions) -> tuple[Service, ...]:
@@ -346,6 +351,7 @@ class Runtime:
             Service("GPU billing", self.gpu_billing.stop, self.gpu_billing.start),
             Service("pacer", self.pacer.stop, self.pacer.start),
             Service("audits", self.audits.stop, lambda: self.audits.start(self.services)),
+            Service("shadows", self.shadows.stop, lambda: self.shadows.start(self.services)),
             Service("engine watch", self.engine_watch.stop, self._watch_engines),
             Service("day change", days.stop, days.start),
             Service("reviews", self.reviews.stop, self.reviews.start),

@@ -28,7 +28,7 @@ from spillway_router.ledger.tables.acts import (
 )
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.credits import CreditsUsed, CreditTable, begun_at
-from spillway_router.ledger.tables.experiments import ArmSums, ExperimentTable
+from spillway_router.ledger.tables.experiments import ArmSums, DryChoice, ExperimentTable
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion, Pressed
 from spillway_router.ledger.tables.key_table import KeyChange, KeyTable, key_exists
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
@@ -535,24 +535,49 @@ class MemoryExperiments(ExperimentTable):
         self._entries, self._feedback = entries, feedback
 
     def arms(self, start_ms: int, end_ms: int) -> tuple[ArmSums, ...]:
-        requests: dict[str, list[Entry]] = {}
+        requests: dict[tuple[str, str], list[Entry]] = {}
         for row in self._entries():
             counts = row.experiment and row.kind != "reserved" and row.decision != "audit"
             if counts and start_ms <= row.ts < end_ms:
-                requests.setdefault(row.request_id, []).append(row)
+                requests.setdefault((row.request_id, row.experiment), []).append(row)
         titles = sorted({title_of(rows[0].experiment) for rows in requests.values()})
         return tuple(
             self._arm(title, [rows for rows in requests.values() if title_of(rows[0].experiment) == title])
             for title in titles
         )
 
+    def dry_choices(self, start_ms: int, end_ms: int) -> tuple[DryChoice, ...]:
+        rows = self._entries()
+        chosen: dict[tuple[str, str], list[Entry]] = {}
+        for dry in rows:
+            if dry.experiment and dry.kind == "released" and _is_dry(dry) and start_ms <= dry.ts < end_ms:
+                answers = [row for row in rows if row.request_id == dry.request_id and _is_answer(row)]
+                chosen.setdefault((title_of(dry.experiment), dry.backend), []).extend(answers)
+        return tuple(
+            DryChoice(
+                arm=arm,
+                backend=backend,
+                requests=len(answers),
+                prompt_tokens=sum(row.prompt_tokens for row in answers),
+                cached_tokens=sum(row.cached_tokens for row in answers),
+                completion_tokens=sum(row.completion_tokens for row in answers),
+                cost_nano=sum(row.amount_nano for row in answers),
+            )
+            for (arm, backend), answers in sorted(chosen.items())
+            if answers
+        )
+
     def _arm(self, title: str, requests: Sequence[Sequence[Entry]]) -> ArmSums:
         times = [min(row.ts for row in rows) for rows in requests]
-        cost, took, escalated, rating = (dict[str, list[float]]() for _ in range(4))
+        cost, took, escalated, rating, agreement = (dict[str, list[float]]() for _ in range(5))
         for rows in requests:
             mark = rows[0].experiment
-            answer = next((row for row in rows if row.kind == "charged" and row.status in ANSWERED), None)
-            opinion = self._feedback.get(rows[0].request_id)
+            answer = next((row for row in rows if _is_answer(row) or _is_shadow_answer(row)), None)
+            shadow = any(row.decision == "shadow" for row in rows)
+            opinion = None if shadow else self._feedback.get(rows[0].request_id)
+            for row in rows:
+                if row.reasons in ("shadow,agrees", "shadow,differs"):
+                    _add(agreement, mark, row.reasons == "shadow,agrees")
             _add(cost, mark, sum(row.amount_nano for row in rows))
             if answer is not None:
                 _add(escalated, mark, answer.decision == "escalated")
@@ -570,7 +595,21 @@ class MemoryExperiments(ExperimentTable):
             took=_ratio(took),
             escalated=_ratio(escalated),
             rating=_ratio(rating),
+            agreement=_ratio(agreement),
+            dry=sum(any(_is_dry(row) for row in rows) for rows in requests),
         )
+
+
+def _is_answer(row: Entry) -> bool:
+    return row.kind == "charged" and row.status in ANSWERED
+
+
+def _is_shadow_answer(row: Entry) -> bool:
+    return row.kind == "charged" and row.decision == "shadow" and row.status == "discarded"
+
+
+def _is_dry(row: Entry) -> bool:
+    return row.reasons.startswith("shadow,dry")
 
 
 def _add(amounts: dict[str, list[float]], unit: str, amount: float) -> None:

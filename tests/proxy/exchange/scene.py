@@ -52,6 +52,7 @@ from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.request.key_loads import KeyLoads
 from spillway_router.proxy.request.verdicts import Verdicts
+from spillway_router.proxy.shadows.shadows import Shadows
 from spillway_router.signals.board import Board
 from spillway_router.testing import MemoryLedger, openai_wire
 
@@ -319,6 +320,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         memory=Memory(Sessions(PrivateSessions(ledger.private_sessions, time.time))),
         responses=StoredResponses(ledger.responses, time.time),
         audits=cast("Any", audits),
+        shadows=Shadows(),
         bodies=BodyMemory(),
         credits=Credits(ledger.credits, time.time),
         verdicts=Verdicts(),

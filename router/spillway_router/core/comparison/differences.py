@@ -72,6 +72,14 @@ class Interval:
         return -margin <= self.low and self.high <= margin
 
 
+def mean_interval(group: RatioSums, alpha: float = ALPHA) -> Interval | None:
+    """Return the mean of a group; None while it has too few units."""
+    if group.mean is None or group.units < FEWEST_UNITS:
+        return None
+    half = half_width(group.variance, group.units, alpha)
+    return Interval(group.mean, group.mean - half, group.mean + half)
+
+
 def difference(control: RatioSums, other: RatioSums, alpha: float = ALPHA) -> Interval | None:
     """Return the mean of `other` less that of `control`; None while either has too few units."""
     if control.mean is None or other.mean is None or not _enough(control, other):

@@ -23,7 +23,7 @@ from dataclasses import field, replace
 from datetime import UTC, datetime, tzinfo
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.routing.experiments import EXPERIMENT, Arm
+from spillway_router.core.routing.experiments import CONTROL, EXPERIMENT, Arm
 from spillway_router.core.routing.model import Capability, Endpoint, RequestFacts
 from spillway_router.core.routing.policy import ConfidenceRule, Forbidden, Policy, Ruling
 
@@ -226,15 +226,20 @@ def _alias_of(model: str) -> str:
     return name if name and suffix in ("fastest", "cheapest") else model
 
 
-def ruled(policy: Policy, rules: Rules, places: Sequence[int]) -> Policy:
-    """Return the policy as the rules at these places make it. It forbids all that `policy` forbids."""
+def ruled(policy: Policy, rules: Rules, places: Sequence[int], *, in_shadow: bool = False) -> Policy:
+    """Return the policy as the rules at these places make it. It forbids all that `policy` forbids.
+
+    The arm of a shadow changes nothing of how a request is answered; with `in_shadow` the policy is that of the shadow.
+    """
     chosen = [rules.rules[place] for place in places]
     if not chosen:
         return policy
+    trying = next((rule for rule in chosen if rule.arm is not None), None)
+    if not in_shadow:
+        chosen = [_as_answered(rule) for rule in chosen]
     chain = next((rule for rule in chosen if rule.chain), None)
     prefer = next((rule for rule in chosen if rule.prefer), None)
     confidence = next((rule for rule in chosen if rule.confidence is not None), None)
-    trying = next((rule for rule in chosen if rule.arm is not None), None)
     tokens = dict.fromkeys(token for rule in (chain, prefer) if rule is not None for token in rule.tokens)
     aliases = dict(policy.aliases)
     if chain is not None:
@@ -255,6 +260,17 @@ def ruled(policy: Policy, rules: Rules, places: Sequence[int]) -> Policy:
             forbidden=tuple([Forbidden(rule.name, rule.forbid) for rule in chosen if rule.forbid]),
             sets_confidence=confidence is not None,
             arm=None if trying is None else trying.arm,
-            arm_chooses=trying is not None and bool(trying.chain or trying.prefer or trying.forbid),
+            arm_chooses=trying is not None
+            and (in_shadow or not _is_shadow(trying))
+            and bool(trying.chain or trying.prefer or trying.forbid),
         ),
     )
+
+
+def _is_shadow(rule: Rule) -> bool:
+    return rule.arm is not None and bool(rule.arm.shadow)
+
+
+def _as_answered(rule: Rule) -> Rule:
+    """Return the rule by which a request of an arm is answered: of a shadow that of the control."""
+    return Rule(f"{rule.arm.experiment}/{CONTROL}", rule.when) if rule.arm is not None and rule.arm.shadow else rule

@@ -66,7 +66,7 @@ from spillway_router.ledger.tables.credits import CreditsUsed
 from spillway_router.ledger.tables.feedback import Opinion, Pressed
 
 MOST_ROWS_OF_PEOPLE = 100
-CLOUD_ROWS = ("overflow", "escalated", "fallback", "routed", "pinned", "byok", "audit", "bill", "other")
+CLOUD_ROWS = ("overflow", "escalated", "fallback", "routed", "pinned", "byok", "audit", "shadow", "bill", "other")
 _PRICE_PLACES = Decimal("0.000001")
 
 
@@ -293,9 +293,11 @@ def _fixed_side(books: _Books, gpu: GpuRental) -> FixedSide:
                 backend=backend,
                 model=model,
                 served=served_of(group),
-                # A discarded audit was never meant to answer the request, so it is not a discarded draft.
+                # A discarded audit or shadow was never meant to answer the request, so it is not a discarded draft.
                 discarded=sum(
-                    t.attempts for t in group if t.group.status == "discarded" and t.group.decision != "audit"
+                    t.attempts
+                    for t in group
+                    if t.group.status == "discarded" and t.group.decision not in ("audit", "shadow")
                 ),
                 gpu_seconds=sum(total.gpu_us for total in group) / 1e6,
                 used_nano=sum(line.used_nano for line in mine),

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spillway_router.core.comparison.differences import (
     FEWEST_UNITS,
     Interval,
     difference,
+    mean_interval,
     relative_difference,
 )
-from spillway_router.core.money.tariff import NANO
+from spillway_router.core.money.currency import IN_USD
+from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.core.routing.experiments import CONTROL
-from spillway_router.ledger.tables.experiments import ArmSums
+from spillway_router.ledger.tables.experiments import ArmSums, DryChoice
 
 DAY_MS = 86_400_000
 SAME_SHARE = 0.05
@@ -39,6 +41,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class DryReport:
+    """What a shadow that only decides chose: the shares of the backends, what their clouds would have cost per request
+    for the tokens of the clients' own answers (None where a price is not known), and what these answers cost."""
+
+    shares: Mapping[str, float]
+    expected_nano: int | None
+    answered_nano: int
+
+
+@dataclass(frozen=True, slots=True)
 class ArmReport:
     """What an arm did: means per request, answer or rating; None without any."""
 
@@ -53,7 +65,12 @@ class ArmReport:
     rating: float | None
     ratings: int
     against: Comparison | None
-    """Against the first arm; None for that arm itself."""
+    """Against the first arm; None for that arm itself, and for a shadow that only decides."""
+    agreed: float | None
+    agreement: Interval | None
+    """Of a shadow that asks: the share of its answers that say the same as the clients'."""
+    dry: DryReport | None
+    """Of a shadow that only decides."""
     verdict: str
     """The comparison in one sentence; empty for the first arm."""
 
@@ -66,25 +83,83 @@ class ExperimentReport:
     arms: tuple[ArmReport, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ExperimentSetup:
+    """What is configured now: the arms of the experiments in order, and the tariff of each backend (None: local)."""
+
+    order: Mapping[str, Sequence[str]]
+    tariffs: Mapping[str, Tariff | None]
+
+
 def experiment_reports(
-    sums: Iterable[ArmSums], order: Mapping[str, Sequence[str]], now_ms: int
+    sums: Iterable[ArmSums], choices: Sequence[DryChoice], setup: ExperimentSetup, now_ms: int
 ) -> tuple[ExperimentReport, ...]:
-    """Return the experiments by name. `order` has the arms of those that are configured, in order."""
+    """Return the experiments by name. `choices` are those of dry shadows."""
+    dry = {
+        arm: dry_report([choice for choice in choices if choice.arm == arm], setup.tariffs)
+        for arm in {choice.arm for choice in choices}
+    }
+    order = setup.order
     by_name: dict[str, dict[str, ArmSums]] = {}
     for one in sums:
         experiment, _, arm = one.arm.partition("/")
         by_name.setdefault(experiment, {})[arm] = one
     return tuple(
-        ExperimentReport(name, _arms(arms, order.get(name, ()), now_ms)) for name, arms in sorted(by_name.items())
+        ExperimentReport(name, _arms(name, arms, order.get(name, ()), dry, now_ms))
+        for name, arms in sorted(by_name.items())
     )
 
 
-def _arms(arms: Mapping[str, ArmSums], order: Sequence[str], now_ms: int) -> tuple[ArmReport, ...]:
+def dry_report(choices: Sequence[DryChoice], tariffs: Mapping[str, Tariff | None]) -> DryReport:
+    """Return what one arm chose, at today's prices. All tokens count at the ordinary prices."""
+    requests = sum(choice.requests for choice in choices)
+    expected_nano: int | None = 0
+    for choice in choices:
+        if choice.backend not in tariffs:
+            expected_nano = None
+        if expected_nano is None:
+            break
+        tariff = tariffs[choice.backend]
+        if tariff is not None:
+            fresh = choice.prompt_tokens - choice.cached_tokens
+            expected_nano += price_many(fresh, choice.cached_tokens, choice.completion_tokens, choice.requests, tariff)
+    return DryReport(
+        shares={choice.backend: choice.requests / requests for choice in choices},
+        expected_nano=None if expected_nano is None else round(expected_nano / requests),
+        answered_nano=round(sum(choice.cost_nano for choice in choices) / requests),
+    )
+
+
+def _arms(
+    experiment: str,
+    arms: Mapping[str, ArmSums],
+    order: Sequence[str],
+    dry: Mapping[str, DryReport],
+    now_ms: int,
+) -> tuple[ArmReport, ...]:
     rank = {name: place for place, name in enumerate((CONTROL, *order))}
     names = sorted(arms, key=lambda name: (rank.get(name, len(rank)), name))
     first = arms[names[0]]
     days = max(now_ms - min(one.first_ms for one in arms.values()), 1) / DAY_MS
-    return tuple(_arm(name, arms[name], None if name == names[0] else (names[0], first), days) for name in names)
+    return tuple(
+        _arm_or_dry(
+            name,
+            arms[name],
+            None if name == names[0] else (names[0], first),
+            days,
+            dry.get(f"{experiment}/{name}"),
+        )
+        for name in names
+    )
+
+
+def _arm_or_dry(
+    name: str, sums: ArmSums, reference: tuple[str, ArmSums] | None, days: float, dry: DryReport | None
+) -> ArmReport:
+    if dry is None or not sums.dry:
+        return _arm(name, sums, reference, days)
+    without_answer = replace(_arm(name, sums, None, days), answered_share=0.0, cost_per_request_nano=None)
+    return replace(without_answer, dry=dry, verdict=dry_verdict(name, dry, sums.dry))
 
 
 def _arm(name: str, sums: ArmSums, reference: tuple[str, ArmSums] | None, days: float) -> ArmReport:
@@ -105,6 +180,9 @@ def _arm(name: str, sums: ArmSums, reference: tuple[str, ArmSums] | None, days: 
         rating=sums.rating.mean,
         ratings=int(sums.rating.count),
         against=against,
+        agreed=sums.agreement.mean,
+        agreement=mean_interval(sums.agreement),
+        dry=None,
         verdict=verdict,
     )
 
@@ -132,7 +210,7 @@ def verdict_on(name: str, first: str, against: Comparison, sums: tuple[ArmSums, 
         _cost(against.cost, sums),
         _more_or_less(against.took, ("takes", "about as long", "longer", "less time"), "time"),
         _points(against.escalated),
-        _rating(against.rating),
+        _agreement(sums[1]) if sums[1].agreement.units else _rating(against.rating),
     ]
     said = [part for part in parts if part]
     text = f"{name} {', '.join(said[:-1])} and {said[-1]}" if len(said) > 1 else f"{name} {said[0]}"
@@ -187,6 +265,26 @@ def _rating(interval: Interval | None) -> str:
     if not interval.decided:
         return f"shows no difference in ratings yet {between}"
     return f"is rated {'better' if interval.low > 0 else 'worse'} {between}"
+
+
+def _agreement(shadow: ArmSums) -> str:
+    interval = mean_interval(shadow.agreement)
+    if interval is None:
+        return "has too few answers to compare with those of the clients"
+    between = f"({max(0.0, interval.low):.0%} to {min(1.0, interval.high):.0%})"
+    return f"says the same as the clients' answers in {interval.estimate:.0%} {between}"
+
+
+def dry_verdict(name: str, dry: DryReport, requests: int) -> str:
+    """Return in words what a shadow that only decides would have done."""
+    shares = sorted(dry.shares.items(), key=lambda item: -item[1])
+    sent = ", ".join(f"{share:.0%} to {backend}" for backend, share in shares)
+    text = f"{name} would have sent {sent}"
+    answered = IN_USD.money(dry.answered_nano)
+    if dry.expected_nano is not None:
+        expected = IN_USD.money(dry.expected_nano)
+        text += f", for {expected} of cloud charges a request at today's prices instead of {answered}"
+    return f"{text}; n = {requests:,} requests. Nothing was asked, so time and quality are not known."
 
 
 def _percent(interval: Interval) -> str:

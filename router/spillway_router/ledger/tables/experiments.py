@@ -2,7 +2,8 @@
 
 Requests are summed up by unit first and units by arm then, all in the database, because what a comparison needs is how
 the units of an arm differ (core/comparison/differences.py). Audits are not counted: they cost extra to learn about
-local answers, whatever the arm.
+local answers, whatever the arm. The rows of a shadow carry the mark of its own arm; those of the answer that the client
+of the same request got count for the control.
 """
 
 from __future__ import annotations
@@ -34,6 +35,23 @@ class ArmSums:
     took: RatioSums
     escalated: RatioSums
     rating: RatioSums
+    agreement: RatioSums = RatioSums()
+    """Of a shadow: the share of its answers that say the same as the clients'."""
+    dry: int = 0
+    """Of a shadow that only decides: its requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class DryChoice:
+    """The requests of a dry shadow's arm for which it chose one backend, and what their own answers took and cost."""
+
+    arm: str
+    backend: str
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost_nano: int
 
 
 class ExperimentTable(ABC):
@@ -43,25 +61,50 @@ class ExperimentTable(ABC):
     def arms(self, start_ms: int, end_ms: int) -> tuple[ArmSums, ...]:
         """Return the sums of the rows with `ts` in [start, end) for each arm, in the order of their names."""
 
+    @abstractmethod
+    def dry_choices(self, start_ms: int, end_ms: int) -> tuple[DryChoice, ...]:
+        """Return what dry shadows chose for requests with `ts` in [start, end), by arm and backend."""
+
 
 _ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
-_MEASURES = (("cost", "requests"), ("took", "timed"), ("escalated", "answered"), ("rating", "ratings"))
+_MEASURES = (
+    ("cost", "requests"),
+    ("took", "timed"),
+    ("escalated", "answered"),
+    ("rating", "ratings"),
+    ("agreed", "compared"),
+)
 """The amount and the count of each measure, by unit."""
 
+_HAS_ANSWER = f"kind = 'charged' AND (status IN ({_ANSWERED}) OR (decision = 'shadow' AND status = 'discarded'))"
 _REQUESTS = (
-    "SELECT request_id, min(experiment) AS mark, min(ts) AS ts, sum(amount_nano) AS cost,"  # noqa: S608
-    f" max(CASE WHEN kind = 'charged' AND status IN ({_ANSWERED}) THEN 1 ELSE 0 END) AS answered,"
-    f" max(CASE WHEN kind = 'charged' AND status IN ({_ANSWERED}) THEN took_ms ELSE 0 END) AS took,"
-    f" max(CASE WHEN kind = 'charged' AND status IN ({_ANSWERED}) AND decision = 'escalated' THEN 1 ELSE 0 END)"
-    " AS escalated"
+    "SELECT request_id, experiment AS mark, min(ts) AS ts, sum(amount_nano) AS cost,"  # noqa: S608
+    f" max(CASE WHEN {_HAS_ANSWER} THEN 1 ELSE 0 END) AS answered,"
+    f" max(CASE WHEN {_HAS_ANSWER} THEN took_ms ELSE 0 END) AS took,"
+    f" max(CASE WHEN {_HAS_ANSWER} AND decision = 'escalated' THEN 1 ELSE 0 END) AS escalated,"
+    " max(CASE WHEN decision = 'shadow' THEN 1 ELSE 0 END) AS shadow,"
+    " max(CASE WHEN reasons = 'shadow,agrees' THEN 1 ELSE 0 END) AS agreed,"
+    " max(CASE WHEN reasons IN ('shadow,agrees', 'shadow,differs') THEN 1 ELSE 0 END) AS compared,"
+    " max(CASE WHEN substr(reasons, 1, 10) = 'shadow,dry' THEN 1 ELSE 0 END) AS dry"
     " FROM entries WHERE experiment <> '' AND kind <> 'reserved' AND decision <> 'audit' AND ts >= ? AND ts < ?"
-    " GROUP BY request_id"
+    " GROUP BY request_id, experiment"
 )
 _UNITS = (
     "SELECT mark, min(one.ts) AS first_ms, max(one.ts) AS last_ms, count(*) AS requests, sum(cost) AS cost,"  # noqa: S608
     " sum(answered) AS answered, sum(took) AS took, sum(CASE WHEN took > 0 THEN 1 ELSE 0 END) AS timed,"
-    " sum(escalated) AS escalated, coalesce(sum(rating), 0) AS rating, count(rating) AS ratings"
-    f" FROM ({_REQUESTS}) AS one LEFT JOIN feedback ON feedback.request_id = one.request_id GROUP BY mark"
+    " sum(escalated) AS escalated, coalesce(sum(rating), 0) AS rating, count(rating) AS ratings,"
+    " sum(agreed) AS agreed, sum(compared) AS compared, sum(dry) AS dry"
+    f" FROM ({_REQUESTS}) AS one"
+    " LEFT JOIN feedback ON feedback.request_id = one.request_id AND one.shadow = 0 GROUP BY mark"
+)
+_DRY = (
+    "SELECT substr(dry.experiment, 1, length(dry.experiment) - "  # noqa: S608
+    f"{UNIT_DIGITS + 1}) AS arm, dry.backend, count(*), sum(answer.prompt_tokens), sum(answer.cached_tokens),"
+    " sum(answer.completion_tokens), sum(answer.amount_nano)"
+    " FROM entries AS dry JOIN entries AS answer ON answer.request_id = dry.request_id AND answer.kind = 'charged'"
+    f" AND answer.status IN ({_ANSWERED})"
+    " WHERE dry.experiment <> '' AND dry.kind = 'released' AND substr(dry.reasons, 1, 10) = 'shadow,dry'"
+    " AND dry.ts >= ? AND dry.ts < ? GROUP BY arm, dry.backend ORDER BY arm, dry.backend"
 )
 
 
@@ -74,7 +117,7 @@ def _sums_of(amount: str, count: str) -> str:
 
 _ARMS = (
     f"SELECT substr(mark, 1, length(mark) - {UNIT_DIGITS + 1}) AS arm, sum(requests), sum(answered), min(first_ms),"  # noqa: S608
-    f" max(last_ms), {', '.join(_sums_of(amount, count) for amount, count in _MEASURES)}"
+    f" max(last_ms), sum(dry), {', '.join(_sums_of(amount, count) for amount, count in _MEASURES)}"
     f" FROM ({_UNITS}) AS units GROUP BY arm ORDER BY arm"
 )
 _WIDTH = 6
@@ -89,11 +132,15 @@ class SqlExperiments(ExperimentTable):
     def arms(self, start_ms: int, end_ms: int) -> tuple[ArmSums, ...]:
         return tuple(_arm(row) for row in self._execute(_ARMS, (start_ms, end_ms), False))
 
+    def dry_choices(self, start_ms: int, end_ms: int) -> tuple[DryChoice, ...]:
+        rows = self._execute(_DRY, (start_ms, end_ms), False)
+        return tuple(DryChoice(str(row[0]), str(row[1]), *(int(value) for value in row[2:])) for row in rows)
+
 
 def _arm(row: tuple[object, ...]) -> ArmSums:
-    requests, answered, first_ms, last_ms, *sums = (float(value) for value in row[1:])  # type: ignore[arg-type]
+    requests, answered, first_ms, last_ms, dry, *sums = (float(value) for value in row[1:])  # type: ignore[arg-type]
     measures = [sums[at : at + _WIDTH] for at in range(0, len(sums), _WIDTH)]
-    cost, took, escalated, rating = (RatioSums(int(units), *rest) for units, *rest in measures)
+    cost, took, escalated, rating, agreement = (RatioSums(int(units), *rest) for units, *rest in measures)
     return ArmSums(
         arm=str(row[0]),
         requests=int(requests),
@@ -104,4 +151,6 @@ def _arm(row: tuple[object, ...]) -> ArmSums:
         took=took,
         escalated=escalated,
         rating=rating,
+        agreement=agreement,
+        dry=int(dry),
     )

@@ -29,23 +29,15 @@ from spillway_router.aio.enduring import Enduring
 from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.confidence import drift
 from spillway_router.core.confidence.agreement import agree
-from spillway_router.core.routing.model import Candidate, Outcome
 from spillway_router.core.routing.policy import decide_escalation
 from spillway_router.ledger.calls import LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
-from spillway_router.ledger.holds import AttemptReason
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.proxy.audits.thresholds import AuditedThreshold, ThresholdState
 from spillway_router.proxy.exchange.active_config import ActiveConfig
-from spillway_router.proxy.exchange.attempt import (
-    AttemptNumbers,
-    FetchedAnswer,
-    NotOpened,
-    UpstreamAttempt,
-    fetch_whole,
-    open_attempt,
-)
+from spillway_router.proxy.exchange.asked_again import INTERRUPTED, ask_again, open_again
+from spillway_router.proxy.exchange.attempt import FetchedAnswer, NotOpened, UpstreamAttempt
 from spillway_router.proxy.exchange.audit_sample import (
     AuditKind,
     AuditSample,
@@ -57,11 +49,6 @@ from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.departure import renewed
 from spillway_router.proxy.exchange.ruling import under_rules
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.exchange.taking_back import known_refusals
-from spillway_router.proxy.exchange.upstream_body import prepare
-from spillway_router.proxy.memory.refused_additions import Addition
-from spillway_router.proxy.request import body as wire
-from spillway_router.proxy.request.large_body import read_body, spans_of
 
 log = logging.getLogger("spillway.audits")
 
@@ -234,12 +221,11 @@ class Audits:
         if not decision.candidates:
             return "budget" if "budget" in decision.reasons else "barred"
         judge = decision.candidates[0]
-        attempt = await _open(services, config, sample, judge)
+        attempt = await open_again(services, config, sample.facts, judge, "audit", sample.attempt_no)
         if isinstance(attempt, NotOpened):
             return _NOT_OPENED[attempt.code]
         self._calls[_kind(sample)] += 1
-        left_out = known_refusals(services, sample.facts, judge.backend)
-        reply = await _ask(config, sample, attempt, left_out)
+        reply = await _ask(config, sample, attempt)
         if reply.outcome.kind != "ok":
             return "failed"
         comparison = _compare(sample, reply.answer)
@@ -268,37 +254,11 @@ class Audits:
 _NOT_OPENED: Mapping[str, Result] = {"budget": "budget", "ledger": "failed", "backlog": "barred"}
 
 
-async def _open(
-    services: Services, config: ActiveConfig, sample: AuditSample, judge: Candidate
-) -> UpstreamAttempt | NotOpened:
-    return await open_attempt(
-        services,
-        config,
-        sample.facts,
-        judge,
-        route=config.route_to(judge.backend),
-        reason=AttemptReason("audit", ("audit",)),
-        numbers=AttemptNumbers(sample.attempt_no - 1),
-        request_started_s=services.clock(),
-    )
-
-
-async def _ask(
-    config: ActiveConfig, sample: AuditSample, attempt: UpstreamAttempt, left_out: frozenset[Addition]
-) -> FetchedAnswer:
+async def _ask(config: ActiveConfig, sample: AuditSample, attempt: UpstreamAttempt) -> FetchedAnswer:
     """The stronger model's whole answer. The attempt is closed when this returns."""
-    outcome = Outcome("cancelled", billed=True, detail="the router stopped")
+    outcome = INTERRUPTED
     try:
-        spans = spans_of(sample.body)
-        raw = wire.edit(sample.raw, sample.body.keys(), {"stream": False}, frozenset({"stream_options"}), spans)
-        if spans is None:
-            body: dict[str, Any] = {**sample.body, "stream": False}
-            body.pop("stream_options", None)
-        else:
-            body = await read_body(raw)
-        upstream = prepare(sample.facts, raw, body, attempt.route, left_out=left_out)
-        limits = config.limits
-        reply = await fetch_whole(attempt, sample.facts.endpoint, upstream.body, limits.answer_s, limits.answer_bytes)
+        reply = await ask_again(config, sample.facts, sample.raw, sample.body, attempt)
         outcome = reply.outcome
         return reply
     finally:

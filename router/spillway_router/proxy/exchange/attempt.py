@@ -98,6 +98,7 @@ class UpstreamAttempt:
         "confidence",
         "config",
         "due_s",
+        "findings",
         "first_event_s",
         "hold",
         "leaves",
@@ -150,6 +151,8 @@ class UpstreamAttempt:
         self.first_event_s: float | None = None
         self.confidence: float | None = None
         self.charge_nano = 0
+        self.findings: tuple[str, ...] = ()
+        """What is known of the answer when the attempt closes, for the reasons of its row."""
         self._draft: tuple[Outcome, Callable[[], None]] | None = None
         """Set while a better answer is sought: the outcome with which this one would end, and what stops its
         upstream."""
@@ -339,6 +342,7 @@ class UpstreamAttempt:
             usage,
             outcome.kind == "ok" or outcome.billed or estimated,
             self.confidence,
+            reasons=(*self.hold.reason.reasons, *self.findings) if self.findings else (),
             seconds=now_s - self.sent_s,
             took_s=now_s - self._request_started_s,
             estimated=estimated,

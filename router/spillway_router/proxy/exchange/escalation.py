@@ -83,6 +83,7 @@ def offer_audit(state: ExchangeState, text: str) -> None:
         attempt_no=state.numbers.next,
         scored=_scored_answer(state),
     )
+    state.numbers.take()
     state.services.audits.offer(sample)
 
 

@@ -9,7 +9,7 @@
                            streamed_answer.py); escalate an unsure local answer, or deliver it
 6. settle                  close the attempt: board, budgets and ledger learn its outcome; the client's last byte waits
                            for its row to be on disk
-7. remember                make the record for /v1/requests/{id} and call the hooks
+7. remember                make the record for /v1/requests/{id}, call the hooks, offer it to a shadow (shadowed.py)
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.record import build_record, publish
 from spillway_router.proxy.exchange.ruling import in_arm, under_rules, with_traits
 from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.exchange.shadowed import keep_stream, offer_shadow
 from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.exchange.stored_context import remember_response, with_maker
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
@@ -144,6 +145,7 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
     state = ExchangeState(services, config, client, request=request, numbers=AttemptNumbers())
     try:
         if config.cache is None or not await answered_from_cache(state):
+            keep_stream(state)
             await run(state)  # 4, 5, 6
     except asyncio.CancelledError:
         if not client.disconnected:
@@ -158,6 +160,7 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
         record = build_record(state)  # 7
         settle_allowance(services, allowance, record)
         publish(services, record)
+    offer_shadow(state)
     if state.response_id:  # of a stream that broke off
         await remember_response(state)
     if state.status == 200 and session is not None and _answered_locally(state):

@@ -17,12 +17,15 @@ class RuledConfigs:
     def __init__(self) -> None:
         self._config: ActiveConfig | None = None
         self._ruled: dict[tuple[int, ...], ActiveConfig] = {}
+        self._shadows: dict[tuple[int, ...], ActiveConfig] = {}
 
-    def under(self, config: ActiveConfig, places: tuple[int, ...]) -> ActiveConfig:
-        """Return the configuration with its policy as the rules at these places make it."""
+    def under(self, config: ActiveConfig, places: tuple[int, ...], *, in_shadow: bool = False) -> ActiveConfig:
+        """Return the configuration with its policy as the rules at these places make it, or make it in their shadow."""
         if config is not self._config or len(self._ruled) >= MOST_KEPT:
-            self._config, self._ruled = config, {}
-        ruled_config = self._ruled.get(places)
+            self._config, self._ruled, self._shadows = config, {}, {}
+        kept = self._shadows if in_shadow else self._ruled
+        ruled_config = kept.get(places)
         if ruled_config is None:
-            ruled_config = self._ruled[places] = replace(config, policy=ruled(config.policy, config.rules, places))
+            policy = ruled(config.policy, config.rules, places, in_shadow=in_shadow)
+            ruled_config = kept[places] = replace(config, policy=policy)
         return ruled_config

@@ -28,6 +28,14 @@ def under_rules(services: Services, config: ActiveConfig, facts: RequestFacts) -
     return services.ruled_configs.under(config, places) if places else config
 
 
+def under_shadow(services: Services, config: ActiveConfig, facts: RequestFacts) -> ActiveConfig | None:
+    """Return the configuration under which the shadow of a request runs; None if it is in none now."""
+    places = config.rules.matching(facts, _moment(services, config.rules, facts))
+    shadow = services.ruled_configs.under(config, places, in_shadow=True) if places else config
+    arm = shadow.policy.ruling.arm
+    return None if arm is None or not arm.shadow else shadow
+
+
 def in_arm(config: ActiveConfig, facts: RequestFacts) -> RequestFacts:
     """Return the facts with the arm of the experiment in which the request is, under the configuration as its rules
     make it. The ledger keeps it."""

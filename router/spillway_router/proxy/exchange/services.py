@@ -18,6 +18,7 @@ from spillway_router.proxy.exchange.audit_sample import AuditKind, AuditSample, 
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.exchange.local_queue import LocalQueues
 from spillway_router.proxy.exchange.ruled_configs import RuledConfigs
+from spillway_router.proxy.exchange.shadow_sample import ShadowSample
 from spillway_router.proxy.exchange.unread import DrainSink
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
@@ -55,6 +56,13 @@ class AuditSink(Protocol):
         """Audit an answer that the client got, unless too much waits already."""
 
 
+class ShadowSink(Protocol):
+    """What the exchange needs of shadows."""
+
+    def offer(self, sample: ShadowSample) -> None:
+        """Take a request that has its answer, unless too much waits already. Never waits."""
+
+
 @fast_frozen(frozen=True, slots=True)
 class Services:
     """`clock` is monotonic seconds, `wall` epoch seconds; `new_id` makes request ids."""
@@ -80,6 +88,7 @@ class Services:
     responses: StoredResponses
     """Which backend made each response that its provider stores."""
     audits: AuditSink
+    shadows: ShadowSink
     bodies: BodyMemory
     """Bytes of the bodies of all requests in progress."""
     credits: Credits

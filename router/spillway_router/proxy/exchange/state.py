@@ -33,10 +33,10 @@ class ExchangeState:
     """What is known of a request that is being answered. escalation.py, presentation.py and record.py read it."""
 
     __slots__ = (
-        "answer_judge", "attempts", "backend", "body", "byok_route", "cache_hit", "cache_note", "cache_place",
-        "client", "code", "confidence", "config", "cost_requested", "decided", "decision", "facts", "heartbeat",
-        "numbers", "passed_headers", "probe", "reasons", "refusal", "response_id", "services", "skipped", "started_s",
-        "status", "verdict",
+        "answer_judge", "answer_text", "attempts", "backend", "body", "byok_route", "cache_hit", "cache_note",
+        "cache_place", "client", "code", "confidence", "config", "cost_requested", "decided", "decision", "facts",
+        "heartbeat", "numbers", "passed_headers", "probe", "reasons", "refusal", "response_id", "services", "skipped",
+        "started_s", "status", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +59,8 @@ class ExchangeState:
         self.byok_route = request.byok_route
         self.answer_judge: AnswerJudge | None = None
         """Judges a whole answer before its row is written; None for requests of clients."""
+        self.answer_text: str | None = None
+        """The text of the answer, where a shadow is to be compared with it."""
         self.cost_requested = client.headers.get("x-spillway-usage-cost", "").lower() == "true"
         self.passed_headers = passed_to_backend(facts.endpoint, client.headers)
         self.attempts: list[UpstreamAttempt] = []

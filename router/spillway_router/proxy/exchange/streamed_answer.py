@@ -22,6 +22,7 @@ from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.exchange.presentation import headers_of_waiting, response_headers, trailing_event
 from spillway_router.proxy.exchange.relay import Ending, Extension, Relay, tail_bytes
+from spillway_router.proxy.exchange.shadowed import is_compared, streamed_text
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.stored_context import remember_response
 from spillway_router.proxy.exchange.upstream_body import UpstreamBody
@@ -142,6 +143,8 @@ class StreamAnswer:
         state.client.end_stream(self._tail())
         if state.cache_place is not None:
             store_stream(state, attempt, outcome.usage, relay.tail, usage_added=self._upstream.usage_added)
+        if state.client.stream_copy is not None and is_compared(state):
+            state.answer_text = streamed_text(state.client.stream_copy, relay.tail)
         if self._held is not None:
             self._held.delivered()
         return outcome

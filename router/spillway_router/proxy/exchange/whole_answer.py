@@ -13,6 +13,7 @@ from spillway_router.proxy.exchange.embedding_calls import WantedVectors, fetch_
 from spillway_router.proxy.exchange.escalation import criteria, draw_audit, offer_audit
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.self_check import verdict_with_self_check
+from spillway_router.proxy.exchange.shadowed import is_compared
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.stored_context import remember_response
 from spillway_router.proxy.exchange.upstream_body import UpstreamBody, with_cost, without_logprobs
@@ -94,6 +95,8 @@ class WholeAnswer:
         cost = b"x-spillway-cost-usd: %b\r\n" % usd(state.cost_nano()).encode()
         state.client.reply(200, [JSON, *state.client.base_headers, *response_headers(state, attempt), cost], body)
         self._audit(reply)
+        if is_compared(state):
+            state.answer_text = answer_text(reply.answer["choices"][0])
         return reply.outcome
 
     def _with_cost(self, reply: FetchedAnswer, body: bytes) -> bytes:

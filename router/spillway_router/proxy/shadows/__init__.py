@@ -1,0 +1,1 @@
+"""Shadows: arms of experiments that no client sees."""
