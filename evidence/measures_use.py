@@ -29,7 +29,7 @@ def _faults(case: Case) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "spillway.yaml").write_bytes(case.content)
         done = subprocess.run(
-            [sys.executable, "-m", "spillway_router.cli", "check", "--offline"],
+            [str(Path(sys.executable).with_name("spillway")), "check", "--offline"],
             cwd=folder,
             env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
             capture_output=True,

@@ -11,7 +11,8 @@ from spillway_router.commands.registry import CommandGroup
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="A rented GPU first, the cloud when it spills over.",
 )
 

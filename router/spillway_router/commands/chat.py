@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Annotated
 
@@ -32,6 +33,8 @@ def chat(
     if text is None:
         if as_json:
             fail("--json needs a text: spillway chat --json 'your text'")
+        with contextlib.suppress(ImportError):  # not in every build of Python
+            import readline  # noqa: F401  # gives the prompt its line editing and its history
         converse(target, console, lambda: console.input("[bold]> [/]"))
         return
     try:

@@ -21,6 +21,9 @@ from spillway_router.providers.sse import Event, SseDecoder, SseError
 
 QUIT = frozenset({"/quit", "/exit", "/q"})
 RESET = "/reset"
+COST = "/cost"
+HELP = "/help"
+COMMANDS_HELP = "/reset clears the conversation, /cost tells what it has cost, /quit exits; Ctrl-C stops an answer."
 Message = dict[str, str]
 
 
@@ -93,6 +96,8 @@ def ask(
                 response.read()
                 raise ChatError(_refusal(response))
             return _read(response, started, on_text)
+    except httpx.UnsupportedProtocol:
+        raise ChatError(f"{target.url} is no address; write it like http://127.0.0.1:8080") from None
     except httpx.ConnectError:
         raise ChatError(f"nothing answers at {target.url}; start it with `spillway up` or `spillway route`") from None
     except (httpx.HTTPError, SseError) as error:
@@ -157,7 +162,8 @@ def _parsed(event: Event) -> dict[str, Any] | None:
 def _refusal(response: httpx.Response) -> str:
     try:
         error: Mapping[str, Any] = response.json()["error"]
-        return f"{response.status_code} {error['code']}: {error['message']}"
+        fix = ". Give the key with --key or SPILLWAY_API_KEY" if response.status_code == 401 else ""
+        return f"{response.status_code} {error['code']}: {error['message']}{fix}"
     except (ValueError, KeyError, TypeError):
         return f"{response.status_code} from {response.url}: is that a Spillway router?"
 
@@ -178,8 +184,8 @@ def converse(target: ChatTarget, console: Console, lines: Callable[[], str]) -> 
 
     An error ends one answer, not the conversation.
     """
-    console.print(f"{target.url}, model {target.model}. {RESET} clears the conversation, /quit exits.", style="dim")
-    messages: list[Message] = []
+    console.print(f"{target.url}, model {target.model}. {COMMANDS_HELP}", style="dim", highlight=False)
+    conversation = _Conversation([])
     with httpx.Client(timeout=target.timeout_s, trust_env=False) as client:
         while True:
             try:
@@ -188,19 +194,57 @@ def converse(target: ChatTarget, console: Console, lines: Callable[[], str]) -> 
                 return
             if line in QUIT:
                 return
-            if line == RESET:
-                messages.clear()
-            if not line or line == RESET:
-                continue
-            messages.append({"role": "user", "content": line})
-            try:
-                answer = ask(client, target, messages, _printer(console))
-            except ChatError as error:
-                messages.pop()
-                console.print(str(error), style="red", markup=False)
-                continue
-            _print_footer(console, answer)
-            messages.append({"role": "assistant", "content": answer.text})
+            if line.startswith("/"):
+                console.print(_local(line, conversation), style="dim", markup=False, highlight=False)
+            elif line:
+                _answer(client, target, console, conversation, line)
+
+
+@dataclass(slots=True)
+class _Conversation:
+    """The messages so far, and what their answers have cost. `unknown` counts answers without a cost: those that were
+    stopped."""
+
+    messages: list[Message]
+    cost_nano: int = 0
+    unknown: int = 0
+
+    @property
+    def cost(self) -> str:
+        """What the conversation has cost, for people."""
+        stopped = f", and {self.unknown} stopped answers whose cost `spillway explain` knows" if self.unknown else ""
+        return f"{Amounts().money(self.cost_nano)} so far{stopped}"
+
+
+def _local(line: str, conversation: _Conversation) -> str:
+    """Carry out a command, which never goes to a model; return what to print."""
+    if line == RESET:
+        conversation.messages.clear()
+        return "The conversation is empty."
+    if line == COST:
+        return conversation.cost
+    return COMMANDS_HELP if line == HELP else f"There is no command {line.split()[0]}. {COMMANDS_HELP}"
+
+
+def _answer(client: httpx.Client, target: ChatTarget, console: Console, conversation: _Conversation, line: str) -> None:
+    """Get and print one answer. An error or Ctrl-C ends it, and the conversation goes on without it."""
+    conversation.messages.append({"role": "user", "content": line})
+    try:
+        answer = ask(client, target, conversation.messages, _printer(console))
+    except ChatError as error:
+        conversation.messages.pop()
+        console.print(str(error), style="red", markup=False)
+        return
+    except KeyboardInterrupt:
+        conversation.messages.pop()
+        conversation.unknown += 1
+        console.print("\nstopped", style="dim")
+        return
+    if answer.cost_usd:
+        conversation.cost_nano += int(Decimal(answer.cost_usd) * NANO)
+    _print_footer(console, answer)
+    console.print(conversation.cost, style="dim", markup=False, highlight=False)
+    conversation.messages.append({"role": "assistant", "content": answer.text})
 
 
 def _printer(console: Console) -> Callable[[str], None]:

@@ -18,7 +18,14 @@ COMMANDS = {
     "up": "spillway_router.commands.up:up",
     "check": "spillway_router.commands.check:check",
     "chat": "spillway_router.commands.chat:chat",
+    "status": "spillway_router.commands.status:status",
+    "top": "spillway_router.commands.status:top",
+    "requests": "spillway_router.commands.requests:requests",
     "explain": "spillway_router.commands.explain:explain",
+    "logs": "spillway_router.commands.logs:logs",
+    "dashboard": "spillway_router.commands.dashboard:dashboard",
+    "init": "spillway_router.commands.init:init",
+    "config": "spillway_router.commands.config:config_app",
     "extract": "spillway_router.commands.extract:extract",
     "deploy": "spillway_router.commands.deploy:deploy",
     "calibrate": "spillway_router.commands.calibrate:calibrate",
@@ -63,6 +70,21 @@ class CommandGroup(TyperGroup):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commands = CommandTable(COMMANDS)  # type: ignore[assignment]  # typer and click only read it
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PermissionError as error:
+            typer.echo(_not_permitted(error), err=True)
+            raise typer.Exit(1) from None
+
+
+def _not_permitted(error: PermissionError) -> str:
+    """Return what a user can do who may not read a file of the service."""
+    return (
+        f"{error.filename or 'a file'}: this user may not use it. Run the command as the user of the service, or ask "
+        "the running router, which needs no file: spillway report --url http://HOST:8080 --key KEY"
+    )
 
 
 def _command(name: str, place: Any) -> Any:

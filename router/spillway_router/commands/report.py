@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, opened
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, opened, router_url
 from spillway_router.commands.experiments import experiments
 from spillway_router.commands.review import review
+from spillway_router.commands.running_router import KeyOption, RouterAddress, UrlOption, get_json
 from spillway_router.commands.whatif import what_if
 from spillway_router.config.load import ConfigError
 
@@ -30,9 +31,9 @@ report_app.command("experiments")(experiments)
 def report(
     context: typer.Context,
     path: ConfigOption = None,
-    day: Annotated[str, typer.Option(help="Day as YYYY-MM-DD, or today. The default is today.")] = "",
-    month: Annotated[str, typer.Option(help="Month as YYYY-MM, or this for the current one.")] = "",
-    first: Annotated[str, typer.Option("--from", help="First day.")] = "",
+    day: Annotated[str, typer.Option(help="Day as YYYY-MM-DD, today or yesterday. The default is today.")] = "",
+    month: Annotated[str, typer.Option(help="Month as YYYY-MM, this or last.")] = "",
+    first: Annotated[str, typer.Option("--from", help="First day, or 7d for the last seven days.")] = "",
     last: Annotated[str, typer.Option("--to", help="Last day, included. The default is today.")] = "",
     by: Annotated[
         list[str] | None,
@@ -48,6 +49,8 @@ def report(
     html: Annotated[
         Path | None, typer.Option(help="Write one self-contained HTML file; - prints it to standard output.")
     ] = None,
+    url: UrlOption = None,
+    key: KeyOption = "",
 ) -> None:
     """Show the fixed and the per-request cost of a day, a month or a range of days, side by side."""
     from spillway_router.ledger.reports.days import ReportQuery
@@ -57,7 +60,8 @@ def report(
     if as_json + as_csv + (html is not None) > 1:
         fail("--json, --csv and --html exclude each other")
     groups = tuple(by or (("day", "decision") if as_csv else ()))
-    result = _build(path, ReportQuery(day=day, month=month, first=first, last=last, by=groups, timezone=timezone))
+    query = ReportQuery(day=day, month=month, first=first, last=last, by=groups, timezone=timezone)
+    result = _build(path, query) if url is None else _of_router(RouterAddress(router_url(path, url), key), query)
     if html is not None:
         _write_html(result, html)
     elif as_csv:
@@ -71,9 +75,13 @@ def report(
     else:
         from rich.console import Console
 
-        from spillway_router.ledger.reports.terminal import render_report
+        from spillway_router.ledger.reports.terminal import groups_tsv, render_report
 
-        render_report(result, Console())
+        console = Console()
+        if by and not console.is_terminal:
+            typer.echo(groups_tsv(result), nl=False)
+        else:
+            render_report(result, console)
 
 
 def _build(path: str | None, query: ReportQuery) -> Report:
@@ -93,6 +101,15 @@ def _build(path: str | None, query: ReportQuery) -> Report:
             return report_for(ledger, query, terms, int(now.timestamp() * 1000))
         except RangeError as error:
             fail(f"--{error}")
+
+
+def _of_router(router: RouterAddress, query: ReportQuery) -> Report:
+    """Return the report that a running router makes of its own ledger."""
+    from spillway_router.ledger.reports.json_report import report_of_values
+
+    days = {"day": query.day, "month": query.month, "from": query.first, "to": query.last}
+    parameters = {**days, "timezone": query.timezone, "by": ",".join(query.by)}
+    return report_of_values(get_json(router, "/v1/usage", {name: text for name, text in parameters.items() if text}))
 
 
 def _write_html(result: Report, file: Path) -> None:

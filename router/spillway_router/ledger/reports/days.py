@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Literal, get_args
@@ -12,6 +13,9 @@ from spillway_router.ledger.calendar import QUARTER_MS, Days, days_of, start_of
 GroupKey = Literal["day", "month", "backend", "provider", "model", "key", "tier", "task", "decision"]
 GROUP_KEYS: tuple[GroupKey, ...] = get_args(GroupKey)
 _MOST_DAYS = 3660
+_NAMED_DAYS = {"today": 0, "yesterday": 1}
+_DAYS_BACK = re.compile(r"([1-9][0-9]{0,3})d")
+"""So many days that end with today, as in `7d`."""
 
 
 class RangeError(ValueError):
@@ -136,18 +140,24 @@ def read_by(by: tuple[str, ...]) -> tuple[GroupKey, ...]:
 
 
 def _day(param: str, text: str, today: date) -> date:
-    if text == "today":
-        return today
+    if text in _NAMED_DAYS:
+        return today - timedelta(days=_NAMED_DAYS[text])
+    back = _DAYS_BACK.fullmatch(text)
+    if back is not None and param == "from":
+        return today - timedelta(days=int(back[1]) - 1)
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise RangeError(param, f"{param} {text!r} is not a date; write it like 2026-11-20, or today") from None
+        words = "today, yesterday, or 7d for the last seven days" if param == "from" else "today or yesterday"
+        raise RangeError(param, f"{param} {text!r} is not a date; write it like 2026-11-20, {words}") from None
 
 
 def _month(text: str, today: date) -> date:
     if text == "this":
         return today.replace(day=1)
+    if text == "last":
+        return (today.replace(day=1) - timedelta(days=1)).replace(day=1)
     try:
         return date.fromisoformat(f"{text}-01")
     except ValueError:
-        raise RangeError("month", f"month {text!r} is not a month; write it like 2026-11, or this") from None
+        raise RangeError("month", f"month {text!r} is not a month; write it like 2026-11, this or last") from None

@@ -29,6 +29,13 @@ def report_values(report: Report) -> dict[str, Any]:
     return values
 
 
+def report_of_values(values: Any) -> Report:
+    """Return the report whose JSON values these are, such as a router sends them. Raises ValueError."""
+    from pydantic import TypeAdapter  # only reports of other routers need it
+
+    return TypeAdapter(Report).validate_python(values)
+
+
 def with_usd(value: Any) -> Any:
     """Return the JSON values of a dataclass, or of what holds some, in which every `*_nano` has its `*_usd` next to
     it."""

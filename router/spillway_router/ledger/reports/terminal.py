@@ -37,16 +37,21 @@ from spillway_router.ledger.reports.rows import (
     step_rows,
     unit_rows,
 )
-from spillway_router.ledger.reports.words import forecast_words, notes, rental_name, share, title, unpriced
+from spillway_router.ledger.reports.words import forecast_words, notes, rental_name, share, title, unpriced, verdict
 
 _ALWAYS_SHOWN = ("overflow", "escalated", "fallback")
 _PARTS = (("used", "█", "green"), ("idle", "░", "yellow"), ("cloud", "▓", "cyan"))
 _BAR_WIDTH = 40
 _ROW_BAR_WIDTH = 20
+_GAP = 2
+_DROPPED_IN_ORDER = ("per request", "GPU idle", "GPU used", "answers", "cloud")
+"""The columns of the groups that go where the terminal is too narrow, first the one that is missed least."""
 
 
 def render_report(report: Report, console: Console) -> None:
-    """Print the report: fixed and per-request cost side by side, then what the alternatives would have cost."""
+    """Print the report: whether the GPU paid, both sides of the cost, then what the alternatives would have cost."""
+    if sentence := verdict(report):
+        console.print(_cell(sentence, "bold"))
     console.print(_cell(title(report), "bold"))
     if warning := unpriced(report):
         console.print(_cell(warning, "bold red"))
@@ -58,7 +63,7 @@ def render_report(report: Report, console: Console) -> None:
         console.print(_table("", STEPS_HEAD, step_rows(report)))
     console.print(_table("Cost per unit", UNITS_HEAD, unit_rows(report)))
     if report.groups:
-        console.print(_groups_table(report))
+        console.print(_groups_table(report, console.width))
     if report.alternatives or report.all_local is not None:
         console.print(_table("Instead of both", ALTERNATIVES_HEAD, alternative_rows(report)))
     if report.pressed:
@@ -142,15 +147,41 @@ def _table(heading: str, head: Sequence[str], rows: Iterable[Row]) -> Table:
     return table
 
 
-def _groups_table(report: Report) -> Table:
-    table = Table(title=f"By {', '.join(report.by)}", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for key in report.by:
-        table.add_column(key, overflow="fold")
-    for heading in GROUP_HEAD:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+def _groups_table(report: Report, width: int) -> Table:
+    """Return the table of the groups. Where it is too wide, its bars go first and then columns, but never a digit."""
+    rows = [[printable(cell) for cell in group_row(row, report.by, report.amounts)] for row in report.groups]
+    heads = [*report.by, *GROUP_HEAD]
+    shown, has_bar = _fitting(heads, rows, len(report.by), width)
+    table = Table(title=f"By {', '.join(report.by)}", title_justify="left", box=None, padding=(0, _GAP, 0, 0))
+    for at in shown:
+        is_name = at < len(report.by)
+        table.add_column(heads[at], overflow="fold", justify="left" if is_name else "right", no_wrap=not is_name)
+    if has_bar:
+        table.add_column("", no_wrap=True)
     most_nano = max(row.total_nano for row in report.groups)
-    for row in report.groups:
-        cells = bar(used=row.used_nano, idle=row.idle_nano, cloud=row.cloud_nano, whole=most_nano, width=_ROW_BAR_WIDTH)
-        table.add_row(*map(_cell, group_row(row, report.by, report.amounts)), cells)
+    for row, cells in zip(report.groups, rows, strict=True):
+        amounts = (row.used_nano, row.idle_nano, row.cloud_nano)
+        bars = [bar(*amounts, whole=most_nano, width=_ROW_BAR_WIDTH)] if has_bar else []
+        table.add_row(*(Text(cells[at]) for at in shown), *bars)
     return table
+
+
+def _fitting(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], names: int, width: int
+) -> tuple[tuple[int, ...], bool]:
+    """Return which columns fit into a width, and whether the bars do. The names and the total always stay."""
+    widths = [max([len(head), *(len(row[at]) for row in rows)]) + _GAP for at, head in enumerate(heads)]
+    shown = list(range(len(heads)))
+    if sum(widths) + _ROW_BAR_WIDTH <= width:
+        return tuple(shown), True
+    for head in _DROPPED_IN_ORDER:
+        if sum(widths[at] for at in shown) - _GAP <= width:
+            break
+        shown.remove(names + GROUP_HEAD.index(head))
+    return tuple(shown), False
+
+
+def groups_tsv(report: Report) -> str:
+    """Return the groups as lines of cells with tabs between them, for other programs: every column, in whole."""
+    lines = [[*report.by, *GROUP_HEAD], *(group_row(row, report.by, report.amounts) for row in report.groups)]
+    return "".join("\t".join(map(printable, line)) + "\n" for line in lines)

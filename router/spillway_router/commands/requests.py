@@ -1,0 +1,96 @@
+"""`spillway requests`: the newest requests of a running router, one line each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from spillway_router.commands.common import ConfigOption, JsonOption, router_url, say
+from spillway_router.commands.running_router import KeyOption, RouterAddress, RouterOption, get_json
+
+_EVERY_S = 1.0
+"""How often a router is asked for newer requests."""
+HEAD = f"{'time (UTC)':12} {'ended':8} {'decision':10} {'backend':12} {'tokens':>13} {'ms':>8} {'cost':>11}  id"
+
+
+def requests(
+    path: ConfigOption = None,
+    url: RouterOption = None,
+    key: KeyOption = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new requests as they end.")] = False,
+    slow: Annotated[int | None, typer.Option(min=0, help="Only those that took at least so many ms.")] = None,
+    dear: Annotated[str | None, typer.Option(help="Only those that cost at least so many USD.")] = None,
+    refused: Annotated[bool, typer.Option("--refused", help="Only those that were refused before an attempt.")] = False,
+    of_key: Annotated[str | None, typer.Option("--of-key", help="Only those of the key with this id.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Only those that this backend answered.")] = None,
+    decision: Annotated[str | None, typer.Option(help="Only those with this decision, such as overflow.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest requests: when, how they ended, who answered and why, tokens, time and cost."""
+    router = RouterAddress(router_url(path, url), key)
+    wanted = {
+        "slow_ms": None if slow is None else str(slow),
+        "cost_usd": dear,
+        "ended": "refused" if refused else None,
+        "key": of_key,
+        "backend": backend,
+        "decision": decision,
+        "limit": str(limit),
+    }
+    filters = {name: text for name, text in wanted.items() if text is not None}
+    first = get_json(router, "/v1/requests", filters)
+    if as_json and not follow:
+        typer.echo(json.dumps(first, indent=2))
+        return
+    if not as_json:
+        _print_head(first)
+    lines = first["requests"][::-1]
+    _print(lines, as_json)
+    if follow:
+        for line in _newer(router, filters, lines[-1]["id"] if lines else ""):
+            _print([line], as_json)
+
+
+def _print_head(answer: Mapping[str, Any]) -> None:
+    if answer["notice"]:
+        typer.echo(f"warning: {answer['notice']}", err=True)
+    typer.echo(HEAD if answer["requests"] else "No requests yet. Try: spillway chat 'Hello'")
+
+
+def _print(lines: list[Mapping[str, Any]], as_json: bool) -> None:
+    for line in lines:
+        say(json.dumps(line) if as_json else row_of(line))
+
+
+def row_of(line: Mapping[str, Any]) -> str:
+    """Return a request as one line under HEAD; "-" stands for what the ledger does not keep."""
+    when = (
+        "-" if line["arrived_ms"] is None else f"{datetime.fromtimestamp(line['arrived_ms'] / 1000, UTC):%H:%M:%S.%f}"
+    )
+    took = "-" if line["total_ms"] is None else f"{line['total_ms']:,.0f}"
+    tokens = f"{line['prompt_tokens']:,}+{line['completion_tokens']:,}"
+    cost = f"{'~' if line['estimated'] else ''}${line['cost_usd']}"
+    why = ",".join(line["reasons"]) or line["code"]
+    places = f"{line['ended']:8} {line['decision'] or '-':10} {line['backend'] or '-':12}"
+    return f"{when[:12]:12} {places} {tokens:>13} {took:>8} {cost:>11}  {line['id']}{f'  {why}' if why else ''}"
+
+
+def _newer(router: RouterAddress, filters: Mapping[str, str], last: str) -> Iterator[Mapping[str, Any]]:
+    """Yield requests as they end, oldest first, until the user presses Ctrl-C. One that ends later than others that
+    came after it is shown too."""
+    shown: set[str] = set()
+    try:
+        while True:
+            time.sleep(_EVERY_S)
+            answer = get_json(router, "/v1/requests", {**filters, "limit": "500", "after": last})
+            newer = [line for line in reversed(answer["requests"]) if line["id"] not in shown]
+            shown = {line["id"] for line in answer["requests"]}
+            yield from newer
+    except KeyboardInterrupt:
+        return
