@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-engine test-others check format bench loadtest evidence fuzz conformance audit lock clean install install-dev install-engine install-loadtest install-conformance install-audit install-convert
+.PHONY: help up demo test test-engine test-others check format bench dashboard install-browser loadtest evidence fuzz conformance audit lock clean install install-dev install-engine install-loadtest install-conformance install-audit install-convert
 
 # The first Python from 3.11 to 3.13 that can create environments. 3.11 is preferred, because torch's CPU hash is recorded
 # for it.
@@ -33,7 +33,7 @@ up: install  ## start everything: engine (GPU, or CPU with the demo model) and r
 demo: install  ## run the main job end to end: a burst of documents, overflow, escalation, two-sided report (under 5 min)
 	.venv/bin/python -m demo
 
-test: install install-loadtest check  ## install, then run lint, types and the full test suite with the real engine (under 20 min from nothing)
+test: install install-loadtest install-browser check  ## install, then run lint, types and the full test suite with the real engine (under 20 min from nothing)
 	@echo "Running all tests in two parallel groups; the output of a group is shown when it ends (usually 6 to 10 min)."
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-engine test-others
 
@@ -54,6 +54,19 @@ check: install-dev  ## run ruff, the format check, mypy and the import rules (ab
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy router server loadtests demo evidence conformance
 	.venv/bin/lint-imports
+
+dashboard:  ## build the dashboard's scripts and styles from web/ into the package (needs Node)
+	cd web && npm ci --no-audit --no-fund --ignore-scripts && node build.mjs
+
+install-browser:  ## install Chromium and what drives it for the tests of the dashboard, where Node and root are there (about 30 s)
+	@if ! command -v npm >/dev/null; then echo "No npm here: the browser tests of the dashboard are skipped."; \
+	elif [ ! -d web/node_modules/playwright-core ]; then cd web && npm ci --no-audit --no-fund --ignore-scripts \
+		|| echo "npm failed: the browser tests of the dashboard are skipped."; fi
+	@if command -v chromium chromium-browser google-chrome >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
+		|| echo "Chromium could not be installed: the browser tests of the dashboard are skipped."; \
+	else echo "No Chromium here, and no root to install it: the browser tests of the dashboard are skipped."; fi
 
 format: install-dev  ## let ruff fix and format the code
 	.venv/bin/ruff check --fix .
@@ -88,6 +101,7 @@ lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
 
 clean:  ## remove environments, caches and build output; data/ stays
+	rm -rf web/node_modules
 	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	rm -rf router/spillway_router/_compiled
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

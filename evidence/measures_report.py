@@ -39,7 +39,7 @@ READERS = ("money.verify_rate", "money.export_rate", "money.start_5m_rows")
 ROWS = 1_000_000
 RUNS = 5
 _PER_COMMIT = 1000
-_FIRST = date(2026, 10, 1)
+FIRST_DAY = date(2026, 10, 1)
 _LIMIT_S = 300
 _REASONS = ("overflow", "escalated", "fallback")
 _CONFIG = """
@@ -79,9 +79,9 @@ class Cost(NamedTuple):
     rss_mib: float
 
 
-MONTH = ("--month", f"{_FIRST:%Y-%m}")
+MONTH = ("--month", f"{FIRST_DAY:%Y-%m}")
 CASES = (
-    Case("day", 1, ("--day", _FIRST.isoformat(), "--by", "key,decision")),
+    Case("day", 1, ("--day", FIRST_DAY.isoformat(), "--by", "key,decision")),
     Case("month", 31, (*MONTH, "--by", "day,key")),
 )
 MANY_KEYS = 10_000
@@ -101,7 +101,7 @@ def million_rows(say: Callable[[str], None], rows: int = ROWS, runs: int = RUNS)
     details: dict[str, Any] = {}
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            details["summed_us_per_row"] = _fill(Path(folder, "spillway.db"), rows, case)
+            details["summed_us_per_row"] = fill_ledger(Path(folder, "spillway.db"), rows, case)
             try:
                 costs = _runs(Path(folder), case, rows, runs)
             except (subprocess.SubprocessError, ValueError) as error:
@@ -120,7 +120,7 @@ def five_million_rows(say: Callable[[str], None], rows: int = 5 * ROWS, runs: in
     """
     details: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        details["summed_us_per_row"] = _fill(Path(folder, "spillway.db"), rows, LONG_CASES[0])
+        details["summed_us_per_row"] = fill_ledger(Path(folder, "spillway.db"), rows, LONG_CASES[0])
         try:
             for case in LONG_CASES:
                 details[case.name] = _summary(_runs(Path(folder), case, rows, runs))
@@ -138,8 +138,8 @@ def five_million_rows(say: Callable[[str], None], rows: int = 5 * ROWS, runs: in
 def _readers(folder: Path, rows: int, runs: int, say: Callable[[str], None]) -> dict[str, Measurement]:
     """Measure what else reads the whole ledger, or opens it: each once, as each takes a minute, and the start `runs`
     times."""
-    last = _FIRST + timedelta(days=LONG_CASES[0].days - 1)
-    month = ("ledger", "export", "--from", _FIRST.isoformat(), "--to", last.isoformat())
+    last = FIRST_DAY + timedelta(days=LONG_CASES[0].days - 1)
+    month = ("ledger", "export", "--from", FIRST_DAY.isoformat(), "--to", last.isoformat())
     cost = {
         "verify": _weighed(folder, ("ledger", "verify"))[1],
         "export": _weighed(folder, month)[1],
@@ -214,10 +214,10 @@ def _weighed(folder: Path, words: tuple[str, ...], output: int = subprocess.DEVN
     return done.stdout or "", Cost(round(wall_s, 3), round(cpu_s, 3), round(rss_kib / 1024, 1))
 
 
-def _fill(file: Path, rows: int, case: Case) -> float:
+def fill_ledger(file: Path, rows: int, case: Case) -> float:
     """Fill a ledger and sum it up; return the microseconds of summing per row."""
     ledger = SqliteLedger.open(file)
-    start, end = start_of(_FIRST), start_of(_FIRST + timedelta(days=case.days))
+    start, end = start_of(FIRST_DAY), start_of(FIRST_DAY + timedelta(days=case.days))
     ledger.rentals.add(
         RentalRecord(
             id="rent_1",

@@ -79,7 +79,7 @@ def test_every_package_is_a_root_package() -> None:
     [
         (r"\bmetrics\b", "", "spillway_router.metrics is in no layer"),
         (r"\baudits\b", "", "spillway_router.proxy.audits is in no layer"),
-        (r"layers =\n", "layers =\n    dashboard\n", "spillway_router.dashboard is listed but does not exist"),
+        (r"layers =\n", "layers =\n    nowhere\n", "spillway_router.nowhere is listed but does not exist"),
         (r"exhaustive = true", "", "the contract of spillway_router lacks `exhaustive = true`"),
         (r"    spillway_router\.core\nexhaustive", "exhaustive", "spillway_router.core has no layers contract"),
     ],

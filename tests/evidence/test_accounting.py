@@ -95,7 +95,7 @@ def test_a_report_over_many_keys_is_timed_and_weighed() -> None:
 
 def test_a_report_that_lacks_rows_has_no_time(tmp_path: Path) -> None:
     """The fault: the ledger holds fewer rows than the promise requires."""
-    measures_report._fill(tmp_path / "spillway.db", 2000, measures_report.CASES[0])
+    measures_report.fill_ledger(tmp_path / "spillway.db", 2000, measures_report.CASES[0])
     config = tmp_path / "spillway.yaml"
     config.write_text(measures_report._CONFIG.format(file=tmp_path / "spillway.db"), encoding="utf-8")
     with pytest.raises(ValueError, match="2000 requests"):

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date
 from functools import partial
-from typing import Any
+from io import StringIO
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI
 
@@ -30,6 +31,9 @@ from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.config.tls import renew
 from spillway_router.core.confidence.drift import Drift
 from spillway_router.core.redaction import Redactor
+from spillway_router.dashboard.parts import Parts
+from spillway_router.dashboard.routes import Dashboard
+from spillway_router.dashboard.traffic import Traffic
 from spillway_router.documents.idempotency import IdempotentExtractions
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
@@ -102,7 +106,11 @@ from spillway_router.runtime.trait_keeper import TraitKeeper
 from spillway_router.runtime.verdict_acts import VerdictActs
 from spillway_router.signals.board import Board
 
+if TYPE_CHECKING:
+    from spillway_router.ledger.reports.model import Report
+
 log = logging.getLogger("spillway")
+_T = TypeVar("_T")
 
 FLUSH_S = 10.0
 CLOSE_S = 5.0
@@ -158,6 +166,7 @@ class Runtime:
         self.tls: ssl.SSLContext | None = None
         """What the listener speaks TLS with, into which a reload loads renewed files."""
         self._apply(config)
+        self._traffic = Traffic()
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
         self.shadows = Shadows()
         self.drains = Drains(lambda: self._active_config.limits.drains, self.metrics.on_drained)
@@ -175,6 +184,7 @@ class Runtime:
         self._add_metrics(clock)
         self._reporting = asyncio.Lock()
         self._background = Background(self._background_services(router_id, extractions))
+        self.dashboard = Dashboard(self._dashboard_parts(version), self._traffic)
         self.control = self._control_api(version, extractions)
         self.app: App = build(self.control, self.services.bodies, lambda: self._active_config.cors_origins)
         self.front: Callable[..., asyncio.Protocol] = frontend_factory(self.services)
@@ -222,6 +232,7 @@ class Runtime:
     def leave(self) -> float:
         """Say by /ready that no more requests should come; return for how many seconds they may come anyway."""
         self._is_leaving = True
+        self.dashboard.close()
         return self.config.loaded.settings.limits.stop_unready_s
 
     async def close(self) -> None:
@@ -275,7 +286,13 @@ class Runtime:
             board=self.board,
             accounts=self.accounts,
             records=Records(),
-            hooks=(self.metrics.on_request, self.verdicts.on_request, log_request, self.trait_keeper.on_request),
+            hooks=(
+                self.metrics.on_request,
+                self.verdicts.on_request,
+                log_request,
+                self.trait_keeper.on_request,
+                self._traffic.on_request,
+            ),
             clock=clock,
             wall=self._wall,
             new_id=request_ids(self._wall).__next__,
@@ -442,6 +459,7 @@ class Runtime:
             stored=self._stored_entries,
             entries_before=self.ledger.entries_before,
             reload=self.reload,
+            home=self.dashboard.home,
             is_leaving=lambda: self._is_leaving,
         )
         control = build_control(self.services, hooks, version)
@@ -450,24 +468,62 @@ class Runtime:
         add_provider_key_routes(control, self.services)
         documents = DocumentServices(self.services, lambda: self.config.documents, self.reviews, extractions)
         add_document_routes(control, documents)
+        self.dashboard.add_to(control)
         return control
 
-    async def _usage(self, query: ReportQuery) -> Mapping[str, Any]:
-        """Return a report as JSON values. Raises RangeError or LedgerError.
+    def _dashboard_parts(self, version: str) -> Parts:
+        return Parts(
+            services=self.services,
+            version=version,
+            report=self._report,
+            focus=self._focus,
+            zone=lambda: self.config.report.zone,
+            valid_key=self._keys.valid,
+            key_names=self._keys.names,
+            ledger_health=lambda: self.writer.health,
+            gpus=lambda: self.engine_watch.gpus.readings,
+            is_leaving=lambda: self._is_leaving,
+        )
 
-        One report is built at a time, and with a bounded number of groups, because this process also serves requests.
-        """
+    async def _usage(self, query: ReportQuery) -> Mapping[str, Any]:
+        """Return a report as JSON values. Raises RangeError or LedgerError."""
+
+        def work(now_ms: int) -> Mapping[str, Any]:
+            from spillway_router.ledger.reports.json_report import report_values
+
+            return report_values(self._reported(query, now_ms))
+
+        return await self._alone(work)
+
+    async def _report(self, query: ReportQuery) -> Report:
+        """Return a report. Raises RangeError or LedgerError."""
+        return await self._alone(partial(self._reported, query))
+
+    async def _focus(self, query: ReportQuery) -> str:
+        """Return the days of a query as FOCUS CSV, one row per day, group and key. Raises RangeError or LedgerError."""
+
+        def work(now_ms: int) -> str:
+            from spillway_router.ledger.reports.days import read_range
+            from spillway_router.ledger.reports.export import export_focus
+
+            out = StringIO()
+            export_focus(self.ledger, read_range(query, now_ms), now_ms, out, daily=True)
+            return out.getvalue()
+
+        return await self._alone(work)
+
+    async def _alone(self, work: Callable[[int], _T]) -> _T:
+        """Return what a function of the present (epoch ms) makes of the ledger, on a thread. One works at a time,
+        because this process also serves requests."""
         async with self._reporting:
             now_ms = int(self._wall() * 1000)
-            return await LEDGER_CALLS.run(partial(self._reported, query, now_ms), limit_s=REPORT_S)
+            return await LEDGER_CALLS.run(partial(work, now_ms), limit_s=REPORT_S)
 
-    def _reported(self, query: ReportQuery, now_ms: int) -> Mapping[str, Any]:
+    def _reported(self, query: ReportQuery, now_ms: int) -> Report:
         # Imported here, since most routers are asked for no report, and an idle one has to be small.
         from spillway_router.ledger.reports.build import report_for
-        from spillway_router.ledger.reports.json_report import report_values
 
-        report = report_for(self.ledger, query, self.config.report, now_ms, most_groups=MOST_GROUPS)
-        return report_values(report)
+        return report_for(self.ledger, query, self.config.report, now_ms, most_groups=MOST_GROUPS)
 
     def _stored_entries(self, request_id: str) -> list[Mapping[str, Any]]:
         return [entry._asdict() for entry in self.ledger.entries_of(request_id)]

@@ -39,7 +39,15 @@ from spillway_router.ledger.rentals.fixed_cost import (
     other_costs,
     rent_of,
 )
-from spillway_router.ledger.reports.days import GroupKey, ReportQuery, ReportRange, read_by, read_range, zone_name
+from spillway_router.ledger.reports.days import (
+    GroupKey,
+    RangeError,
+    ReportQuery,
+    ReportRange,
+    read_by,
+    read_range,
+    zone_name,
+)
 from spillway_router.ledger.reports.forecast import outlook
 from spillway_router.ledger.reports.groups import Costs, group_rows, per, served_of, units_of
 from spillway_router.ledger.reports.instead import Answers
@@ -85,7 +93,8 @@ class _Books:
 @dataclass(frozen=True, slots=True)
 class _Source:
     """Where a report comes from: the ledger, its sums at one moment, the range, the present, and the grouping with the
-    most groups that it may have."""
+    most groups that it may have, and the name of the alternative that groups are compared with (empty: the
+    cheapest)."""
 
     ledger: Ledger
     sums: Sums
@@ -93,6 +102,7 @@ class _Source:
     now_ms: int
     by: tuple[GroupKey, ...]
     most_groups: int | None
+    against: str = ""
 
 
 def report_for(
@@ -104,7 +114,12 @@ def report_for(
     LedgerUnavailableError.
     """
     days, by = read_range(query, now_ms, terms.zone), read_by(query.by)
-    return build_report(ledger, days, terms, now_ms, by, most_groups=most_groups)
+    if query.against and query.against not in terms.alternatives:
+        raise RangeError(
+            "against",
+            f"against {query.against!r} is no priced model here; use one of {', '.join(sorted(terms.alternatives))}",
+        )
+    return build_report(ledger, days, terms, now_ms, by, most_groups=most_groups, against=query.against)
 
 
 def build_report(
@@ -115,13 +130,17 @@ def build_report(
     by: tuple[GroupKey, ...] = (),
     *,
     most_groups: int | None = None,
+    against: str = "",
 ) -> Report:
-    """Build the report of a range; if the range is not over, up to now.
+    """Build the report of a range; if the range is not over, up to now. Groups are compared with the alternative
+    `against`, or with the cheapest one.
 
     Raises RangeError for more groups than `most_groups`, and LedgerUnavailableError.
     """
     with ledger.sums() as sums:
-        source = _Source(ledger=ledger, sums=sums, days=days, now_ms=now_ms, by=by, most_groups=most_groups)
+        source = _Source(
+            ledger=ledger, sums=sums, days=days, now_ms=now_ms, by=by, most_groups=most_groups, against=against
+        )
         return _built(source, terms)
 
 
@@ -135,12 +154,13 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
     answers = Answers(books.lines, source.sums.lengths(days.calendar), terms.coefficients, _scale(books.days))
     compared = _compared(fixed, answers, terms, request_nano)
     cheapest = min(compared, key=lambda one: (-one.answers, one.all_cloud_nano), default=None)
+    against = next((one for one in compared if one.name == source.against), cheapest)
     served = served_of(totals)
     costs = Costs(
         lines=books.lines,
         days=books.days,
         holds=books.holds,
-        instead=None if cheapest is None or not by else answers.of_groups(terms.alternatives[cheapest.name]),
+        instead=None if against is None or not by else answers.of_groups(terms.alternatives[against.name]),
         key_names=_key_names(ledger, by),
         other=books.other.days,
     )
@@ -158,6 +178,7 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         units=units_of(request_nano, served, _documents_nano(books)),
         alternatives=compared,
         cheapest=None if cheapest is None else cheapest.name,
+        against=None if against is None else against.name,
         not_compared=tuple(sorted(terms.alternatives.keys() - {alternative.name for alternative in compared})),
         all_local=_all_local(fixed, answers, request_nano),
         capacity_per_day=(86_400e6 * fixed.gpus * answers.sizes.answers / answers.work_us if answers.work_us else None),

@@ -60,7 +60,8 @@ class ReportRange:
 @dataclass(frozen=True, slots=True)
 class ReportQuery:
     """The parameters as a person wrote them, empty if not exclusive. `first` and `last` form a range that includes
-    `last`, `timezone` is a name such as Europe/Berlin."""
+    `last`, `timezone` is a name such as Europe/Berlin, `against` that of a priced model that groups are compared
+    with."""
 
     day: str = ""
     month: str = ""
@@ -68,6 +69,7 @@ class ReportQuery:
     last: str = ""
     by: tuple[str, ...] = ()
     timezone: str = ""
+    against: str = ""
 
 
 def one_day(day: date, zone: tzinfo = UTC) -> ReportRange:

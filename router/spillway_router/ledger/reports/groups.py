@@ -32,7 +32,7 @@ _TIMES = frozenset[GroupKey](("day", "month"))
 @dataclass(frozen=True, slots=True)
 class Costs:
     """All costs of a report: attempts with their share of the GPUs, days with their idle time, and open holds; also the
-    costs at the cheapest alternative, and the names of API keys by their ids."""
+    costs at the alternative that groups are compared with, and the names of API keys by their ids."""
 
     lines: Sequence[CostLine]
     days: Sequence[FixedDay]
@@ -272,6 +272,7 @@ def _row(keys: Mapping[str, str], about: int, sums: _GroupSums, costs: Costs) ->
         unsure=sums.unsure,
         estimated_nano=sums.estimated_nano,
         at_most_nano=sums.at_most_nano,
+        idle_share_nano=sums.spread_nano,
     )
 
 

@@ -197,8 +197,9 @@ class GroupRow:
     `labels` explains keys that say little to people, such as the name of an API key. `used_nano` is the group's share
     of the GPUs. `idle_nano` is unused GPU time: in groups of days and months their own, otherwise all of it is in one
     row with `idle` True. `cloud_nano` includes unsettled attempts. `all_cloud_nano` is the cost of the group's answers
-    at the alternative that is cheapest for the whole report, None if it could have given none of them. `other_nano` is
+    at the alternative that the report is `against`, None if it could have given none of them. `other_nano` is
     other fixed costs: in groups of days and months their own, otherwise all of them are in one row with `other` True.
+    `idle_share_nano` is what of the idle time, wherever it is a row, falls to the group by its work of the same days.
     `unsure`, `estimated_nano` and `at_most_nano` mean the same as on the cloud side.
     """
 
@@ -217,6 +218,7 @@ class GroupRow:
     unsure: int = 0
     estimated_nano: int = 0
     at_most_nano: int = 0
+    idle_share_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +306,8 @@ class Report:
 
     `day` is the ISO date of a report of one day, else None. `capacity_per_day` is the number of requests of the mean
     shape that the GPUs could answer in 24 hours at full load. `by` and `groups` are the requested grouping. `cheapest`
-    is the name of the cheapest alternative among those for the most answers, and `not_compared` names priced models
+    is the name of the cheapest alternative among those for the most answers, `against` that of the one that groups are
+    compared with, and `not_compared` names priced models
     that could have given none, or whose price per second says nothing about them. `currency` is the one that people
     see; all amounts here are in US dollars.
     """
@@ -339,6 +342,7 @@ class Report:
     currency: Currency | None = None
     not_compared: tuple[str, ...] = ()
     cache: CacheSide = CacheSide(0, 0, 0, 0)
+    against: str | None = None
 
     @property
     def amounts(self) -> Amounts:

@@ -90,6 +90,17 @@ class KeyRing:
         """Return what a key may use; None if it may use everything."""
         return self._rules.get(key_id)
 
+    def valid(self, key_id: str, wall: Callable[[], float] = time.time) -> KeyRecord | None:
+        """Return the key of an id, None if it is unknown, expired or revoked. `wall` returns epoch seconds."""
+        record = self._by_id.get(key_id)
+        if record is None or (record.expires is not None and wall() * 1000 >= record.expires):
+            return None
+        return record
+
+    def names(self) -> dict[str, str]:
+        """Return the names of all keys by their ids."""
+        return {key_id: record.name for key_id, record in self._by_id.items()}
+
     def verify(self, token: str, wall: Callable[[], float] = time.time) -> KeyRecord | None:
         """Return the key of this token, or None if the token is malformed, unknown, expired, revoked or wrong. Never
         raises. `wall` returns epoch seconds."""
@@ -137,6 +148,14 @@ class KeyStore:
     def verify(self, token: str, monotonic_s: float) -> KeyRecord | None:
         """Return the valid key of this token, or None."""
         return self.ring(monotonic_s).verify(token, self._wall)
+
+    def valid(self, key_id: str, monotonic_s: float) -> KeyRecord | None:
+        """Return the key of an id if it is valid now, else None."""
+        return self.ring(monotonic_s).valid(key_id, self._wall)
+
+    def names(self) -> dict[str, str]:
+        """Return the names of the keys by their ids, as of the last look."""
+        return self._ring.names()
 
     def rules(self, key_id: str) -> KeyRules | None:
         """Return what a key that was just verified may use; None if it may use everything."""

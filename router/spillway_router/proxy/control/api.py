@@ -46,7 +46,7 @@ from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.request.large_body import read_body
 
-_USAGE_PARAMS = frozenset({"day", "month", "from", "to", "by", "timezone"})
+_USAGE_PARAMS = frozenset({"day", "month", "from", "to", "by", "timezone", "against"})
 _ENDPOINT_FIELDS: tuple[tuple[str, Endpoint], ...] = (
     ("messages", "chat"),
     ("prompt", "completions"),
@@ -70,6 +70,8 @@ class ControlHooks:
     reload: Callable[[str], Awaitable[list[str]]]
     """Reload the configuration, as the given person asks. Return the problems that kept the running one in force; [] if
     there are none."""
+    home: Callable[[Request], Awaitable[Response]]
+    """Answer `GET /` of a browser."""
     is_leaving: Callable[[], bool] = lambda: False
     """Return whether the router was asked to stop, so that no more requests should come."""
 
@@ -151,9 +153,12 @@ def _routes_of(request: Request) -> list[Route]:
 
 
 def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
-    @api.get("/")
-    async def index() -> dict[str, Any]:
-        return {"name": "spillway", "docs": "/docs", "models": "/v1/models", "usage": "/v1/usage", "ready": "/ready"}
+    @api.get("/", response_model=dict[str, str])
+    async def index(request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return await hooks.home(request)
+        addresses = {"docs": "/docs", "models": "/v1/models", "usage": "/v1/usage", "ready": "/ready"}
+        return JSONResponse({"name": "spillway", **addresses}, headers={"vary": "accept"})
 
     @api.get("/health")
     async def health() -> dict[str, str]:
@@ -289,6 +294,7 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         last: Annotated[str, Query(alias="to", description="last day, inclusive; today by default")] = "",
         by: Annotated[list[str], Query(description=f"{', '.join(GROUP_KEYS)}; several: a,b")] = [],  # noqa: B006
         timezone: Annotated[str, Query(description="time zone of the days; report.timezone by default")] = "",
+        against: Annotated[str, Query(description="priced model that groups are compared with; the cheapest")] = "",
     ) -> Any:
         """Report both sides of the cost, the GPU and the cloud, for the given days and groups."""
         caller_of(services, request, USAGE_ROLES)
@@ -297,7 +303,9 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
             raise bad_request(f"Unknown parameter {unknown[0]!r}. Use {', '.join(sorted(_USAGE_PARAMS))}.", unknown[0])
         try:
             return await hooks.usage(
-                ReportQuery(day=day, month=month, first=first, last=last, by=tuple(by), timezone=timezone)
+                ReportQuery(
+                    day=day, month=month, first=first, last=last, by=tuple(by), timezone=timezone, against=against
+                )
             )
         except RangeError as error:
             raise bad_request(str(error), error.param) from None

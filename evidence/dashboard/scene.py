@@ -1,0 +1,121 @@
+"""A router with a past: four weeks of a made-up business in its ledger, and requests that ended a moment ago."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from random import Random
+from urllib.parse import quote
+
+from evidence.dashboard.browser import Place, Story
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+from spillway_router.testing import FakeEngine
+from spillway_router.testing.business import fill
+from spillway_router.testing.harness import Router, routing, serving
+
+DAYS = 28
+PER_DAY = 350
+SIZE = 20
+_PRICES = {
+    "groq": ("gpt-oss-20b", '{input_per_million: "0.075", output_per_million: "0.30"}'),
+    "openai": ("gpt-4.1", '{input_per_million: "2", output_per_million: "8"}'),
+}
+_MORE = """
+gpu: {name: a100-80, price_per_hour: "1.39"}
+confidence: {threshold: 0.6, escalate_to: [openai]}
+budgets: [{scope: all, period: month, limit_usd: "300"}, {scope: all, period: day, limit_usd: "12"}]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The router, and the first and the last of its days."""
+
+    router: Router
+    first: date
+    last: date
+    requests: int
+    key: str
+    """An administrator's key, which may also choose the backend."""
+
+    @property
+    def money(self) -> str:
+        """The address of the Money page of these days, compared with the dearer model."""
+        return f"/money?from={self.first}&to={self.last}&against={quote('openai (gpt-4.1)')}"
+
+
+@asynccontextmanager
+async def business(folder: Path, *, per_day: int = PER_DAY, size: int = SIZE, more: str = "") -> AsyncIterator[Scene]:
+    """Run a router whose ledger in `folder` holds four weeks, and that has answered some requests."""
+    engine = FakeEngine(["The", " right", " eye", "."], [-0.05] * 4)
+    cloud = FakeEngine(["The", " left", " one", "."], [-0.01] * 4)
+    async with serving(engine) as engine_url, serving(cloud) as cloud_url:
+        lines = [f"{{name: local, provider: vllm, local: true, model: m, base_url: '{engine_url}/v1'}}"]
+        for name, (model, price) in _PRICES.items():
+            place = f"provider: generic, model: {model}, api_key: k, base_url: '{cloud_url}/v1'"
+            lines.append(f"{{name: {name}, {place}, price: {price}}}")
+        text = "backends:\n" + "".join(f"  - {line}\n" for line in lines) + _MORE + more
+        async with routing(text, folder) as router:
+            last = datetime.now(UTC).date() - timedelta(days=1)
+            first = last - timedelta(days=DAYS - 1)
+            requests = await asyncio.to_thread(fill, router.ledger, first, DAYS, Random(7), per_day=per_day, size=size)
+            key = _key(router)
+            await _ask(router, engine, key)
+            yield Scene(router=router, first=first, last=last, requests=requests, key=key)
+
+
+def _key(router: Router) -> str:
+    spec = KeySpec("ann", role="admin", may_route=True)
+    return KeyStore(router.ledger.keys).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), 0).token
+
+
+async def _ask(router: Router, engine: FakeEngine, key: str) -> None:
+    """Send requests of several kinds: local ones, unsure ones, pinned ones, and one that is refused."""
+    headers = {"authorization": f"Bearer {key}"}
+    for number in range(24):
+        engine.logprobs = (-2.0,) * 4 if number % 8 == 5 else (-0.05,) * 4
+        model = "openai/gpt-4.1" if number % 6 == 3 else "auto"
+        await router.chat({"model": model, "stream": number % 2 == 0, "max_tokens": 40}, **headers)
+    await router.chat({"model": "nothing-like-this"}, **headers)
+
+
+PLACES = (Place("now", "/"), Place("sign-in", "/sign-in"))
+
+
+def places(scene: Scene) -> tuple[Place, ...]:
+    """Return all pages."""
+    return (*PLACES, Place("money", scene.money, ("details.more summary",)))
+
+
+def stories(key: str) -> tuple[Story, ...]:
+    """Return what somebody with a viewer's or administrator's key does."""
+    return (
+        Story(
+            "signs in, looks around by keyboard, and signs out",
+            (
+                ("goto", "/money"),
+                ("url", "/sign-in"),
+                ("fill", "#key", "sk-spill-000000000000-wrong"),
+                ("press", "Enter"),
+                ("text", "[role=alert]", "not valid"),
+                ("fill", "#key", key),
+                ("press", "Enter"),
+                ("url", "/money"),
+                ("press", "Tab"),
+                ("focused", "Skip to the page"),
+                ("click", ".windows a:has-text('Last 7 days')"),
+                ("url", "/money?window=7d"),
+                ("click", ".top nav a:has-text('Now')"),
+                ("text", "[data-live=on]", "live"),
+                ("fetched", "/now.json"),
+                ("fetched", "/money.json?window=7d"),
+                ("click", ".who button"),
+                ("url", "/sign-in"),
+            ),
+        ),
+    )

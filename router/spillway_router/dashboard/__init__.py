@@ -1,0 +1,1 @@
+"""The pages at `/`: what a router does and costs, for people in a browser."""

@@ -1,0 +1,38 @@
+"""What the dashboard needs of the router, so that it depends on none of what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import TYPE_CHECKING
+
+from spillway_router.ledger.records import KeyRecord
+from spillway_router.ledger.reports.days import ReportQuery
+from spillway_router.ledger.writer import WriterHealth
+from spillway_router.proxy.exchange.services import Services
+from spillway_router.signals.gpu import GpuReading
+
+if TYPE_CHECKING:  # imported for its first reader; an idle router has to be small
+    from spillway_router.ledger.reports.model import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The router as the dashboard sees it."""
+
+    services: Services
+    version: str
+    report: Callable[[ReportQuery], Awaitable[Report]]
+    """Build a report. Raises RangeError for what can't be asked, and LedgerError."""
+    focus: Callable[[ReportQuery], Awaitable[str]]
+    """Return the days of a query as FOCUS CSV, one row per day, group and key. Raises RangeError and LedgerError."""
+    zone: Callable[[], tzinfo]
+    """Return the time zone of reports."""
+    valid_key: Callable[[str, float], KeyRecord | None]
+    """Return the key of an id if it is valid at a time (monotonic seconds)."""
+    key_names: Callable[[], Mapping[str, str]]
+    """Return the names of the valid keys by their ids."""
+    ledger_health: Callable[[], WriterHealth]
+    gpus: Callable[[], Sequence[GpuReading]]
+    is_leaving: Callable[[], bool]
