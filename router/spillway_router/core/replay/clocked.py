@@ -30,6 +30,11 @@ class ClockedEngine(Generic[Request]):
         engine = self._engine
         return engine.busy_s + (engine.coasted_s(self._coasts) if self._coasts else 0.0)
 
+    @property
+    def kv_tokens(self) -> int:
+        """The tokens in the KV cache after the last iteration that has ended or begun."""
+        return self._engine.kv_tokens
+
     def submit(self, request: Request, now_s: float) -> None:
         """Put a request into the engine's queue. Raises ValueError if its prompt can never fit."""
         self._engine.submit(request)
