@@ -1,0 +1,1 @@
+"""Weeks of demand for a fleet, made of a real trace laid over a weekday curve."""
