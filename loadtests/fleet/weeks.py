@@ -86,5 +86,5 @@ def _speeds(weeks: int, seed: int) -> np.ndarray:
     day, hour = (seconds // 86_400).astype(int), (seconds // 3_600).astype(int)
     of_day = np.exp(chance.normal(0, DAY_NOISE, days)) * np.where(np.arange(days) % 7 >= 5, WEEKEND, 1.0)
     of_hour = np.exp(chance.normal(0, HOUR_NOISE, 24 * days))
-    curve: np.ndarray = np.interp(seconds % 86_400 / 3_600, HOURS, SPEEDS)
-    return curve * of_day[day] * of_hour[hour]
+    speeds: np.ndarray = np.interp(seconds % 86_400 / 3_600, HOURS, SPEEDS) * of_day[day] * of_hour[hour]
+    return speeds

@@ -14,7 +14,7 @@ may have room.
 A request that may not leave (private, or without a cloud that could take it) has an infinite density and no last
 moment: it goes before the others, in the order of arrival.
 
-Nothing here is decided by the length of one arrival alone, as it is by `backlog.overflow_reasons`. Decision 0043
+Nothing here is decided by the length of one arrival alone, as it is by `backlog.overflow_reasons`. Decision 0046
 compares the two.
 
 Pure: `now_s` and all moments are seconds of any one monotonic clock.
