@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-engine test-others check format bench dashboard install-browser loadtest evidence fuzz conformance audit lock clean install install-dev install-engine install-loadtest install-conformance install-audit install-convert
+.PHONY: help up demo test test-engine test-others check format bench dashboard install-browser loadtest evidence fuzz conformance audit docs lock clean install install-dev install-engine install-loadtest install-conformance install-audit install-docs install-convert
 
 # The first Python from 3.11 to 3.13 that can create environments. 3.11 is preferred, because torch's CPU hash is recorded
 # for it.
@@ -94,8 +94,11 @@ audit: install-audit  ## run bandit, write a bill of materials (CycloneDX) per l
 		--output-reproducible -o .cache/sbom/$$(basename $$lock .lock).cdx.json || exit 1; done
 	for name in router image dev; do .venv-audit/bin/pip-audit --disable-pip --require-hashes -r requirements/$$name.lock || exit 1; done
 
+docs: install-dev install-docs  ## build the documentation site into build/site, for reading without a network
+	.venv/bin/python -m evidence.site
+
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router dev compile audit loadtest judges conformance vllm-cpu vllm-gpu convert; do \
+	for name in router dev compile audit docs loadtest judges conformance vllm-cpu vllm-gpu convert; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
@@ -124,6 +127,10 @@ install-conformance:
 install-audit:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py audit
+
+install-docs:
+	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
+	@$(PYTHON) requirements/install.py docs
 
 install-engine:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }

@@ -1,6 +1,6 @@
 """Install one of the project's environments from its lock, and report the progress.
 
-Usage:  python3 requirements/install.py dev|router|loadtest|judges|conformance|audit|engine-cpu|engine-gpu|convert
+Usage:  python3 requirements/install.py dev|router|loadtest|judges|conformance|audit|docs|engine-cpu|engine-gpu|convert
 
 The program runs on the system's Python with the standard library only. A stamp inside the environment holds the hash of
 what was installed, so that a second run returns at once and a changed lock installs again. Another Python or another
@@ -84,6 +84,13 @@ ENVIRONMENTS = {
         with_project=False,
         proof="import bandit, cyclonedx_py, pip_audit",
         about="the tools of `make audit`, about 20 MB to download; usually 10 to 30 s",
+    ),
+    "docs": Environment(
+        directory=ROOT / ".venv-docs",
+        locks=("docs.lock",),
+        with_project=False,
+        proof="import material, mkdocs",
+        about="the tools of `make docs`, about 15 MB to download; usually 10 to 30 s",
     ),
     "engine-cpu": Environment(
         directory=ROOT / ".venv-vllm",
