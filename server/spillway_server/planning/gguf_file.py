@@ -23,6 +23,8 @@ _SCALARS = MappingProxyType(
 )
 _STRING, _ARRAY = 8, 9
 _LONGEST_TEXT, _LONGEST_ARRAY, _MOST = 16_000_000, 4_000_000, 1_000_000
+_DEEPEST_ARRAY = 4
+"""Arrays within arrays; no known file has any."""
 # Weights per block and bytes per block of each tensor type, from ggml's type table.
 BLOCKS: Mapping[int, tuple[str, int, int]] = MappingProxyType(
     {
@@ -68,7 +70,7 @@ class GgufHeader:
 
     def config(self) -> dict[str, Any]:
         """Return the sizes under config.json's names, as far as the file gives them."""
-        tokens = self.value("tokenizer.ggml.tokens") or ()
+        tokens = self.value("tokenizer.ggml.tokens")
         wanted = {
             "hidden_size": self.value("{arch}.embedding_length"),
             "intermediate_size": self.value("{arch}.feed_forward_length"),
@@ -80,12 +82,17 @@ class GgufHeader:
             "sliding_window": self.value("{arch}.attention.sliding_window"),
             "num_local_experts": self.value("{arch}.expert_count"),
             "moe_intermediate_size": self.value("{arch}.expert_feed_forward_length"),
-            "vocab_size": len(tokens) or None,
+            "vocab_size": len(tokens) if isinstance(tokens, list) else None,
         }
-        plain = {key: max(value) if isinstance(value, list) else value for key, value in wanted.items()}
         names = {tensor.name for tensor in self.tensors}
-        sizes = {key: value for key, value in plain.items() if value is not None}
+        sizes = {key: size for key, value in wanted.items() if (size := _largest(value)) is not None}
         return sizes | {"model_type": self.architecture, "tie_word_embeddings": "output.weight" not in names}
+
+
+def _largest(value: Any) -> int | None:
+    """Return a size, the largest where each layer has its own, None for what is no size."""
+    sizes = value if isinstance(value, list) else [value]
+    return max((size for size in sizes if isinstance(size, int) and size > 0), default=None)
 
 
 class _DamagedError(ValueError):
@@ -128,7 +135,7 @@ def _tensor(file: BinaryIO) -> TensorInfo:
     return TensorInfo(name, shape, kind, math.prod(shape) * block // each)
 
 
-def _value(file: BinaryIO, kind: int) -> Any:
+def _value(file: BinaryIO, kind: int, depth: int = 0) -> Any:
     if kind == _STRING:
         return _text(file)
     if kind == _ARRAY:
@@ -136,7 +143,9 @@ def _value(file: BinaryIO, kind: int) -> Any:
         if inner in _SCALARS:
             code = _SCALARS[inner]
             return list(struct.unpack(f"<{length}{code[1]}", _bytes(file, length * struct.calcsize(code))))
-        return [_value(file, inner) for _ in range(length)]
+        if depth == _DEEPEST_ARRAY:
+            raise _DamagedError(f"it has arrays within arrays, more than {_DEEPEST_ARRAY} deep")
+        return [_value(file, inner, depth + 1) for _ in range(length)]
     if kind not in _SCALARS:
         raise _DamagedError(f"a value has the unknown type {kind}")
     return _number(file, _SCALARS[kind])

@@ -19,6 +19,8 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_l
 _SCALED_ALREADY = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "default"})
 _PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 _STATE = frozenset({"linear_attention", "mamba", "mamba2", "recurrent", "conv", "short_conv"})
+_LARGEST = 1 << 40
+"""No size of a model comes near this."""
 _LATENT = frozenset({"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm4_moe_lite", "longcat_flash"})
 
 
@@ -84,13 +86,23 @@ def shape_of(config: Mapping[str, Any], dtype: str, weights: int, largest_file: 
         size, sliding, window = max(size, int(text["global_head_dim"])), 0, 0
     entry = config.get("quantization_config")
     bits, group = parameters.bits_and_group(entry) if isinstance(entry, Mapping) else (16, 0)
+    layers, longest = int(text["num_hidden_layers"]), context(config, text)
+    for name, value in (
+        ("num_hidden_layers", layers),
+        ("num_attention_heads", heads),
+        ("num_key_value_heads", grouped),
+        ("head_dim", size),
+        ("max_position_embeddings", longest),
+    ):
+        if not 0 < value < _LARGEST:
+            raise ValueError(f"{name}, which is {value}")
     return ModelShape(
         parameters=_parameters(config, weights, bits, dtype),
         weight_bytes=weights or parameters.weight_bytes(config, DTYPE_BYTES[dtype]),
-        layers=int(text["num_hidden_layers"]),
+        layers=layers,
         kv_heads=grouped,
         head_dim=size,
-        max_len=context(config, text),
+        max_len=longest,
         heads=heads,
         latent=latent,
         sliding=sliding,
