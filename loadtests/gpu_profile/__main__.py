@@ -28,7 +28,7 @@ from loadtests.gpu_profile import engine, result
 from loadtests.gpu_profile.engine import EngineTarget
 from loadtests.gpu_profile.fit import FitError, rates
 from loadtests.gpu_profile.probe import TIMEOUT_S, Grid, Probed, ProbeError, Prober
-from spillway_server import environment as settings_of_server
+from spillway_server import sources
 from spillway_server.planning import hardware as hardware_of
 from spillway_server.planning import measurements, models, profiles
 from spillway_server.planning.measurements import MeasuredRates, Subject
@@ -134,7 +134,7 @@ def this_place(device: str, gpus: int) -> tuple[str, str]:
 
 def quantisation_of(model: str) -> str | None:
     """Return how a served model's weights are stored, as far as its name or its files say."""
-    spec = models.resolve(model, hardware_of.detect(), settings_of_server.hub_cache())
+    spec = models.resolve(model, hardware_of.detect(), sources.of_environment())
     return spec.quantisation if isinstance(spec, models.ModelSpec) else None
 
 

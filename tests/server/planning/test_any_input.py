@@ -100,9 +100,9 @@ def read(content: bytes) -> gguf_file.GgufHeader | Obstacle:
     shapes=st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=4), max_size=3),
 )
 def test_any_metadata(changes: dict[str, Any], shapes: list[list[int]]) -> None:
-    found = read(header(WHOLE | changes, shapes))
-    assert isinstance(found, gguf_file.GgufHeader)
-    check(of_config(found.config(), "m", found.weight_bytes()))
+    header_read = read(header(WHOLE | changes, shapes))
+    assert isinstance(header_read, gguf_file.GgufHeader)
+    check(of_config(header_read.config(), "m", header_read.weight_bytes()))
 
 
 @settings(max_examples=200, derandomize=True)
@@ -115,14 +115,14 @@ def test_any_damage(cut: int, edits: list[tuple[int, int]]) -> None:
     for place, byte in edits:
         if place < len(content):
             content[place] = byte
-    found = read(bytes(content))
-    if isinstance(found, gguf_file.GgufHeader):
-        check(of_config(found.config(), "m", found.weight_bytes()))
+    header_read = read(bytes(content))
+    if isinstance(header_read, gguf_file.GgufHeader):
+        check(of_config(header_read.config(), "m", header_read.weight_bytes()))
 
 
 def test_arrays_within_arrays_end() -> None:
     deep = struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 50_000
     content = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + packed_text("k") + deep
-    found = read(content)
-    assert isinstance(found, Obstacle)
-    assert found.fix
+    header_read = read(content)
+    assert isinstance(header_read, Obstacle)
+    assert header_read.fix
