@@ -662,6 +662,13 @@ class MetricsPart(Part):
     token: Annotated[str, Field(min_length=SHORTEST_TOKEN, max_length=512)] | Literal[""] = Field("", repr=False)
 
 
+class LogPart(Part):
+    """With `requests: true` the log has a line of JSON for every finished request, with the fields of a line of GET
+    /v1/requests. It never has a text of a request or an answer."""
+
+    requests: bool = False
+
+
 class CorsPart(Part):
     """The origins whose web pages may call the router from a browser, such as https://chat.example.com; `*` stands for
     every origin. Requests from a page still need a key where keys are required."""
@@ -763,6 +770,7 @@ class Settings(Part):
     keys: KeysPart = KeysPart()
     media: MediaPart = MediaPart()
     metrics: MetricsPart = MetricsPart()
+    log: LogPart = LogPart()
     cors: CorsPart = CorsPart()
     ledger: LedgerPart = LedgerPart()
     prices: PricesPart = PricesPart()

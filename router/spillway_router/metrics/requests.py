@@ -19,6 +19,10 @@ from spillway_router.core.routing.experiments import title_of
 from spillway_router.core.routing.model import Attempt, RequestRecord
 
 _TTFT_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_ANSWER_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0)
+_MOST_NAMES = 100
+_OTHER = "other"
+"""Takes the place of the names of models and keys after the first hundred, which bounds the series."""
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
@@ -50,6 +54,11 @@ class RequestMetrics(Collector):
         self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
         self._attempts: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._cost_nano: defaultdict[str, int] = defaultdict(int)
+        self._charges_nano: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._key_cost_nano: defaultdict[str, int] = defaultdict(int)
+        self._models: dict[str, str] = {}
+        self._keys: dict[str, str] = {}
+        self._answers: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_ANSWER_S))
         self._prompt_tokens: defaultdict[str, int] = defaultdict(int)
         self._completion_tokens: defaultdict[str, int] = defaultdict(int)
         self._ttft: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_TTFT_S))
@@ -63,6 +72,10 @@ class RequestMetrics(Collector):
         """Count a finished request. This is the hook that the exchange calls."""
         self._requests[record.decided, record.backend, record.status] += 1
         self._overhead.observe(record.overhead_s)
+        if record.status == 200:
+            self._answers[record.decided].observe(record.total_s)
+        if record.cost_nano:
+            self._key_cost_nano[_bounded(record.facts.caller.key_id, self._keys)] += record.cost_nano
         if record.facts.document:
             self._documents[_step(record)] += 1
         if record.facts.experiment:
@@ -72,6 +85,7 @@ class RequestMetrics(Collector):
             self._attempts[name, outcome.kind] += 1
             if attempt.charge_nano:
                 self._cost_nano[name] += attempt.charge_nano
+                self._charges_nano[_bounded(attempt.model, self._models), record.decided] += attempt.charge_nano
             if outcome.usage is not None:
                 self._count_tokens(name, outcome.usage)
             if attempt.first_event_s is not None:
@@ -86,6 +100,7 @@ class RequestMetrics(Collector):
     def on_drained(self, attempt: Attempt) -> None:
         """Add the cost and the tokens of an attempt that `on_request` counted before they were known."""
         self._cost_nano[attempt.backend] += attempt.charge_nano
+        self._charges_nano[_bounded(attempt.model, self._models), "drained"] += attempt.charge_nano
         if attempt.outcome.usage is not None:
             self._count_tokens(attempt.backend, attempt.outcome.usage)
 
@@ -118,7 +133,24 @@ class RequestMetrics(Collector):
         documents = CounterMetricFamily("spillway_documents", "Documents by the step that answered", labels=["step"])
         for step, count in self._documents.items():
             documents.add_metric([step], count)
-        return (requests, attempts, cost, tokens, ttft, overhead, documents, *self._of_arms())
+        return (requests, attempts, cost, tokens, ttft, overhead, documents, *self._of_costs(), *self._of_arms())
+
+    def _of_costs(self) -> Iterable[Metric]:
+        """Return the families of whole answers, and of charges by model and by key."""
+        answers = HistogramMetricFamily(
+            "spillway_answer_seconds", "From the arrival of a request to the end of its answer", labels=["decision"]
+        )
+        for decided, histogram in self._answers.items():
+            answers.add_metric([decided], histogram.buckets(), histogram.total)
+        charges = CounterMetricFamily(
+            "spillway_model_cost_usd", "Cloud charges in US dollars by model", labels=["model", "decision"]
+        )
+        for (model, decided), nano in self._charges_nano.items():
+            charges.add_metric([model, decided], nano / NANO)
+        keys = CounterMetricFamily("spillway_key_cost_usd", "Cloud charges in US dollars by API key", labels=["key"])
+        for key_id, nano in self._key_cost_nano.items():
+            keys.add_metric([key_id], nano / NANO)
+        return answers, charges, keys
 
     def _of_arms(self) -> Iterable[Metric]:
         """Yield the families of experiments; an arm is named as experiment/arm."""
@@ -136,6 +168,16 @@ class RequestMetrics(Collector):
         for arm, histogram in self._arm_seconds.items():
             seconds.add_metric([arm], histogram.buckets(), histogram.total)
         return requests, cost, seconds
+
+
+def _bounded(name: str, names: dict[str, str]) -> str:
+    """Return a name as a label: the first hundred as they are, any further one as `other`."""
+    label = names.get(name)
+    if label is None:
+        label = name if len(names) < _MOST_NAMES else _OTHER
+        if label == name:
+            names[name] = name
+    return label
 
 
 def _step(record: RequestRecord) -> str:

@@ -101,6 +101,7 @@ from spillway_router.runtime.descriptors import of_process
 from spillway_router.runtime.engine_watch import EngineWatch
 from spillway_router.runtime.gpu_billing import GpuBilling
 from spillway_router.runtime.reload_acts import refused_reload, reload_done
+from spillway_router.runtime.request_log import RequestLog
 from spillway_router.runtime.steady_clock import SteadyClock, system_sources
 from spillway_router.runtime.trait_keeper import TraitKeeper
 from spillway_router.runtime.verdict_acts import VerdictActs
@@ -292,6 +293,7 @@ class Runtime:
                 log_request,
                 self.trait_keeper.on_request,
                 self._traffic.on_request,
+                RequestLog(lambda: self.config.loaded.settings.log.requests).on_request,
             ),
             clock=clock,
             wall=self._wall,
