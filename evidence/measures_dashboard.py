@@ -137,6 +137,9 @@ async def _watched(seconds: float, pages: int) -> tuple[float, float, Seen]:
         async with serving(FakeEngine(["a", "b"])) as engine:
             with _router(Path(name), engine) as (url, process):
                 async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=_LIMIT_S) as client:
+                    async with asyncio.timeout(_LIMIT_S):
+                        while (await client.get("/ready")).json()["backends"]["local"]["health"] != "up":
+                            await asyncio.sleep(0.1)
                     without = await _share(client, process, seconds)
                     live = asyncio.Event()
                     visit = Visit(url, (), widths=(), held=Held("/", pages, seconds + 5))

@@ -13,6 +13,8 @@ from random import Random
 from urllib.parse import quote
 
 from evidence.dashboard.browser import Place, Story
+from spillway_router.ledger.calendar import start_of
+from spillway_router.ledger.ids import first_id
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import FakeEngine
 from spillway_router.testing.business import fill
@@ -42,6 +44,11 @@ class Scene:
     requests: int
     key: str
     """An administrator's key, which may also choose the backend."""
+
+    @property
+    def old_id(self) -> str:
+        """The id of a request that only the ledger knows."""
+        return f"{first_id(start_of(self.first))}{0:017x}"
 
     @property
     def money(self) -> str:
@@ -89,7 +96,15 @@ PLACES = (Place("now", "/"), Place("sign-in", "/sign-in"))
 
 def places(scene: Scene) -> tuple[Place, ...]:
     """Return all pages."""
-    return (*PLACES, Place("money", scene.money, ("details.more summary",)))
+    request = scene.router.runtime.services.records.recent(3)[-1]
+    return (
+        *PLACES,
+        Place("money", scene.money, ("details.more summary",)),
+        Place("requests", "/requests?ended=ok"),
+        Place("request", f"/requests/{request.facts.request_id}"),
+        Place("old-request", f"/requests/{scene.old_id}"),
+        Place("my-usage", "/my-usage"),
+    )
 
 
 def stories(key: str) -> tuple[Story, ...]:
@@ -114,6 +129,13 @@ def stories(key: str) -> tuple[Story, ...]:
                 ("text", "[data-live=on]", "live"),
                 ("fetched", "/now.json"),
                 ("fetched", "/money.json?window=7d"),
+                ("click", ".top nav a:has-text('Requests')"),
+                ("select", "#decision", "escalated"),
+                ("click", "main form button"),
+                ("url", "/requests?key=&decision=escalated"),
+                ("click", "tbody a >> nth=0"),
+                ("text", "h1", "was not sure enough"),
+                ("text", ".story", "Attempt 2"),
                 ("click", ".who button"),
                 ("url", "/sign-in"),
             ),

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from tests.proxy.control.helpers import WHOLE, bearer
 
-from spillway_router.dashboard.routes import own_address
+from spillway_router.dashboard.desk import own_address
 from spillway_router.dashboard.sessions import LIFE_S, Sessions
 from spillway_router.ledger.records import KeyRecord
 from spillway_router.ledger.tables.keys import KeyRing, KeySpec, mint

@@ -11,6 +11,7 @@ from spillway_router.core.money.budget import BudgetLine, LineBalance
 from spillway_router.core.money.currency import IN_USD
 from spillway_router.core.routing.backlog import Prediction, Slo, overflow_reasons, predict
 from spillway_router.core.routing.model import Backend, BackendSignals, RequestRecord, Signals
+from spillway_router.dashboard.times import duration
 from spillway_router.dashboard.traffic import STEP_S, Step, counted, quantile_s
 from spillway_router.ledger.writer import WriterHealth
 from spillway_router.signals.gpu import GpuReading
@@ -86,7 +87,7 @@ class RequestRow:
     first_token: str
     total: str
     cost: str
-    status: int
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +233,7 @@ def _backend_row(name: str, one: BackendSignals, present: Present) -> BackendRow
         waiting="-" if one.backlog is None else f"{one.backlog.waiting_first_token:,}",
         backlog="-" if one.backlog is None else f"{one.backlog.prefill_tokens:,} tokens",
         kv=_kv(one),
-        first_token=f"{(one.ttft_s if prediction is None else prediction.ttft_s):,.2f} s",
+        first_token=duration(one.ttft_s if prediction is None else prediction.ttft_s),
     )
 
 
@@ -297,7 +298,7 @@ def _first_token_words(present: Present) -> str:
     if half is None or most is None:
         return "No first token in the last 15 minutes."
     of_minutes = f"in {len(present.steps) * STEP_S // 60} minutes"
-    return f"Half of the first tokens came within {half:.2f} s, 99 of 100 within {most:.2f} s, {of_minutes}."
+    return f"Half of the first tokens came within {duration(half)}, 99 of 100 within {duration(most)}, {of_minutes}."
 
 
 def request_row(record: RequestRecord, key_names: Mapping[str, str]) -> RequestRow:
@@ -314,10 +315,10 @@ def request_row(record: RequestRecord, key_names: Mapping[str, str]) -> RequestR
         tone=tone_of(decision),
         reasons=", ".join(reason for reason in record.reasons if reason != decision),
         model=record.model or "-",
-        first_token="-" if first is None else f"{first:,.2f} s",
-        total=f"{record.total_s:,.2f} s",
+        first_token=duration(first),
+        total=duration(record.total_s),
         cost=IN_USD.money(record.cost_nano) if record.cost_nano else "-",
-        status=record.status,
+        status=str(record.status),
     )
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import TYPE_CHECKING
 
+from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import KeyRecord
 from spillway_router.ledger.reports.days import ReportQuery
 from spillway_router.ledger.writer import WriterHealth
+from spillway_router.proxy.control.request_list import EntriesBefore
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.signals.gpu import GpuReading
 
@@ -27,6 +29,9 @@ class Parts:
     """Build a report. Raises RangeError for what can't be asked, and LedgerError."""
     focus: Callable[[ReportQuery], Awaitable[str]]
     """Return the days of a query as FOCUS CSV, one row per day, group and key. Raises RangeError and LedgerError."""
+    entries_of: Callable[[str], Sequence[Entry]]
+    """Return the ledger's rows of a request, in the order of writing. It blocks."""
+    entries_before: EntriesBefore
     zone: Callable[[], tzinfo]
     """Return the time zone of reports."""
     valid_key: Callable[[str, float], KeyRecord | None]

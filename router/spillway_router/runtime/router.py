@@ -479,6 +479,8 @@ class Runtime:
             version=version,
             report=self._report,
             focus=self._focus,
+            entries_of=self.ledger.entries_of,
+            entries_before=self.ledger.entries_before,
             zone=lambda: self.config.report.zone,
             valid_key=self._keys.valid,
             key_names=self._keys.names,

@@ -8,6 +8,7 @@ from random import Random
 
 from spillway_router.ledger.calendar import DAY_MS, start_of
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.ids import first_id
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import RentalRecord, Write
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
@@ -71,7 +72,7 @@ def _day(day: date, keys: list[str], rng: Random, per_day: int, size: int) -> It
         prices = STRONG_USD_PER_MILLION if backend == "openai" else CHEAP_USD_PER_MILLION
         yield Entry(
             kind="charged",
-            request_id=f"req_{day:%y%m%d}{number:018x}",
+            request_id=f"{first_id(start_ms + DAY_MS * number // requests)}{number:017x}",
             attempt_no=1,
             ts=start_ms + DAY_MS * number // requests,
             backend=backend,

@@ -7,7 +7,7 @@ says which of the two it comes from. No line holds text of a request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query, Request
 
 from spillway_router.core.money.tariff import usd
-from spillway_router.core.routing.model import RequestRecord
+from spillway_router.core.routing.model import Caller, RequestRecord
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.entries import ANSWERED, CACHE, Entry
 from spillway_router.ledger.errors import LedgerError
@@ -249,30 +249,59 @@ def add_request_list(api: FastAPI, services: Services, entries_before: EntriesBe
         """List the newest requests: those in memory, and the older ones of the ledger."""
         caller = caller_of(services, request, READER_ROLES)
         _check_names(request)
+        values = {"key": key, "model": model, "backend": backend, "decision": decision, "reason": reason}
+        values |= {"ended": ended, "slow_ms": slow_ms, "cost_usd": cost_usd, "before": before, "after": after}
         most = int(_number("limit", limit, MOST_LINES, least=1))
-        wanted = LineFilter(
-            key_id=key,
-            model=model,
-            backend=backend,
-            decision=decision,
-            reason=reason,
-            ended=ended,
-            slow_ms=_number("slow_ms", slow_ms, 10**9) if slow_ms else None,
-            cost_nano=int(_number("cost_usd", cost_usd, 10**6) * 10**9) if cost_usd else None,
-            before=before or _END,
-            after=after,
-            owner_id=None if caller.role in REVIEW_ROLES else caller.key_id,
-        )
-        recent = [line_of_record(record) for record in services.records.recent(MOST_LINES)]
-        shown = [line for line in recent if wanted.passes(line)]
-        try:
-            stored = await LEDGER_CALLS.run(stored_lines, entries_before, wanted, most, limit_s=CLIENT_LIMIT_S)
-        except LedgerError as error:
-            stored, notice = _Found((), ""), f"The ledger is away, so only the newest requests are listed: {error}"
-        else:
-            notice = ""
-        lines, following = page_of(shown, stored, most)
-        return {"requests": [line_values(line) for line in lines], "next": following, "notice": notice}
+        page = await listed(services, entries_before, filter_of(values, caller), most)
+        return {
+            "requests": [line_values(line) for line in page.lines],
+            "next": page.following,
+            "notice": page.notice,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPage:
+    """Some lines, newest first; the id before which the next page begins, None after the last one; and what is missing,
+    "" if nothing is."""
+
+    lines: Sequence[RequestLine]
+    following: str | None
+    notice: str
+
+
+def filter_of(values: Mapping[str, str], caller: Caller) -> LineFilter:
+    """Return the filter that the parameters of a list make; a caller that may see its own requests only sees these.
+
+    Raises RefusedError for a number that is none.
+    """
+    slow_ms, cost_usd = values.get("slow_ms", ""), values.get("cost_usd", "")
+    return LineFilter(
+        key_id=values.get("key", ""),
+        model=values.get("model", ""),
+        backend=values.get("backend", ""),
+        decision=values.get("decision", ""),
+        reason=values.get("reason", ""),
+        ended=values.get("ended", ""),
+        slow_ms=_number("slow_ms", slow_ms, 10**9) if slow_ms else None,
+        cost_nano=int(_number("cost_usd", cost_usd, 10**6) * 10**9) if cost_usd else None,
+        before=values.get("before", "") or _END,
+        after=values.get("after", ""),
+        owner_id=None if caller.role in REVIEW_ROLES else caller.key_id,
+    )
+
+
+async def listed(services: Services, entries_before: EntriesBefore, wanted: LineFilter, most: int) -> RequestPage:
+    """Return the newest requests that pass: those in memory, and the older ones of the ledger."""
+    recent = [line_of_record(record) for record in services.records.recent(MOST_LINES)]
+    shown = [line for line in recent if wanted.passes(line)]
+    try:
+        stored = await LEDGER_CALLS.run(stored_lines, entries_before, wanted, most, limit_s=CLIENT_LIMIT_S)
+    except LedgerError as error:
+        stored, notice = _Found((), ""), f"The ledger is away, so only the newest requests are listed: {error}"
+    else:
+        notice = ""
+    return RequestPage(*page_of(shown, stored, most), notice)
 
 
 def _check_names(request: Request) -> None:
