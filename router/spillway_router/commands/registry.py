@@ -41,6 +41,7 @@ COMMANDS = {
     "report": "spillway_router.commands.report:report_app",
     "replay": "spillway_router.commands.replay:replay",
     "rentals": "spillway_router.commands.rentals:rentals_app",
+    "fleet": "spillway_router.commands.fleet:fleet_app",
     "pod": "spillway_router.commands.pod:pod_app",
     "reviews": "spillway_router.commands.reviews:reviews_app",
 }

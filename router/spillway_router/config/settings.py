@@ -24,6 +24,7 @@ from pydantic import (
 
 from spillway_router.config.cache_part import CachePart
 from spillway_router.config.experiments_part import ExperimentPart
+from spillway_router.config.fleet_part import FleetPart
 from spillway_router.config.gpus import GpuName
 from spillway_router.config.part import Part, Timezone
 from spillway_router.config.policy_part import PolicyPart, Steps
@@ -753,6 +754,7 @@ class Settings(Part):
     server: ServerPart | None = None
     gpu: GpuPart = GpuPart()
     fixed_costs: tuple[FixedCostPart, ...] = ()
+    fleet: FleetPart | None = None
     backends: tuple[BackendPart, ...] = (
         BackendPart(name="local", provider="vllm", model="demo", base_url="http://127.0.0.1:8001/v1"),
     )

@@ -1,0 +1,184 @@
+"""`spillway fleet`: how many GPUs to rent, why, and what other numbers would have cost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say
+from spillway_router.commands.since import SinceOption, since_ms
+
+if TYPE_CHECKING:
+    from spillway_router.config.fleet_part import FleetPart
+    from spillway_router.config.load import Loaded
+    from spillway_router.core.fleet.scaler import FleetTerms, ScalingDecision
+    from spillway_router.replay.fleet import DemandHistory, FleetPlan, OverflowPrice
+
+DAY_S = 86_400
+LONGEST_RUN_S = 600
+fleet_app = typer.Typer(help="Decide how many GPUs to rent: explain, plan, apply.", no_args_is_help=True)
+RentedOption = Annotated[int | None, typer.Option(min=0, help="How many GPUs are rented now; default: gpu.count.")]
+
+
+@fleet_app.command()
+def explain(
+    path: ConfigOption = None, since: SinceOption = "7d", rented: RentedOption = None, as_json: JsonOption = False
+) -> None:
+    """Say how many GPUs there should be now, with the reason for each."""
+    loaded = load(path)
+    decision, _ = _decided(loaded, since, rented)
+    _show_decision(decision, as_json=as_json)
+
+
+@fleet_app.command()
+def plan(path: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show what yesterday (UTC) would have cost with each number of GPUs, by the scaler, and at best in hindsight."""
+    loaded = load(path)
+    today_s = now_ms() // 1000 // DAY_S * DAY_S
+    terms, overflow = _terms(loaded)
+    history = _history(loaded, (today_s - DAY_S, today_s), terms, overflow)
+    from spillway_router.replay.fleet import plan_of
+
+    costs = plan_of(history.between(today_s - DAY_S, today_s), terms)
+    day = datetime.fromtimestamp(today_s - DAY_S, UTC).date()
+    if as_json:
+        typer.echo(json.dumps(_plan_json(costs, str(day), history.requests, overflow.backend), indent=2))
+        return
+    say(f"{day} (UTC), {history.requests:,} requests, overflow at the price of {overflow.backend}, in USD")
+    say(f"{'GPUs':>14}{'rent':>12}{'overflow':>12}{'in all':>12}")
+    for gpus, cost in enumerate(costs.fixed):
+        say(_line(str(gpus), cost.rent_nano, cost.overflow_nano))
+    say(_line("scaler", costs.scaled.rent_nano, costs.scaled.overflow_nano))
+    say(f"{'best possible':>14}{costs.best_nano / 1e9:>36.2f}")
+
+
+@fleet_app.command()
+def apply(
+    path: ConfigOption = None,
+    since: SinceOption = "7d",
+    rented: RentedOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and run nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Set the number of GPUs by fleet.target, if it differs from what is rented."""
+    loaded = load(path)
+    decision, present = _decided(loaded, since, rented)
+    arguments = _fleet(loaded).arguments(decision.target)
+    if not arguments:
+        fail("fleet.target has nothing to run. Set fleet.command, or fleet.deployment with the target kubernetes.")
+    _show_decision(decision, as_json=as_json)
+    if decision.target == present:
+        typer.echo(f"nothing to do: {present} GPUs are rented", err=True)
+        return
+    if dry_run:
+        typer.echo(f"would run: {' '.join(arguments)}", err=True)
+        return
+    _run(arguments)
+
+
+def _run(arguments: tuple[str, ...]) -> None:
+    """Run a command line. One that fails or takes too long ends this command."""
+    try:
+        done = subprocess.run(arguments, timeout=LONGEST_RUN_S, check=False)
+    except OSError as error:
+        fail(f"{arguments[0]} can't be run: {error.strerror}. Install it, or correct fleet.command.")
+    except subprocess.TimeoutExpired:
+        fail(f"{arguments[0]} took longer than {LONGEST_RUN_S} s and was ended.")
+    if done.returncode:
+        fail(f"{arguments[0]} ended with status {done.returncode}; the number of GPUs may be unchanged.")
+
+
+def _fleet(loaded: Loaded) -> FleetPart:
+    fleet = loaded.settings.fleet
+    if fleet is None:
+        fail("There is no `fleet` in the configuration. Add, for example, fleet: {max: 4}.")
+    return fleet
+
+
+def _terms(loaded: Loaded) -> tuple[FleetTerms, OverflowPrice]:
+    """Return the terms of the scaler, and where overflow goes. What is missing for them ends the command."""
+    from spillway_router.config.load import ConfigError
+    from spillway_router.core.replay.replay import CloudModel
+    from spillway_router.replay.fleet import OverflowPrice
+    from spillway_router.replay.policies import policy_of
+
+    fleet, gpu = _fleet(loaded), loaded.settings.gpu
+    usd = fleet.price_per_hour or gpu.hourly
+    if usd <= 0:
+        fail("The price of a GPU is unknown. Set fleet.price_per_hour, or gpu.price_per_hour.")
+    try:
+        policy = policy_of("now", loaded, datetime.now(UTC).date(), CloudModel()).terms.policy
+    except ConfigError as error:
+        fail("The configuration has errors:\n" + "\n".join(f"  - {problem}" for problem in error.problems))
+    priced = [
+        OverflowPrice(name, tariff)
+        for name in policy.aliases["auto"]
+        if not policy.backends[name].local and (tariff := policy.backends[name].tariff) is not None
+    ]
+    if not priced:
+        fail("Overflow has no price, because the chain of `auto` has no cloud. Add one to compare a GPU with.")
+    return fleet.terms(usd), priced[0]
+
+
+def _decided(loaded: Loaded, since: str, rented: int | None) -> tuple[ScalingDecision, int]:
+    """Return the decision from the ledger since some time, and how many GPUs are rented."""
+    from spillway_router.replay.fleet import decide_now
+
+    now = now_ms()
+    terms, overflow = _terms(loaded)
+    history = _history(loaded, (since_ms(since, now) // 1000, now // 1000), terms, overflow)
+    present = loaded.settings.gpu.count if rented is None else rented
+    return decide_now(history, terms, present), present
+
+
+def _history(loaded: Loaded, span_s: tuple[int, int], terms: FleetTerms, overflow: OverflowPrice) -> DemandHistory:
+    from spillway_router.config.costs import work_coefficients
+    from spillway_router.replay.compare import ledger_requests
+    from spillway_router.replay.fleet import demand_history
+
+    coefficients = work_coefficients(loaded.settings)
+    with opened(loaded, "read") as ledger:
+        recorded = ledger_requests(ledger, span_s[0] * 1000, span_s[1] * 1000, frozenset())
+        return demand_history((one.past for one in recorded), overflow, coefficients, span_s, terms.most)
+
+
+def _show_decision(decision: ScalingDecision, *, as_json: bool) -> None:
+    if as_json:
+        reasons = [
+            {
+                "gpu": one.layer,
+                "reason": one.token,
+                "balance_usd": round(one.balance_nano / 1e9, 6),
+                "changes_at_usd": round(one.changes_at_nano / 1e9, 6),
+                "sentence": one.sentence(),
+            }
+            for one in decision.reasons
+        ]
+        typer.echo(json.dumps({"gpus": decision.target, "reasons": reasons}, indent=2))
+        return
+    say(f"GPUs: {decision.target}")
+    for one in decision.reasons:
+        say(f"  {one.sentence()}")
+
+
+def _line(name: str, rent_nano: float, overflow_nano: float) -> str:
+    whole = rent_nano + overflow_nano
+    return f"{name:>14}{rent_nano / 1e9:>12.2f}{overflow_nano / 1e9:>12.2f}{whole / 1e9:>12.2f}"
+
+
+def _plan_json(costs: FleetPlan, day: str, requests: int, backend: str) -> dict[str, object]:
+    def usd(rent_nano: float, overflow_nano: float) -> dict[str, float]:
+        return {"rent_usd": round(rent_nano / 1e9, 6), "overflow_usd": round(overflow_nano / 1e9, 6)}
+
+    return {
+        "day": day,
+        "requests": requests,
+        "overflow_backend": backend,
+        "fixed": [{"gpus": gpus, **usd(one.rent_nano, one.overflow_nano)} for gpus, one in enumerate(costs.fixed)],
+        "scaler": {**usd(costs.scaled.rent_nano, costs.scaled.overflow_nano), "starts": costs.scaled.starts},
+        "best_usd": round(costs.best_nano / 1e9, 6),
+    }
