@@ -11,6 +11,7 @@ import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say
 from spillway_router.commands.since import SinceOption, since_ms
+from spillway_router.config.load import process_environment
 
 if TYPE_CHECKING:
     from spillway_router.config.fleet_part import FleetPart
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 
 DAY_S = 86_400
 LONGEST_RUN_S = 600
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TMPDIR",
+    "KUBECONFIG",
+    "KUBERNETES_SERVICE_HOST",
+    "KUBERNETES_SERVICE_PORT",
+)
+"""The variables that a command of the user gets. It reads its secrets from files of its own."""
 fleet_app = typer.Typer(help="Decide how many GPUs to rent: explain, plan, apply.", no_args_is_help=True)
 RentedOption = Annotated[int | None, typer.Option(min=0, help="How many GPUs are rented now; default: gpu.count.")]
 
@@ -81,9 +93,11 @@ def apply(
 
 
 def _run(arguments: tuple[str, ...]) -> None:
-    """Run a command line. One that fails or takes too long ends this command."""
+    """Run a command line, without the router's keys. One that fails or takes too long ends this command."""
+    present = process_environment()
+    environment = {name: present[name] for name in PASSED_ON if name in present}
     try:
-        done = subprocess.run(arguments, timeout=LONGEST_RUN_S, check=False)
+        done = subprocess.run(arguments, timeout=LONGEST_RUN_S, check=False, env=environment)
     except OSError as error:
         fail(f"{arguments[0]} can't be run: {error.strerror}. Install it, or correct fleet.command.")
     except subprocess.TimeoutExpired:

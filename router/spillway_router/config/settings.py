@@ -320,9 +320,19 @@ class OverflowPart(Part):
 
     `gpu_utilisation` is NVML's: it says that the GPU is busy, not that it is full, so it is off by default. Without a
     fresh reading of all GPUs it moves nothing.
+
+    With `leaves: arrival` a request that would come too late leaves when it arrives. With `leaves: price` it waits for
+    the engine until the last moment at which a cloud can keep the promise, and those leave whose price at the cloud is
+    lowest for the GPU work that they would have been.
     """
 
+    leaves: Literal["arrival", "price"] = "arrival"
     gpu_utilisation: GpuUtilisationPart | None = None
+
+    @property
+    def by_price(self) -> bool:
+        """Whether what leaves is chosen by price among the requests that wait."""
+        return self.leaves == "price"
 
     @property
     def busy_for_s(self) -> float:

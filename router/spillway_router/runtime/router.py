@@ -442,6 +442,7 @@ class Runtime:
             rules=assembly.rules,
             traits=config.traits,
             cache=self._open_cache.configure(config.cache),
+            leaves_by_price=config.report.coefficients if config.loaded.settings.overflow.by_price else None,
         )
 
     def _watch_engines(self) -> None:

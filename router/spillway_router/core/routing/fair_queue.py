@@ -38,11 +38,16 @@ def rank_of(tier: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What requests ask of the engine, in tokens."""
+    """What requests ask of the engine, in tokens.
+
+    `density` is what a cloud asks for it per GPU-second (leaving.py). Of one caller's requests the densest goes first;
+    equal ones go in the order of arrival.
+    """
 
     prompt_tokens: int = 0
     output_tokens: int = 0
     requests: int = 1
+    density: float = 0.0
 
     @property
     def size(self) -> int:
@@ -100,14 +105,17 @@ class FairQueue(Generic[Item]):
         return iter([item for entry in self._callers.values() for item, _ in entry.items])
 
     def put(self, caller: str, rank: int, item: Item, work: Work) -> None:
-        """Add a request at the end of its caller's."""
+        """Add a request to its caller's, behind those that are as dense or denser."""
         entry = self._callers.get(caller)
         if entry is None:
             entry = self._callers[caller] = _Caller(rank, self._time)
         elif not entry.items:
             entry.time = max(entry.time, self._time)
         entry.rank = rank
-        entry.items.append((item, work))
+        place = len(entry.items)
+        while place and entry.items[place - 1][1].density < work.density:
+            place -= 1
+        entry.items.insert(place, (item, work))
         entry.count(work, 1)
         self._count += 1
 

@@ -10,6 +10,7 @@ from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.confidence.self_check import SelfCheck
 from spillway_router.core.confidence.validators import ValueRule
 from spillway_router.core.frozen import fast_frozen
+from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.core.redaction import NOTHING_SECRET, Redactor
 from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import Policy
@@ -147,6 +148,8 @@ class ActiveConfig:
     """Judges what requests ask for; None where nothing needs it."""
     cache: AnswerCache | None = None
     """The stored answers and the rules for them; None while the cache is off."""
+    leaves_by_price: WorkCoefficients | None = None
+    """By which GPU work what leaves is chosen among those that wait; None: each request is decided at its arrival."""
 
     def route_to(self, backend: Backend) -> BackendRoute:
         """Return how to reach a backend. One model of many is reached as the backend of them all."""

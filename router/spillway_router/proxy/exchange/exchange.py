@@ -54,6 +54,7 @@ from spillway_router.proxy.exchange.caller_signals import caller_signals, with_g
 from spillway_router.proxy.exchange.escalation import is_step, should_escalate
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
+from spillway_router.proxy.exchange.last_moment import density_of, leave_by_s, waits_first
 from spillway_router.proxy.exchange.outcomes import PRIVATE, failure_refusal, final_refusal
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.record import build_record, publish
@@ -238,6 +239,10 @@ async def _ask_in_turn(state: ExchangeState) -> Outcome | None:
     failed: Candidate | None = None
     outcome: Outcome | None = None
     candidates = state.decision.candidates
+    if state.config.leaves_by_price is not None:
+        first = waits_first(state)
+        if first is not None:
+            candidates = (first, *[one for one in candidates if one is not first])
     for candidate in candidates:
         if failed is not None and not (_is_available(state, candidate) and _may_pay(state, candidate)):
             continue
@@ -361,7 +366,9 @@ async def ask(
     """
     services = state.services
     if candidate.backend.local and (
-        services.local_queues.count > 0 or candidate.wait_s > ENGINE_WAIT_SHARE * state.config.policy.slo.ttft_s
+        services.local_queues.count > 0
+        or candidate.wait_s > ENGINE_WAIT_SHARE * state.config.policy.slo.ttft_s
+        or (candidate.reasons and state.config.leaves_by_price is not None)
     ):
         turn = await _turn_of(state, candidate)
         if turn is None:
@@ -407,8 +414,10 @@ async def ask(
 async def _turn_of(state: ExchangeState, candidate: Candidate) -> Candidate | None:
     """Wait for the turn at a local engine that is busy; None, with the refusal noted, if it does not come in time."""
     slo_ttft_s = state.facts.hints.slo_ttft_s or state.config.policy.slo.ttft_s
-    until_s = state.started_s + longest_wait_s(candidate, slo_ttft_s)
-    turn = await state.services.local_queues.enter(candidate, state.facts.caller, until_s)
+    until_s, density = state.started_s + longest_wait_s(candidate, slo_ttft_s), None
+    if state.config.leaves_by_price is not None:
+        until_s, density = min(until_s, leave_by_s(state)), density_of(state, candidate)
+    turn = await state.services.local_queues.enter(candidate, state.facts.caller, until_s, density)
     if turn is None:
         state.refusal, state.skipped = QUEUE_FULL, "queue"
     return turn
@@ -418,6 +427,8 @@ def _name_decision(state: ExchangeState, candidate: Candidate) -> None:
     """Name the decision after what happens: another candidate than the first may be asked now."""
     first = state.decision.candidates[0].backend
     if state.decided == "escalated" or first.name == candidate.backend.name:
+        if state.decided == "local" and not first.local:  # a local one was asked before it, and failed
+            state.decided = state.decision.kind
         return
     if candidate.backend.local:
         state.decided = "local"

@@ -27,11 +27,21 @@ from spillway_router.signals.board import Board
 class _Waiting:
     """One request that waits. `turn` gets the candidate with today's prediction, or None if it waits no more."""
 
-    __slots__ = ("candidate", "send_by_s", "turn", "until_s")
+    __slots__ = ("candidate", "needs_kv", "send_by_s", "turn", "until_s")
 
-    def __init__(self, candidate: Candidate, turn: asyncio.Future[Candidate | None], until_s: float, send_by_s: float):
+    def __init__(
+        self,
+        candidate: Candidate,
+        turn: asyncio.Future[Candidate | None],
+        *,
+        until_s: float,
+        send_by_s: float,
+        needs_kv: bool,
+    ) -> None:
         self.candidate, self.turn = candidate, turn
         self.until_s, self.send_by_s = until_s, send_by_s
+        self.needs_kv = needs_kv
+        """Whether it waits for room in the KV cache, too."""
 
 
 class LocalQueues:
@@ -62,19 +72,31 @@ class LocalQueues:
         ahead = queue.ahead_of(caller.key_id, rank_of(caller.tier))
         return replace(signals, backlog=behind(backlog, ahead))
 
-    async def enter(self, candidate: Candidate, caller: Caller, until_s: float) -> Candidate | None:
+    async def enter(
+        self, candidate: Candidate, caller: Caller, until_s: float, density: float | None = None
+    ) -> Candidate | None:
         """Wait for the turn of a request; None if it did not come until `until_s` or the engine left the rotation.
+
+        `density`: where what leaves is chosen by price, the request's price per GPU-second at the cloud. It then waits
+        for room in the KV cache, too, and denser ones of its caller go before it.
 
         Call `go_on` once the request has been sent. If it never is, the next one goes with the next tick.
         """
         name, now_s = candidate.backend.name, self._clock()
         queue = self._queues.get(name)
-        if queue is None and self._has_room(candidate, now_s):
+        needs_kv = density is not None
+        if queue is None and self._has_room(candidate, now_s, needs_kv=needs_kv):
             return self._as_now(candidate, now_s)
         if queue is None:
             queue = self._queues[name] = FairQueue()
-        waiting = _Waiting(candidate, self._loop.create_future(), until_s=until_s, send_by_s=now_s + LONGEST_WAIT_S)
-        work = Work(candidate.prompt_tokens, candidate.output_tokens)
+        waiting = _Waiting(
+            candidate,
+            self._loop.create_future(),
+            until_s=until_s,
+            send_by_s=now_s + LONGEST_WAIT_S,
+            needs_kv=needs_kv,
+        )
+        work = Work(candidate.prompt_tokens, candidate.output_tokens, density=density or 0.0)
         queue.put(caller.key_id, rank_of(caller.tier), waiting, work)
         self.count += 1
         if self._tick is None:
@@ -103,7 +125,8 @@ class LocalQueues:
                 queue.pop()
                 self.count -= 1
                 continue
-            if now_s < waiting.send_by_s and not self._has_room(waiting.candidate, now_s):
+            has_room = self._has_room(waiting.candidate, now_s, needs_kv=waiting.needs_kv)
+            if now_s < waiting.send_by_s and not has_room:
                 break
             queue.pop()
             self.count -= 1
@@ -122,8 +145,11 @@ class LocalQueues:
         if not len(queue):
             del self._queues[name]
 
-    def _has_room(self, candidate: Candidate, now_s: float) -> bool:
-        wait_s = self._board.own_wait_s(candidate.backend.name, candidate.prompt_tokens, candidate.output_tokens, now_s)
+    def _has_room(self, candidate: Candidate, now_s: float, *, needs_kv: bool) -> bool:
+        name, prompt, output = candidate.backend.name, candidate.prompt_tokens, candidate.output_tokens
+        if needs_kv and not self._board.has_kv_room(name, prompt, output, now_s):
+            return False
+        wait_s = self._board.own_wait_s(name, prompt, output, now_s)
         return wait_s <= ENGINE_WAIT_SHARE * self._slo_ttft_s()
 
     def _as_now(self, candidate: Candidate, now_s: float) -> Candidate:
