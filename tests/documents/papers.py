@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 from spillway_router.testing import Answer
@@ -11,8 +12,19 @@ from spillway_server.demo_model.documents import Document, canonical_json, gener
 
 CLEAN: Document = generate(10_000_000, "clean", "iolmaster_en")
 """A parser knows its layout."""
-STRANGE: Document = generate(10_000_000, "clean", "letter_en")
-"""No parser knows its layout."""
+
+
+def with_odd_words(document: Document) -> Document:
+    """Return a letter with words that no caption explains, so that captions are not sure: at the axial length, or at
+    the patient's number if the letter has no length."""
+    text = document.text.replace("(AL) is", "(AL) came out at")
+    if text == document.text:
+        text = text.replace("patient", "patient known since long")
+    return replace(document, text=text)
+
+
+STRANGE: Document = with_odd_words(generate(10_000_000, "clean", "letter_en"))
+"""No parser knows its layout, and captions are not sure of it."""
 SCALE_PARSER = """
 name: scale
 schema: weight

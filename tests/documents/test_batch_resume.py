@@ -12,14 +12,14 @@ import httpx
 from demo.product import CloudProcess, cloud
 from demo.workload import DocumentJob
 from tests.documents.command import command, rows
-from tests.documents.papers import answer
+from tests.documents.papers import answer, with_odd_words
 
 from spillway_router.testing import FaultUpstream
 from spillway_router.testing.harness import LIMIT_S, local, routing, settings
 from spillway_server.demo_model.documents import generate
 
 COUNT, BEFORE, AT_ONCE = 12, 4, 3
-PAPERS = [generate(10_000_000 + i, "clean", "letter_en") for i in range(COUNT)]
+PAPERS = [with_odd_words(generate(10_000_000 + i, "clean", "letter_en")) for i in range(COUNT)]
 """No parser knows their layout, so each is paid."""
 
 

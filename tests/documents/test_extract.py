@@ -47,7 +47,7 @@ async def test_below_the_threshold_a_parser_answers_and_nothing_leaves(tmp_path:
         assert extraction["read_by"] == {"step": "parser", "backend": "parsers", "model": "iolmaster_en"}
         assert steps(extraction) == [("local", "unsure"), ("parser", "accepted")]
         assert "0.500 < 0.9" in extraction["steps"][0]["why"]
-        assert "/AL: not found in the document" in extraction["steps"][0]["why"]
+        assert f"/AL: its caption names {CLEAN.truth['AL']}" in extraction["steps"][0]["why"]
         assert not other.seen
         assert rows(router, extraction) == [
             (1, "local", "discarded", True, "biometry"),
@@ -63,10 +63,10 @@ async def test_a_document_without_a_parser_goes_to_the_external_model_once_paid_
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), folder=tmp_path) as (_, other, router):
         extraction = await ask(router, STRANGE.text)
         assert (extraction["step"], extraction["values"], extraction["cost_usd"]) == ("external", STRANGE.truth, COST)
-        assert steps(extraction) == [("local", "unsure"), ("parser", "skipped"), ("external", "accepted")]
+        assert steps(extraction) == [("local", "unsure"), ("parser", "unsure"), ("external", "accepted")]
         assert extraction["steps"][2]["cost_usd"] == COST
-        # Both models read the same, so the value is surer than with either alone.
-        assert extraction["fields"]["/AL"]["confidence"] == pytest.approx(1 - 0.1 * 0.4, abs=1e-3)
+        # Both models and the captions read the same, so the value is surer than with each alone.
+        assert extraction["fields"]["/AL"]["confidence"] == pytest.approx(1 - 0.1 * 0.4 * 0.4, abs=1e-3)
         sent = other.seen[0].json
         assert "temperature" not in sent
         assert STRANGE.text in sent["messages"][0]["content"]
@@ -133,7 +133,7 @@ async def test_a_private_document_never_leaves_and_its_reply_says_so(mark: str) 
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), more) as (_, other, router):
         extraction = await ask(router, STRANGE.text, fields, **headers)
         assert (extraction["status"], extraction["private"], extraction["privacy_reasons"]) == ("review", True, [mark])
-        assert steps(extraction) == [("local", "unsure"), ("parser", "skipped"), ("external", "skipped")]
+        assert steps(extraction) == [("local", "unsure"), ("parser", "unsure"), ("external", "skipped")]
         assert extraction["steps"][2]["why"] == f"private: must not leave (marked by {mark})"
         assert not other.seen
         kept = router.ledger.reviews.get(extraction["review_id"])

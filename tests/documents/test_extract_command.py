@@ -165,7 +165,7 @@ async def test_files_are_read_and_shown(tmp_path: Path) -> None:
 
 async def test_reviews_are_decided_from_the_command_line(tmp_path: Path) -> None:
     async with setup(answer(wrong(STRANGE), 0.6), folder=tmp_path) as (_, _, router):
-        ids = [(await ask(router, STRANGE.text))["review_id"] for _ in range(3)]
+        ids = [(await ask(router, STRANGE.text, {"parser": "none"}))["review_id"] for _ in range(3)]
     with_config = ("-c", str(tmp_path / "spillway.yaml"))
     cli = CliRunner(env={"COLUMNS": "200"})
     listed = cli.invoke(app, ["reviews", "list", *with_config])

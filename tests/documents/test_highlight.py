@@ -21,6 +21,14 @@ def test_a_number_is_found_however_it_is_written() -> None:
     assert shown("n 7", {"n": 7}) == {"/n": "7"}
 
 
+def test_a_number_is_found_with_its_thousands_apart() -> None:
+    for printed in ("1.234,50", "1,234.50", "1'234.5", "1 234,5", "1\u202f234,5"):
+        assert shown(f"Total {printed} EUR", {"total": 1234.5}) == {"/total": printed}
+    assert shown("1,234", {"a": 1234}) == shown("1,234", {"a": 1.234}) == {"/a": "1,234"}
+    assert spans_of_values("1,234", {"/a": 1.234})["/a"].sure
+    assert shown("1.234.567", {"a": 1234567, "b": 234.567}) == {"/a": "1.234.567"}
+
+
 def test_texts_are_found_as_words_in_any_case_and_spacing() -> None:
     assert shown("Eye: od", {"eye": "OD"}) == {"/eye": "od"}
     assert shown("period", {"eye": "OD"}) == {}

@@ -25,7 +25,7 @@ from spillway_router.testing.harness import Router, error_of
 async def waiting(local: str, folder: Path | None = None) -> AsyncIterator[tuple[Router, dict[str, Any]]]:
     """A router with one document in its queue, in which a local model read `local`."""
     async with setup(answer(local, 0.6), answer("no json"), folder=folder) as (_, _, router):
-        extraction = await ask(router, STRANGE.text)
+        extraction = await ask(router, STRANGE.text, {"parser": "none"})
         assert extraction["status"] == "review"
         yield router, extraction
 
@@ -117,7 +117,7 @@ async def test_an_invalid_decision_is_rejected_and_nothing_is_decided() -> None:
 
 async def test_a_document_without_a_draft_needs_all_values_or_is_dismissed() -> None:
     async with setup(answer("no json"), answer("none")) as (_, _, router):
-        extraction = await ask(router, STRANGE.text)
+        extraction = await ask(router, STRANGE.text, {"parser": "none"})
         assert extraction["values"] is None
         place = f"/v1/reviews/{extraction['review_id']}"
         assert (await router.post({"action": "accept"}, place, **router.admin)).status_code == 400
@@ -126,7 +126,7 @@ async def test_a_document_without_a_draft_needs_all_values_or_is_dismissed() -> 
         review = await decide(router, extraction["review_id"], {"action": "correct", "values": STRANGE.truth})
         assert review["values"] == STRANGE.truth
         assert list(review_labels(router.ledger.reviews)) == []
-        other = await ask(router, STRANGE.text)
+        other = await ask(router, STRANGE.text, {"parser": "none"})
         assert (await decide(router, other["review_id"], {"action": "dismiss"}))["state"] == "dismissed"
 
 

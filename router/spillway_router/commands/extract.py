@@ -14,10 +14,13 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, rout
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spillway_router.commands.extract_batch import BatchProgress, RouterAddress
+    from spillway_router.commands.extract_batch import BatchProgress, ExtractCall, RouterAddress
 
 FilesArgument = Annotated[
-    list[Path] | None, typer.Argument(help="Text files with one document each; - reads one from standard input.")
+    list[Path] | None,
+    typer.Argument(
+        help="Files with one document each: text, PDF with a text layer, DOCX; folders of them; - reads standard input."
+    ),
 ]
 SchemaOption = Annotated[
     str, typer.Option(help="Name of a schema, or a file with a JSON schema. The default is the configured one.")
@@ -51,7 +54,7 @@ def extract(
     from spillway_router.commands.extract_batch import RouterAddress
 
     if (batch is None) == (not files):
-        fail("name text files to read, or pass --batch IN.jsonl --out OUT.jsonl")
+        fail("name files or folders to read, or pass --batch IN.jsonl --out OUT.jsonl")
     if (batch is None) != (out is None):
         fail("--batch and --out must be used together")
     address = RouterAddress(router_url(path, url), key, private, concurrency)
@@ -84,8 +87,8 @@ def _files(files: list[Path], address: RouterAddress, fields: Mapping[str, Any],
     async def extract_all() -> bool:
         succeeded = True
         async with extract_client(address) as extract_one:
-            for file in files:
-                status, reply = await extract_one({"text": _text(file), **fields})
+            for file in _named(files):
+                status, reply = await _reply(extract_one, file, fields)
                 succeeded = succeeded and status == 200
                 if as_json:
                     kind = "result" if status == 200 else "error"
@@ -93,18 +96,46 @@ def _files(files: list[Path], address: RouterAddress, fields: Mapping[str, Any],
                 elif status == 200:
                     _show(file, reply)
                 else:
-                    typer.echo(f"{file}: {reply['message']}", err=True)
+                    named = "" if reply.get("code") == "unreadable" else f"{file}: "
+                    typer.echo(f"{named}{reply['message']}", err=True)
         return succeeded
 
     if not asyncio.run(extract_all()):
         raise typer.Exit(1)
 
 
-def _text(file: Path) -> str:
+async def _reply(extract_one: ExtractCall, file: Path, fields: Mapping[str, Any]) -> tuple[int, Any]:
+    """Return status and reply for one file; one that can't be read does not keep the others from being read."""
+    from spillway_router.documents.files import UnreadableFileError
+
     try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file} can't be read as UTF-8 text: {error}")
+        text = _text(file)
+    except UnreadableFileError as error:
+        return 0, {"code": "unreadable", "message": str(error)}
+    return await extract_one({"text": text, **fields})
+
+
+def _text(file: Path) -> str:
+    """Return a document's text. Raise UnreadableFileError."""
+    from spillway_router.documents.files import read_document, text_of
+
+    return text_of(sys.stdin.buffer.read(), "standard input") if str(file) == "-" else read_document(file)
+
+
+def _named(files: list[Path]) -> list[Path]:
+    """Return the files, with those of folders instead of the folders."""
+    from spillway_router.documents.files import SUFFIXES, documents_in
+
+    named: list[Path] = []
+    for file in files:
+        if file.is_dir():
+            inside = documents_in(file)
+            if not inside:
+                fail(f"{file} holds no documents ({', '.join(SUFFIXES)})")
+            named.extend(inside)
+        else:
+            named.append(file)
+    return named
 
 
 def _show(file: Path, reply: Mapping[str, Any]) -> None:

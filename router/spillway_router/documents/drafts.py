@@ -1,8 +1,8 @@
 """What one step read in a document: values, their places in the text, and how sure they are. Pure.
 
 core/confidence/judge.py judges a model's answer by its tokens. A value of a model that returns no log-probabilities is
-trusted as far as `DraftContext.trust` says, but a number that is not in the document only as far as `DOUBT`. A value
-on which an earlier step agrees is surer, as if both would have to be wrong independently: 1 - (1 - a)(1 - b). That rule
+trusted as far as `DraftContext.trust` says. second_opinion.py then doubts what the document contradicts. A value on
+which an earlier step agrees is surer, as if both would have to be wrong independently: 1 - (1 - a)(1 - b). That rule
 is a stated guess, not a calibrated probability; `calibrated` tells the two apart.
 """
 
@@ -17,7 +17,8 @@ from spillway_router.core.confidence.agreement import same
 from spillway_router.core.confidence.calibration import ANY, Calibration
 from spillway_router.core.confidence.json_values import is_required, required_pointers
 from spillway_router.core.confidence.judge import AnswerContext, judge
-from spillway_router.core.confidence.validators import FATAL, PromptSource, matches_schema
+from spillway_router.core.confidence.validators import FATAL, matches_schema
+from spillway_router.documents.captions.reading import CaptionReading
 from spillway_router.documents.highlight import TextSpan, pointers, spans_of_values
 from spillway_router.documents.parsers import ParsedText
 from spillway_router.documents.schemas import Schema
@@ -25,7 +26,9 @@ from spillway_router.providers.logprobs import answer_text, tokens_of_choice
 from spillway_router.proxy.exchange.audit_sample import DocumentComparison
 
 DOUBT = 0.5
-_ABSENT = "not found in the document"
+CAPTIONS = "captions"
+"""The name under which the reading by captions appears among the parsers."""
+NOT_IN_DOCUMENT = "not found in the document"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,48 +99,24 @@ def draft_of_answer(
     places = spans_of_values(context.text, by_pointer)
     if verdict.scores:
         fields = {p: FieldReading(v, verdict.fields.get(p, 1.0), places.get(p)) for p, v in by_pointer.items()}
-        draft = replace(draft, fields=fields, confidence=verdict.confidence, why=verdict.flaws)
-        return draft if verdict.calibrated else _doubt_absent_numbers(draft, context.text)
+        return replace(draft, fields=fields, confidence=verdict.confidence, why=verdict.flaws)
     fields = _trusted_fields(by_pointer, places, context, earlier)
     least = 0.0 if FATAL & set(verdict.flaws) else _least_confidence(fields, context.schema)
-    return replace(draft, fields=fields, confidence=least, calibrated=False, why=(*verdict.flaws, *_doubts(fields)))
-
-
-def _doubt_absent_numbers(draft: Draft, text: str) -> Draft:
-    """Doubt numbers that are not in the document. A calibration would know what such a number means; here there is
-    none."""
-    source = PromptSource(text)
-    fields = {
-        pointer: replace(reading, confidence=min(reading.confidence or 0.0, DOUBT), why=_ABSENT)
-        if isinstance(reading.value, int | float) and source.contains(reading.value) is False
-        else reading
-        for pointer, reading in draft.fields.items()
-    }
-    doubts = _doubts(fields)
-    if draft.confidence is None or not doubts:
-        return draft
-    return replace(draft, fields=fields, confidence=min(draft.confidence, DOUBT), why=(*draft.why, *doubts))
-
-
-def _doubts(fields: Mapping[str, FieldReading]) -> tuple[str, ...]:
-    return tuple(f"{pointer}: {reading.why}" for pointer, reading in fields.items() if reading.why)
+    return replace(draft, fields=fields, confidence=least, calibrated=False, why=verdict.flaws)
 
 
 def _trusted_fields(
     values: Mapping[str, Any], places: Mapping[str, TextSpan], context: DraftContext, earlier: Sequence[Draft]
 ) -> dict[str, FieldReading]:
     """Return the readings of a model that did not say how sure it is."""
-    source = PromptSource(context.text)
     fields: dict[str, FieldReading] = {}
     for pointer, value in values.items():
-        absent = isinstance(value, int | float) and source.contains(value) is False
-        confidence = DOUBT if absent else context.trust
+        confidence = context.trust
         for draft in earlier:
             other = draft.fields.get(pointer)
             if other is not None and other.value == value and other.confidence is not None:
                 confidence = 1.0 - (1.0 - confidence) * (1.0 - other.confidence)
-        why = _ABSENT if absent else ""
-        fields[pointer] = FieldReading(value, round(confidence, 6), places.get(pointer), why)
+        fields[pointer] = FieldReading(value, round(confidence, 6), places.get(pointer))
     return fields
 
 
@@ -181,6 +160,30 @@ def draft_of_parsed_text(parsed: ParsedText, context: DraftContext) -> Draft:
     if matches_schema(parsed.values, context.schema.json_schema):
         return draft
     return replace(draft, confidence=0.0, why=("schema", *parsed.why))
+
+
+def draft_of_captions(reading: CaptionReading, context: DraftContext) -> Draft:
+    """Return the draft in a reading by captions. Values that do not fit the schema give it confidence 0."""
+    fields = {
+        pointer: FieldReading(
+            field.value, field.confidence, None if field.span is None else TextSpan(*field.span), field.why
+        )
+        for pointer, field in reading.fields.items()
+    }
+    confidence, why = _least_confidence(fields, context.schema) or 0.0, reading.why
+    if not reading.right_kind:
+        confidence, why = min(confidence, DOUBT), (f"captions of {reading.kind:.0%} of the fields only", *why)
+    if not matches_schema(reading.values, context.schema.json_schema):
+        confidence, why = 0.0, ("schema", *why)
+    return Draft(
+        step="parser",
+        backend="parsers",
+        model=CAPTIONS,
+        values=reading.values,
+        fields=fields,
+        confidence=confidence,
+        why=why,
+    )
 
 
 def _least_confidence(fields: Mapping[str, FieldReading], schema: Schema) -> float | None:

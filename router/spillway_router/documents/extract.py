@@ -1,11 +1,13 @@
 """Read one document: from its text to values, in steps of rising cost. Read `extract` from top to bottom.
 
 1. local       a local model, through the exchange; it answers from the confidence `thresholds.local` on
-2. parser      patterns of the device's layout, from `thresholds.parser` on; costs nothing, sends nothing
+2. parser      patterns of the device's layout, or the captions of the values (captions/reading.py), from
+               `thresholds.parser` on; costs nothing, sends nothing
 3. external    a cloud model, through the exchange, if the document may leave and a budget pays for it
 4. review      a person
 
-The first step that is sure enough answers. A request's `min_confidence` replaces all three thresholds. The values in
+Before, the document is read by its captions: a second opinion on each model (second_opinion.py). The first step that is
+sure enough answers. A request's `min_confidence` replaces all three thresholds. The values in
 the reply are those of the step that answered, otherwise those of the surest step. Each document has one `ok` row in the
 ledger: that of the step that answered, or a row without cost for a parser or the queue. Drafts that were not used are
 `discarded`.
@@ -22,15 +24,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from spillway_router.core.confidence.calibration import Calibration
+from spillway_router.documents.captions.reading import CaptionReading, read_captions
 from spillway_router.documents.drafts import (
+    CAPTIONS,
+    DOUBT,
     Draft,
     DraftContext,
     compare_drafts,
     draft_of_answer,
+    draft_of_captions,
     draft_of_parsed_text,
 )
 from spillway_router.documents.parsers import ParsedText, parse, surest_reading
 from spillway_router.documents.schemas import Schema
+from spillway_router.documents.second_opinion import contradictions, doubted_draft
 from spillway_router.proxy.client.judgement import AnswerJudgement
 from spillway_router.proxy.exchange.audit_sample import DocumentComparison, LocalReading, ScoredAnswer
 from spillway_router.proxy.exchange.internal_exchange import InternalExchange, StepReply, StepRequest
@@ -112,6 +119,7 @@ class Extraction:
 async def extract(exchange: InternalExchange, request: ExtractionRequest, rules: CascadeRules) -> Extraction:
     """Read one document. Cancelled when its client leaves."""
     cascade = _Cascade(exchange, request, rules)
+    await cascade.look()
     answer = await cascade.local() or await cascade.parser() or await cascade.external()
     if answer is not None:
         cascade.offer_audit(answer)
@@ -127,8 +135,17 @@ class _Cascade:
     def __init__(self, exchange: InternalExchange, request: ExtractionRequest, rules: CascadeRules) -> None:
         self._exchange, self._request, self._rules = exchange, request, rules
         self._context = DraftContext(request.text, request.schema, rules.calibration, rules.trust)
+        self._captions: CaptionReading | None = None
         self.reports: list[StepReport] = []
         self.drafts: list[Draft] = []
+
+    async def look(self) -> None:
+        """Read the document by its captions: the second opinion on every other reading, in a thread, as a text may be
+        long."""
+        schema = self._request.schema
+        self._captions = await asyncio.to_thread(
+            lambda: read_captions(self._request.text, schema.json_schema, schema.captions())
+        )
 
     async def local(self) -> Draft | None:
         """Run step 1."""
@@ -143,10 +160,10 @@ class _Cascade:
             return None
         # Parsing runs in a thread: the first document loads the parsers, and a text may be long.
         parsed = await asyncio.to_thread(self._parsed)
-        if parsed is None:
+        draft = self._parsers_draft(parsed, threshold)
+        if draft is None:
             self.reports.append(StepReport("parser", "skipped", why="no parser knows this layout"))
             return None
-        draft = draft_of_parsed_text(parsed, self._context)
         self.drafts.append(draft)
         accepted = draft.at_least(threshold)
         self._report(draft, threshold, accepted=accepted)
@@ -154,8 +171,29 @@ class _Cascade:
             await self._exchange.record_step("parsers", draft.model, draft.confidence)
         return draft if accepted else None
 
+    def _parsers_draft(self, parsed: ParsedText | None, threshold: float) -> Draft | None:
+        """Return the reading of the layout's parser, or else that by captions; None if there is neither.
+
+        Where both are sure and disagree, or the layout's parser denies a value that it reads, neither is sure.
+        """
+        captions = self._captions
+        usable = captions is not None and captions.answers and captions.kind > 0
+        by_captions = draft_of_captions(captions, self._context) if captions is not None and usable else None
+        if parsed is None:
+            return by_captions
+        by_layout = draft_of_parsed_text(parsed, self._context)
+        if by_captions is None or self._request.parser not in ("auto", CAPTIONS):
+            return by_layout
+        doubts = contradictions(by_layout.fields, by_captions.fields)
+        if doubts:
+            confidence = min(by_layout.confidence or 0.0, DOUBT)
+            return replace(by_layout, confidence=confidence, why=(*doubts, *by_layout.why))
+        return by_layout if by_layout.at_least(threshold) or not by_captions.at_least(threshold) else by_captions
+
     def _parsed(self) -> ParsedText | None:
         request = self._request
+        if request.parser == CAPTIONS:
+            return None
         parsers = [parser for parser in self._rules.parsers() if parser.schema == request.schema.name]
         named = next((parser for parser in parsers if parser.name == request.parser), None)
         return surest_reading(parsers, request.text) if named is None else parse(named, request.text)
@@ -179,7 +217,7 @@ class _Cascade:
             return
 
         def compare(answer: Mapping[str, Any]) -> DocumentComparison | None:
-            better = draft_of_answer(answer, "external", self._context)
+            better = doubted_draft(draft_of_answer(answer, "external", self._context), self._captions, self._context)
             return compare_drafts(local, better) if better.at_least(self._rules.thresholds.external) else None
 
         reading = LocalReading(
@@ -204,6 +242,7 @@ class _Cascade:
 
         def judge(answer: Mapping[str, Any]) -> AnswerJudgement:
             draft = draft_of_answer(answer, step, self._context, self.drafts)
+            draft = doubted_draft(draft, self._captions, self._context, self.drafts)
             judged.append(draft)
             return AnswerJudgement(draft.confidence, draft.at_least(threshold))
 

@@ -1,8 +1,9 @@
 """Find the values of a document in its text. Pure.
 
-A number is found wherever the same number is written, with a point or a comma and any number of trailing zeros: 23.4 in
-"23,40". A text is found wherever its words are, in any case and with any white space. A value that occurs several times
-gets the first place that no other value has taken, and `sure` is False.
+A number is found wherever the same number is written, with a point or a comma, any number of trailing zeros, and its
+thousands together or apart: 23.4 in "23,40", 1234.5 in "1.234,50". A text is found wherever its words are, in any case
+and with any white space. A value that occurs several times gets the first place that no other value has taken, and
+`sure` is False.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 Scalar = str | float | int | bool | None
 Span = tuple[int, int]
 _NUMBER = re.compile(r"(?<![\d.,])[-+]?\d+(?:[.,]\d+)?(?![\d])")
+_GROUPED = re.compile(r"(?<![\d.,'’])[-+]?\d{1,3}(?:[.,'’ \u00a0\u202f]\d{3})+(?:[.,]\d+)?(?![\d])")
 _MAX_DEPTH = 64
 
 
@@ -52,6 +54,10 @@ def spans_of_values(text: str, values: Mapping[str, Scalar]) -> dict[str, TextSp
     numbers: dict[Decimal, list[Span]] = {}
     for match in _NUMBER.finditer(text):
         numbers.setdefault(Decimal(match.group().replace(",", ".")), []).append(match.span())
+    for match in _GROUPED.finditer(text):
+        for number in _without_groups(match.group()):
+            spans = numbers.setdefault(number, [])
+            spans.extend([] if match.span() in spans[-1:] else [match.span()])
     taken: set[Span] = set()
     places: dict[str, TextSpan] = {}
     for pointer, value in values.items():
@@ -61,6 +67,14 @@ def spans_of_values(text: str, values: Mapping[str, Scalar]) -> dict[str, TextSp
             taken.add(free[0])
             places[pointer] = TextSpan(*free[0], len(spans) == 1)
     return places
+
+
+def _without_groups(printed: str) -> set[Decimal]:
+    """Return the numbers that 1,234.50, 1'234 or 1 234,5 may print: the last separator parts decimals, or thousands."""
+    head, mark, tail = re.match(r"(.*)([.,'’ \u00a0\u202f])(\d+)$", printed, re.DOTALL).groups()  # type: ignore[union-attr]
+    whole = re.sub(r"[^-+\d]", "", head)
+    numbers = {Decimal(whole + tail)} if len(tail) == 3 else set()
+    return numbers | ({Decimal(f"{whole}.{tail}")} if mark in ".," else set())
 
 
 def _occurrences(text: str, numbers: Mapping[Decimal, list[Span]], value: Scalar) -> list[Span]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spillway_router.core.routing.model import Refusal
+from spillway_router.documents.drafts import CAPTIONS
 from spillway_router.documents.extract import ExtractionRequest
 from spillway_router.documents.schemas import Schema, SchemaError, select_schema
 from spillway_router.documents.services import DocumentRules
@@ -49,11 +50,11 @@ def read_extraction_request(body: Mapping[str, Any], rules: DocumentRules) -> Ex
 
 def _parser(body: Mapping[str, Any], rules: DocumentRules, schema: Schema) -> str:
     name = "auto" if body.get("parser") is None else body["parser"]
-    if name in ("auto", "none"):
+    if name in ("auto", "none", CAPTIONS):
         return str(name)
     names = sorted(parser.name for parser in rules.cascade.parsers() if parser.schema == schema.name)
     if not isinstance(name, str) or name not in names:
-        allowed = ", ".join(("auto", "none", *names))
+        allowed = ", ".join(("auto", "none", CAPTIONS, *names))
         raise bad_request(f"'parser' must be one of {allowed} for the schema {schema.name}.", "parser")
     return name
 

@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 import yaml
 
+from spillway_router.documents.captions.book import CaptionBook, book_of_text
+
 MAX_SCHEMA_BYTES = 64 * 1024
 UNNAMED = "document"
 _MAX_DEPTH = 64
@@ -37,18 +39,40 @@ class Schema:
     json_schema: Mapping[str, Any]
     prompt: str = ""
 
+    def captions(self) -> CaptionBook:
+        """Return the captions of its fields. The first call for a schema takes milliseconds."""
+        return book_of_text(orjson.dumps(self.json_schema))
+
     def messages(self, text: str, *, local: bool) -> list[dict[str, str]]:
         """Return the chat that asks for the values of a text."""
         if local and self.prompt:
             return [{"role": "user", "content": self.prompt + text}]
-        schema = orjson.dumps(self.json_schema).decode()
+        schema = orjson.dumps(without_hints(self.json_schema)).decode()
         return [{"role": "user", "content": f"{_PROMPT}{schema}\n\nDocument:\n{text}"}]
 
     def response_format(self) -> dict[str, Any]:
         """Return the field of a chat body that makes an engine obey the schema."""
         name = "".join(c if c.isalnum() or c in "_-" else "_" for c in self.name)[:64]
-        json_schema = {"name": name, "schema": self.json_schema, "strict": _is_strict(self.json_schema)}
+        json_schema = {"name": name, "schema": without_hints(self.json_schema), "strict": _is_strict(self.json_schema)}
         return {"type": "json_schema", "json_schema": json_schema}
+
+
+def without_hints(schema: Any, depth: int = 0) -> Any:
+    """Return a schema without its `x-` keywords, which are for captions: OpenAI rejects keywords that it doesn't know.
+
+    A property may have such a name all the same.
+    """
+    if isinstance(schema, list):
+        return [without_hints(inner, depth + 1) for inner in schema] if depth < _MAX_DEPTH else schema
+    if not isinstance(schema, Mapping) or depth >= _MAX_DEPTH:
+        return schema
+    return {
+        key: {name: without_hints(inner, depth + 1) for name, inner in value.items()}
+        if key == "properties" and isinstance(value, Mapping)
+        else without_hints(value, depth + 1)
+        for key, value in schema.items()
+        if not key.startswith("x-")
+    }
 
 
 def _is_strict(schema: Any, depth: int = 0) -> bool:
