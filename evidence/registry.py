@@ -84,7 +84,7 @@ GROUPS: tuple[Group, ...] = (
     Group(("demo_model.clean_exact",), measures_demo.clean_exact, "about 2 minutes; starts the engine"),
     Group(("demo.seconds_after_install",), measures_demo.seconds_after_install, "up to 5 minutes; runs the demo"),
     Group((measures_plan.KV_ERROR,), measures_plan.plan_kv_error, "5 to 10 minutes; the CPU build of vLLM"),
-    Group(measures_documents.IDS, measures_documents.documents, "about 5 minutes; starts the engine"),
+    Group(measures_documents.IDS, measures_documents.documents, "about 8 minutes; starts the engine"),
     Group(measures_convert.IDS, measures_convert.conversion, "about 4 minutes; installs .venv-convert on first use"),
     Group((measures_deploy.DRY_RUNS,), measures_deploy.dry_runs, "about 20 s"),
     Group((measures_stopped.STOPPED_STREAM_ERROR,), measures_stopped.stopped_streams, "about 2 minutes"),

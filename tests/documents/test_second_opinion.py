@@ -86,6 +86,21 @@ async def test_a_page_of_another_kind_goes_to_a_person_however_sure_the_models_a
             assert "fewer than this kind of document has" in extraction["steps"][0]["why"]
 
 
+@pytest.mark.parametrize(("read", "answers"), [("K402299", True), ("402299", False)])
+async def test_a_number_under_an_unknown_caption_is_sure_if_the_local_model_reads_the_same(
+    read: str, answers: bool
+) -> None:
+    """The model's own reading is wrong at the eye, so it does not answer; it agrees on the number, or does not."""
+    text = FOREIGN.replace("Patient: K402299 Eye examined: left", "Subject: K402299\nEye: left")
+    values = {**TRUTH, "id": read, "eye": "OD", "AL": 23.11, "K1": 43.0, "K2": 44.1, "ACD": 3.1, "LT": 4.4}
+    async with setup(says(values, 0.9), answer("no json")) as (_, _, router):
+        extraction = await ask(router, text)
+        assert (extraction["status"] == "answered") == answers
+        if answers:
+            assert (extraction["values"]["id"], extraction["values"]["eye"]) == ("K402299", "OS")
+            assert extraction["read_by"]["model"] == "captions"
+
+
 async def test_where_parser_and_captions_disagree_neither_answers() -> None:
     """The layout's parser denies K1 above K2, so captions, which read both surely, do not answer either."""
     swapped = REPORT.replace("43.10", "46.90")

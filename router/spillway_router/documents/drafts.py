@@ -18,7 +18,7 @@ from spillway_router.core.confidence.calibration import ANY, Calibration
 from spillway_router.core.confidence.json_values import is_required, required_pointers
 from spillway_router.core.confidence.judge import AnswerContext, judge
 from spillway_router.core.confidence.validators import FATAL, matches_schema
-from spillway_router.documents.captions.reading import CaptionReading
+from spillway_router.documents.captions.reading import DOUBTED, SURE, CaptionReading
 from spillway_router.documents.highlight import TextSpan, pointers, spans_of_values
 from spillway_router.documents.parsers import ParsedText
 from spillway_router.documents.schemas import Schema
@@ -184,6 +184,28 @@ def draft_of_captions(reading: CaptionReading, context: DraftContext) -> Draft:
         confidence=confidence,
         why=why,
     )
+
+
+def with_agreement(draft: Draft, earlier: Sequence[Draft], context: DraftContext) -> Draft:
+    """Return a reading by captions that is surer of what an earlier step reads alike.
+
+    Only a doubt that a second reader can lift counts (an unknown word at a caption); damage, contradictions and nulls
+    stay as they are.
+    """
+    fields = dict(draft.fields)
+    for pointer, reading in draft.fields.items():
+        if reading.value is None or reading.confidence is None or not DOUBTED <= reading.confidence < SURE:
+            continue
+        others = [other.fields[pointer] for other in earlier if pointer in other.fields]
+        for other in others:
+            if same(other.value, reading.value) and other.confidence is not None:
+                confidence = round(1.0 - (1.0 - reading.confidence) * (1.0 - other.confidence), 6)
+                reading = replace(reading, confidence=max(reading.confidence, min(SURE, confidence)))
+        fields[pointer] = reading
+    least = _least_confidence(fields, context.schema)
+    if draft.confidence is None or least is None or draft.confidence < DOUBTED:
+        return draft
+    return replace(draft, fields=fields, confidence=max(draft.confidence, least))
 
 
 def _least_confidence(fields: Mapping[str, FieldReading], schema: Schema) -> float | None:

@@ -34,6 +34,7 @@ from spillway_router.documents.drafts import (
     draft_of_answer,
     draft_of_captions,
     draft_of_parsed_text,
+    with_agreement,
 )
 from spillway_router.documents.parsers import ParsedText, parse, surest_reading
 from spillway_router.documents.schemas import Schema
@@ -178,7 +179,9 @@ class _Cascade:
         """
         captions = self._captions
         usable = captions is not None and captions.answers and captions.kind > 0
-        by_captions = draft_of_captions(captions, self._context) if captions is not None and usable else None
+        by_captions = None
+        if captions is not None and usable:
+            by_captions = with_agreement(draft_of_captions(captions, self._context), self.drafts, self._context)
         if parsed is None:
             return by_captions
         by_layout = draft_of_parsed_text(parsed, self._context)
