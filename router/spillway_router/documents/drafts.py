@@ -26,6 +26,7 @@ from spillway_router.providers.logprobs import answer_text, tokens_of_choice
 from spillway_router.proxy.exchange.audit_sample import DocumentComparison
 
 DOUBT = 0.5
+AGREEING = 0.8
 CAPTIONS = "captions"
 """The name under which the reading by captions appears among the parsers."""
 NOT_IN_DOCUMENT = "not found in the document"
@@ -187,7 +188,7 @@ def draft_of_captions(reading: CaptionReading, context: DraftContext) -> Draft:
 
 
 def with_agreement(draft: Draft, earlier: Sequence[Draft], context: DraftContext) -> Draft:
-    """Return a reading by captions that is surer of what an earlier step reads alike.
+    """Return a reading by captions that is surer of what an earlier step reads alike, with a confidence of AGREEING.
 
     Only a doubt that a second reader can lift counts (an unknown word at a caption); damage, contradictions and nulls
     stay as they are.
@@ -198,7 +199,7 @@ def with_agreement(draft: Draft, earlier: Sequence[Draft], context: DraftContext
             continue
         others = [other.fields[pointer] for other in earlier if pointer in other.fields]
         for other in others:
-            if same(other.value, reading.value) and other.confidence is not None:
+            if same(other.value, reading.value) and other.confidence is not None and other.confidence >= AGREEING:
                 confidence = round(1.0 - (1.0 - reading.confidence) * (1.0 - other.confidence), 6)
                 reading = replace(reading, confidence=max(reading.confidence, min(SURE, confidence)))
         fields[pointer] = reading
