@@ -580,7 +580,7 @@ def _rates(part: BackendPart) -> EngineRates:
 def _version(settings: Settings) -> str:
     """Return a short digest of everything that routing depends on, without the secrets."""
     text = settings.model_dump_json(
-        include={"backends", "aliases", "policy", "slo", "overflow", "confidence", "privacy", "budgets"},
+        include={"backends", "aliases", "policy", "slo", "overflow", "hedging", "confidence", "privacy", "budgets"},
         exclude={"backends": {"__all__": {"api_key", "headers"}}},
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -33,6 +33,7 @@ from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, che
 from spillway_router.core.money.credits import MOST_CREDITS, Counted, CreditLine
 from spillway_router.core.money.currency import Currency
 from spillway_router.core.money.tariff import MEDIA, NANO, Rates, Tariff, TariffStep, service_of
+from spillway_router.core.routing.hedging import HedgeRule
 from spillway_router.core.routing.model import ANY_MODEL, Endpoint
 from spillway_router.privacy.detectors import PATTERN_NAMES
 from spillway_router.privacy.keywords import keyword_forms
@@ -338,6 +339,34 @@ class OverflowPart(Part):
     def busy_for_s(self) -> float:
         """For how many seconds a GPU must be busy to count as busy, also in the rules of the policy."""
         return BUSY_FOR_S if self.gpu_utilisation is None else self.gpu_utilisation.for_s
+
+
+class HedgingPart(Part):
+    """Ask a second backend for a stream of which nothing has come after `after` times the expected time to first token,
+    and at least `shortest_ms`. Who answers first is the one that the client hears; both are paid.
+
+    At most `share` of the streams are hedged, `burst` at once, and only where a gained second is worth
+    `usd_per_second`. Private requests are hedged by engines only.
+    """
+
+    enabled: bool = False
+    after: float = Field(3.0, ge=1)
+    shortest_ms: int = Field(200, ge=1)
+    share: float = Field(0.05, gt=0, le=1)
+    burst: int = Field(5, ge=1)
+    usd_per_second: Decimal = Field(Decimal("0.001"), ge=0)
+
+    def rule(self) -> HedgeRule | None:
+        """Return the rule of hedges; None if they are off."""
+        if not self.enabled:
+            return None
+        return HedgeRule(
+            after=self.after,
+            shortest_s=self.shortest_ms / 1000,
+            share=self.share,
+            burst=self.burst,
+            nano_per_s=int(self.usd_per_second * NANO),
+        )
 
 
 class RulePart(Part):
@@ -773,6 +802,7 @@ class Settings(Part):
     experiments: tuple[ExperimentPart, ...] = ()
     slo: SloPart = SloPart()
     overflow: OverflowPart = OverflowPart()
+    hedging: HedgingPart = HedgingPart()
     confidence: ConfidencePart = ConfidencePart()
     budgets: tuple[BudgetPart, ...] = ()
     credits: tuple[CreditsPart, ...] = ()

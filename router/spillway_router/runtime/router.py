@@ -60,6 +60,7 @@ from spillway_router.metrics.backends import BackendMetrics, EngineMetrics, GpuM
 from spillway_router.metrics.caching import CacheMetrics
 from spillway_router.metrics.confidence import AuditMetrics, ReviewMetrics
 from spillway_router.metrics.drains import DrainMetrics
+from spillway_router.metrics.hedges import HedgeMetrics
 from spillway_router.metrics.ledger import BudgetMetrics, FixedCostMetrics, LedgerMetrics
 from spillway_router.metrics.logins import LoginMetrics
 from spillway_router.metrics.registry import Metrics, log_request
@@ -340,6 +341,7 @@ class Runtime:
             LoginMetrics(self.failed_logins),
             CacheMetrics(lambda: self._open_cache.cache),
             ShadowMetrics(self.shadows),
+            HedgeMetrics(self.services.memory.hedges),
         )
 
     def _background_services(self, router_id: str, extractions: IdempotentExtractions) -> tuple[Service, ...]:
@@ -441,6 +443,7 @@ class Runtime:
             cors_origins=config.cors_origins,
             rules=assembly.rules,
             traits=config.traits,
+            hedging=config.loaded.settings.hedging.rule(),
             cache=self._open_cache.configure(config.cache),
             leaves_by_price=config.report.coefficients if config.loaded.settings.overflow.by_price else None,
         )

@@ -12,6 +12,7 @@ from spillway_router.core.confidence.validators import ValueRule
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.core.redaction import NOTHING_SECRET, Redactor
+from spillway_router.core.routing.hedging import HedgeRule
 from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import Policy
 from spillway_router.core.routing.rules import Rules
@@ -146,6 +147,8 @@ class ActiveConfig:
     """The rules of the policy; `ruling.py` applies them to each request."""
     traits: TraitReader | None = None
     """Judges what requests ask for; None where nothing needs it."""
+    hedging: HedgeRule | None = None
+    """When a second backend is asked for a stream that does not begin; None: never."""
     cache: AnswerCache | None = None
     """The stored answers and the rules for them; None while the cache is off."""
     leaves_by_price: WorkCoefficients | None = None

@@ -52,6 +52,7 @@ from spillway_router.proxy.exchange.byok import byok_route, redacted
 from spillway_router.proxy.exchange.cached_answers import answered_from_cache
 from spillway_router.proxy.exchange.caller_signals import caller_signals, with_gain_prices
 from spillway_router.proxy.exchange.escalation import is_step, should_escalate
+from spillway_router.proxy.exchange.hedged import HEDGED, Leg, fetch_hedged, second_candidate
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
 from spillway_router.proxy.exchange.last_moment import density_of, leave_by_s, waits_first
@@ -402,6 +403,8 @@ async def ask(
             attempt.tracked.failed_before_at = failing.failed_before_at(name, state.client.body, attempt.sent_s)
         state.attempts.append(attempt)
         outcome = await carry_out(state, attempt)
+        if state.client.started:
+            name = state.backend  # a hedge may have answered
         if outcome.kind == "failed" and outcome.status:
             failing.note(name, state.client.body, services.clock())
         elif outcome.kind == "ok" and not failing.is_empty:
@@ -497,7 +500,13 @@ async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
         left_out = known_refusals(state.services, state.facts, attempt.backend)
         upstream = _upstream_answer(state, attempt, left_out)
         outcome = CLIENT_LEFT  # until something else is known
-        fetched = redacted(await upstream.fetch(), attempt.route)
+        second = None if state.config.hedging is None else second_candidate(state, attempt)
+        if second is not None and isinstance(upstream, StreamAnswer):
+            leg, began = await fetch_hedged(state, Leg(attempt, upstream), second, _end)
+            attempt, upstream = leg.attempt, leg.upstream
+        else:
+            began = await upstream.fetch()
+        fetched = redacted(began, attempt.route)
         lasting: frozenset[Addition] = NOTHING
         while (addition := upstream.refused_addition(fetched)) is not None:
             if not may_take_back(state.services, state.facts, attempt.backend, addition, fetched.fault):
@@ -529,12 +538,12 @@ def _end(attempt: UpstreamAttempt, upstream: UpstreamAnswer | None, outcome: Out
     """End an attempt and its upstream. If the client left an answer that its provider completes and bills all the same,
     it is read to its usage in the background, and ends then."""
     if upstream is not None:
-        if outcome is CLIENT_LEFT and attempt.record is None and attempt.outlives_client:
+        if outcome in (CLIENT_LEFT, HEDGED) and attempt.record is None and attempt.outlives_client:
             unread = upstream.unread()
             if unread is not None and attempt.services.drains.take(attempt, unread, outcome):
                 return
         upstream.close()
-    if outcome is CLIENT_LEFT and not attempt.was_sent:
+    if outcome in (CLIENT_LEFT, HEDGED) and not attempt.was_sent:
         outcome = NOT_SENT
     attempt.close(outcome)
 

@@ -7,6 +7,7 @@ from dataclasses import field
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.proxy.client.client import SentReply
 from spillway_router.proxy.memory.failing_bodies import FailingBodies
+from spillway_router.proxy.memory.hedges import Hedges
 from spillway_router.proxy.memory.idempotency import INFERENCE, IdempotencyKeys
 from spillway_router.proxy.memory.output_habits import OutputHabits
 from spillway_router.proxy.memory.refused_additions import RefusedAdditions
@@ -26,5 +27,6 @@ class Memory:
     retained: RetainedRequests = field(default_factory=RetainedRequests)
     refused_additions: RefusedAdditions = field(default_factory=RefusedAdditions)
     failing_bodies: FailingBodies = field(default_factory=FailingBodies)
+    hedges: Hedges = field(default_factory=Hedges)
     output_habits: OutputHabits = field(default_factory=OutputHabits)
     idempotency: IdempotencyKeys[SentReply] = field(default_factory=_inference_keys)

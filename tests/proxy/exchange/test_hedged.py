@@ -1,0 +1,175 @@
+"""Hedged streams over real sockets: who answers first is heard, both are booked, and what forbids a cloud holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from spillway_router.ledger.entries import Entry
+from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import Router, cloud, local, routing, settings
+from spillway_router.testing.streams import USAGE, delta
+
+HEDGING = "hedging: {enabled: true, after: 1, shortest_ms: 30, share: 1, usd_per_second: 1}\n"
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def stream(text: str) -> Answer:
+    """A streamed chat completion."""
+    return Answer.stream(delta({"content": text}) + delta({}, "stop") + USAGE + b"data: [DONE]\n\n")
+
+
+ENGINE, CLOUD = stream("from the engine"), stream("from the cloud")
+
+
+@asynccontextmanager
+async def hedging(
+    engine: FaultUpstream, other: FaultUpstream, more: str = "", rule: str = HEDGING
+) -> AsyncIterator[Router]:
+    """A router whose engine is hedged by a cloud."""
+    async with routing(settings(local(engine), cloud(other), more=rule + more)) as router:
+        answer, other.answer = other.answer, CLOUD
+        for _ in range(3):  # so that the router knows how soon the cloud begins
+            assert (await router.chat({**STREAM, "model": "cloud/cloud-m", "max_tokens": 5})).is_success
+        other.answer = answer
+        for _ in range(other.arrivals.qsize()):
+            other.arrivals.get_nowait()
+        other.seen.clear()
+        yield router
+
+
+async def settled(router: Router, reply: httpx.Response, count: int) -> list[Entry]:
+    """The rows of a request without holds, once there are so many."""
+    await router.until(lambda: len(router.rows(reply)) == count)
+    return sorted(router.rows(reply), key=lambda row: row.attempt_no)
+
+
+def ended(router: Router, request_id: str) -> list[Entry]:
+    """The rows of the attempts of a request that have ended."""
+    return sorted(
+        (row for row in router.ledger.entries_of(request_id) if row.kind != "reserved"), key=lambda row: row.attempt_no
+    )
+
+
+async def test_a_stream_that_does_not_begin_is_answered_by_the_second_backend() -> None:
+    async with (
+        FaultUpstream(ENGINE.after(asyncio.Event())) as engine,
+        FaultUpstream(CLOUD) as other,
+        hedging(engine, other) as router,
+    ):
+        reply = await router.chat(STREAM)
+        assert "from the cloud" in reply.text
+        assert reply.text.endswith("data: [DONE]\n\n")
+        assert (reply.headers["x-spillway-backend"], reply.headers["x-spillway-decision"]) == ("cloud", "overflow")
+        assert reply.headers["x-spillway-reason"].split(",")[-1] == "hedge"
+        first, second = await settled(router, reply, 2)
+        assert (first.backend, first.attempt_no, first.status, first.amount_nano) == ("local", 1, "aborted", 0)
+        assert (second.backend, second.attempt_no, second.status, second.amount_nano > 0) == ("cloud", 2, "ok", True)
+        await asyncio.wait_for(engine.seen[0].closed.wait(), 10)  # the slower call is cancelled
+        record = (await router.client.get(f"/v1/requests/{reply.headers['x-request-id']}")).json()
+        assert [attempt["backend"] for attempt in record["attempts"]] == ["local", "cloud"]
+        assert router.runtime.services.memory.hedges.counts == {"won": 1}
+
+
+async def test_the_first_backend_answers_after_all_and_the_second_is_cancelled_and_booked() -> None:
+    begin = asyncio.Event()
+    async with (
+        FaultUpstream(ENGINE.after(begin)) as engine,
+        FaultUpstream(CLOUD.after(asyncio.Event())) as other,
+        hedging(engine, other) as router,
+    ):
+        asking = asyncio.create_task(router.chat(STREAM))
+        await other.arrival()
+        begin.set()
+        reply = await asking
+        assert "from the engine" in reply.text
+        assert (reply.headers["x-spillway-backend"], reply.headers["x-spillway-decision"]) == ("local", "local")
+        first, second = await settled(router, reply, 2)
+        assert (first.backend, first.status) == ("local", "ok")
+        assert (second.backend, second.attempt_no, second.status, second.kind) == ("cloud", 2, "aborted", "charged")
+        assert second.reasons.split(",")[-1] == "hedge"
+        await asyncio.wait_for(other.seen[0].closed.wait(), 10)
+        assert router.runtime.services.memory.hedges.counts == {"lost": 1}
+        assert 0 < second.amount_nano <= second.at_most_nano  # the provider may have gone on
+
+
+async def test_a_hedge_that_fails_leaves_the_first_backend_its_time() -> None:
+    begin = asyncio.Event()
+    async with (
+        FaultUpstream(ENGINE.after(begin)) as engine,
+        FaultUpstream(Answer.json({"error": {"message": "down"}}, 500)) as other,
+        hedging(engine, other) as router,
+    ):
+        asking = asyncio.create_task(router.chat(STREAM))
+        await other.arrival()
+        begin.set()
+        reply = await asking
+        assert "from the engine" in reply.text
+        assert (reply.status_code, reply.headers["x-spillway-backend"]) == (200, "local")
+
+
+async def test_a_client_that_leaves_ends_both_legs(tmp_path: Path) -> None:
+    never = asyncio.Event()
+    async with (
+        FaultUpstream(ENGINE.after(never)) as engine,
+        FaultUpstream(CLOUD.after(never)) as other,
+        hedging(engine, other) as router,
+    ):
+        asking = asyncio.create_task(router.chat(STREAM))
+        await other.arrival()
+        asking.cancel()
+        await asyncio.wait_for(engine.seen[0].closed.wait(), 10)
+        await asyncio.wait_for(other.seen[0].closed.wait(), 10)
+        request_id = other.seen[0].headers["x-client-request-id"].removesuffix(".2")
+        await router.until(lambda: len(ended(router, request_id)) == 2)
+        assert [(row.attempt_no, row.status) for row in ended(router, request_id)] == [(1, "aborted"), (2, "aborted")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields", "more", "rule"),
+    [
+        ({"x-spillway-privacy": "local-only"}, {}, "", HEDGING),
+        ({"x-spillway-route": "local"}, {}, "", HEDGING),
+        ({}, {"model": "local/m"}, "", HEDGING),
+        ({}, {"provider": {"allow_fallbacks": False}}, "", HEDGING),
+        ({}, {}, "budgets: [{scope: all, period: day, limit_usd: '0.004'}]\n", HEDGING),
+        ({}, {}, "policy: {rules: [{name: none, when: {alias: auto}, forbid: cloud}]}\n", HEDGING),
+        ({}, {}, "", HEDGING.replace("usd_per_second: 1", "usd_per_second: 0.000000001")),
+        ({}, {}, "", HEDGING.replace("share: 1", "share: 0.5")),
+        ({}, {}, "", ""),
+    ],
+)
+async def test_what_may_not_or_is_not_worth_it_is_never_hedged(
+    headers: dict[str, str], fields: dict[str, object], more: str, rule: str
+) -> None:
+    begin = asyncio.Event()
+    async with (
+        FaultUpstream(ENGINE.after(begin)) as engine,
+        FaultUpstream(CLOUD) as other,
+        hedging(engine, other, more, rule) as router,
+    ):
+        asking = asyncio.create_task(router.chat({**STREAM, **fields}, **headers))
+        await engine.arrival()
+        asyncio.get_running_loop().call_later(0.25, begin.set)  # far longer than until a hedge would be sent
+        reply = await asking
+        assert "from the engine" in reply.text
+        assert not other.seen
+        assert not router.runtime.services.memory.hedges.counts["won"]
+
+
+async def test_an_answer_that_begins_in_time_is_not_hedged() -> None:
+    slow = HEDGING.replace("shortest_ms: 30", "shortest_ms: 9000")
+    async with (
+        FaultUpstream(ENGINE) as engine,
+        FaultUpstream(CLOUD) as other,
+        hedging(engine, other, rule=slow) as router,
+    ):
+        reply = await router.chat(STREAM)
+        assert "from the engine" in reply.text
+        assert not other.seen
+        assert not router.runtime.services.memory.hedges.counts
