@@ -103,7 +103,7 @@ def _fields(operation: Operation) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.split()).replace("\\[", "[")
 
 
 def _cell(value: object) -> str:

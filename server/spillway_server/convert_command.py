@@ -27,9 +27,13 @@ _UNVERIFIED = 2
 _Model = Annotated[
     Path, typer.Argument(help="A GGUF file, an Ollama modelfile, manifest or blob, or a checkpoint directory.")
 ]
-_Out = Annotated[Path | None, typer.Option(help="Output folder. The default is data/models/NAME-PRECISION.")]
-_Precision = Annotated[str, typer.Option(help="w4a16 (4-bit weights), or 16bit (unpack only).")]
-_Method = Annotated[str, typer.Option(help="rtn (needs no data), gptq or awq (both need --calibration).")]
+_Out = Annotated[
+    Path | None, typer.Option("--output", "--out", help="Output folder. The default is data/models/NAME-PRECISION.")
+]
+_Precision = Annotated[str, typer.Option(metavar="w4a16|16bit", help="w4a16 (4-bit weights), or 16bit (unpack only).")]
+_Method = Annotated[
+    str, typer.Option(metavar="rtn|gptq|awq", help="rtn (needs no data), gptq or awq (both need --calibration).")
+]
 _GroupSize = Annotated[
     int | None, typer.Option(min=16, help="Weights per scale. The default is the largest that fits.")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -112,6 +113,31 @@ def test_a_user_without_rights_gets_a_message_and_no_traceback() -> None:
     assert "Traceback" not in done.stderr
     assert str(data) in done.stderr
     assert "--url" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("keys", "create"), "inference|viewer|admin"),
+        (("rentals", "start"), "reserved|interruptible"),
+        (("reviews", "list"), "open|accepted|corrected"),
+        (("calibrate",), '"tokens": [["token", logprob, ['),
+        (("calibrate",), "--output"),
+        (("extract",), "--output"),
+        (("convert",), "w4a16|16bit"),
+    ],
+)
+def test_help_shows_choices_and_loses_no_bracket(words: tuple[str, ...], shown: str) -> None:
+    text = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).stdout
+    assert shown in text
+
+
+def test_an_empty_list_says_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "spillway.yaml"
+    file.write_text("listen: 127.0.0.1:8080\n")
+    created = json.loads(spillway("keys", "create", "ann", "-c", file, "--json").stdout)
+    assert "spillway rentals start" in spillway("rentals", "list", "-c", file).stderr
+    assert created["id"] in spillway("keys", "list", "-c", file).stdout
 
 
 @pytest.mark.parametrize("words", [("-h",), ("keys", "-h"), ("keys", "create", "-h"), ("report", "-h")])

@@ -170,7 +170,9 @@ async def test_reviews_are_decided_from_the_command_line(tmp_path: Path) -> None
     cli = CliRunner(env={"COLUMNS": "200"})
     listed = cli.invoke(app, ["reviews", "list", *with_config])
     assert listed.exit_code == 0, listed.output
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == ids[::-1]
+    heading, *lines = listed.stdout.splitlines()
+    assert heading.split()[:2] == ["id", "state"]
+    assert [line.split()[0] for line in lines] == ids[::-1]
     shown = cli.invoke(app, ["reviews", "show", ids[0], *with_config])
     assert "[K1]" in shown.stdout
     assert "not found in the document" in shown.stdout

@@ -482,7 +482,9 @@ def test_a_keys_life_beside_a_running_router(cloudy: Front, documents: list[Docu
     again = spillway("keys", "revoke", created["id"], "-c", cloudy.config)
     assert again.exit_code == 1
     assert "spillway keys list" in again.output
-    assert f"{created['id']}  inference  any" in spillway("keys", "list", "-c", cloudy.config).stdout
+    shown = spillway("keys", "list", "-c", cloudy.config).stdout
+    assert shown.startswith("id            role       privacy")
+    assert f"{created['id']}  inference  any" in shown
 
 
 def test_a_private_key_never_reaches_the_cloud(cloudy: Front, documents: list[Document]) -> None:

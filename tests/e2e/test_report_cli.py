@@ -167,6 +167,7 @@ def test_a_rental_from_start_to_stop(spillway: Run) -> None:
     result = json.loads(good(spillway("report", "--day", f"{yesterday():%Y-%m-%d}", "--json")))
     assert result["fixed"]["billed_nano"] == 2 * 24 * 1_390_000_000
     assert (result["fixed"]["gpus"], result["fixed"]["price_per_hour_usd"]) == (2, "1.39")
+    assert good(spillway("rentals", "list")).startswith("id                     source   kind")
     assert "running" in good(spillway("rentals", "list"))
     noon = (yesterday() + timedelta(hours=12)).isoformat()
     assert rental["id"] in good(spillway("rentals", "stop", rental["id"], "--at", noon))

@@ -40,6 +40,7 @@ ADAPTERS = {"quiet": 0.0, "loud": 0.5}
 """The strength of each LoRA: the quiet one answers like the model itself, the loud one doesn't."""
 ENGINE_LAUNCHED = re.compile(r"^engine starting; its log: ")
 ENGINE_LOADS = re.compile(r"^engine \d+ s: ")
+NEXT_STEP = re.compile(r"^try: +spillway extract docs/examples/report\.txt$")
 ENGINE_READY = re.compile(r"^engine ready after (\d+) s: demo at http://127\.0\.0\.1:\d+/v1$")
 
 
@@ -129,6 +130,7 @@ def test_it_answers_at_once_overflows_while_warming_then_stays_local_serves_adap
         assert up.process.poll() is None
 
         engine_s = int(up.says(ENGINE_READY, ENGINE_LIMIT_S).group(1))
+        up.says(NEXT_STEP)
         await_ready(url, "local")
         record_property("engine_ready_s", engine_s)
         record_property("up_ready_s", round(time.monotonic() - started, 1))

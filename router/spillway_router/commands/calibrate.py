@@ -27,7 +27,9 @@ LabelledArgument = Annotated[
 
 def calibrate(
     labelled: LabelledArgument,
-    out: Annotated[Path, typer.Option(help="The calibration file to write.")] = Path("calibration.json"),
+    out: Annotated[Path, typer.Option("--output", "--out", help="The calibration file to write.")] = Path(
+        "calibration.json"
+    ),
     model: Annotated[str, typer.Option(help="The served model name that the calibration holds for; * for any.")] = "*",
     weights: Annotated[
         Path | None,

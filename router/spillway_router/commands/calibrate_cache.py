@@ -33,7 +33,9 @@ def calibrate_cache(
     embedder: Annotated[
         str | None, typer.Option(help="The local backend that embeds; otherwise cache.semantic.embedder.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The certificate to write.")] = Path("cache-certificate.json"),
+    out: Annotated[Path, typer.Option("--output", "--out", help="The certificate to write.")] = Path(
+        "cache-certificate.json"
+    ),
     alpha: Annotated[float, typer.Option(min=0.0001, max=0.9999, help="The share of hits that may be wrong.")] = 0.01,
     delta: Annotated[
         float, typer.Option(min=0.0001, max=0.9999, help="The probability that the promise is broken.")

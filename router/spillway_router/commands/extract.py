@@ -33,7 +33,8 @@ def extract(
     path: ConfigOption = None,
     batch: Annotated[Path | None, typer.Option(help='JSON lines of documents: {"text": ..., "id": ...}.')] = None,
     out: Annotated[
-        Path | None, typer.Option(help="JSON lines of results; an interrupted run resumes from this file.")
+        Path | None,
+        typer.Option("--output", "--out", help="JSON lines of results; an interrupted run resumes from this file."),
     ] = None,
     schema: SchemaOption = "",
     parser: Annotated[str, typer.Option(help="auto, none, or a parser's name.")] = "auto",

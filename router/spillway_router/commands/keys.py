@@ -52,7 +52,7 @@ keys_app.add_typer(provider_key_app, name="provider-key")
 def create_key(
     name: str,
     path: ConfigOption = None,
-    role: Annotated[str, typer.Option(help="inference, viewer or admin.")] = "inference",
+    role: Annotated[str, typer.Option(metavar="inference|viewer|admin", help="What the key may do.")] = "inference",
     tier: Annotated[str, typer.Option(help="Tier that policies and budgets refer to.")] = "",
     private: Annotated[
         bool, typer.Option("--private", help="Requests with this key never leave this machine's engines.")
@@ -101,7 +101,7 @@ def accept_key(
         str, typer.Argument(help="ID:SHA256 of a key that was created elsewhere, as `spillway deploy` does.")
     ],
     path: ConfigOption = None,
-    role: Annotated[str, typer.Option(help="inference, viewer or admin.")] = "admin",
+    role: Annotated[str, typer.Option(metavar="inference|viewer|admin", help="What the key may do.")] = "admin",
 ) -> None:
     """Add a key of which only the hash is known here. Adding it twice is not an error."""
     from spillway_router.ledger.errors import LedgerError
@@ -129,6 +129,10 @@ def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
+    if not rows:
+        typer.echo("no keys; make one: spillway keys create NAME", err=True)
+        return
+    typer.echo(f"{'id':12}  {'role':9}  {'privacy':10}  {'created':20}  state  name; limits")
     for row in rows:
         state = f"revoked {row['revoked']}" if row["revoked"] else "valid"
         if row["expires"]:
@@ -158,7 +162,7 @@ def show_key(key_id: str, path: ConfigOption = None, as_json: JsonOption = False
 def set_key(
     key_id: str,
     path: ConfigOption = None,
-    role: Annotated[str | None, typer.Option(help="inference, viewer or admin.")] = None,
+    role: Annotated[str | None, typer.Option(metavar="inference|viewer|admin", help="What the key may do.")] = None,
     tier: Annotated[str | None, typer.Option(help="Tier that policies and budgets refer to.")] = None,
     private: Annotated[
         bool | None, typer.Option("--private/--any", help="Whether its requests stay on this machine's engines.")

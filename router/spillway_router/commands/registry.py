@@ -6,13 +6,17 @@ whatever the other commands import. Help and shell tools go through the whole ta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from inspect import cleandoc
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+_MARKUP = re.compile(r"\[(?=[a-z#/@])")
+"""A bracket with which rich's markup may begin."""
 COMMANDS = {
     "route": "spillway_router.commands.route:route",
     "up": "spillway_router.commands.up:up",
@@ -95,5 +99,10 @@ def _command(name: str, place: Any) -> Any:
         group.name = name
         return group
     application = typer.Typer(add_completion=False)
-    application.command(name)(place)
+    application.command(name, help=_escaped(cleandoc(place.__doc__ or "")))(place)
     return typer.main.get_command(application)
+
+
+def _escaped(text: str) -> str:
+    """Return a help text in which rich takes no bracket for its markup. Rich itself is left out of the router."""
+    return _MARKUP.sub(r"\\[", text)

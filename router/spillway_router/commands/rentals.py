@@ -40,7 +40,7 @@ def start_rental(
     count: Annotated[int | None, typer.Option(min=1, max=1024, help="How many GPUs. The default is gpu.count.")] = None,
     price: PriceOption = "",
     price_per_month: MonthOption = "",
-    kind: Annotated[str, typer.Option(help="reserved or interruptible. The default is gpu.kind.")] = "",
+    kind: Annotated[str, typer.Option(metavar="reserved|interruptible", help="The default is gpu.kind.")] = "",
     source: Annotated[str, typer.Option(help=f"Where it is rented: {', '.join(SOURCES)}.")] = "cli",
     machine: Annotated[
         str, typer.Option(help="The provider's ID of the machine, so that `rentals watch` can follow it.")
@@ -176,6 +176,12 @@ def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None
     if as_json:
         typer.echo(json.dumps([_row(record, _cost([record], now)) for record in records], indent=2))
         return
+    if not records:
+        typer.echo(
+            "no rentals; until one is declared, the router bills its own uptime: spillway rentals start", err=True
+        )
+        return
+    typer.echo(f"{'id':21}  {'source':7}  {'kind':13}  GPUs at their price  from and to  cost  machine")
     for record in records:
         row = _row(record, None)
         until = "running" if record.stopped_ms is None else f"to {row['stopped']}"

@@ -28,7 +28,9 @@ IdArgument = Annotated[str, typer.Argument(help="The review's ID, rev_...")]
 @reviews_app.command("list")
 def list_reviews(
     path: ConfigOption = None,
-    state: Annotated[str, typer.Option(help="open, accepted, corrected, dismissed, or all.")] = "open",
+    state: Annotated[
+        str, typer.Option(metavar="open|accepted|corrected|dismissed|all", help="Which reviews.")
+    ] = "open",
     schema: Annotated[str, typer.Option(help="List only reviews of this schema.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=500, help="The maximum number of reviews to list.")] = 50,
     as_json: JsonOption = False,
@@ -44,6 +46,8 @@ def list_reviews(
     if as_json:
         typer.echo(json.dumps([review_summary(record) for record in records], indent=2))
         return
+    if records:
+        typer.echo(f"{'id':32}  {'state':9}  {'created':23}  {'schema':12} {'step':8} {'sure':5}  why")
     for r in records:
         confidence = "     " if r.confidence is None else f"{r.confidence:.3f}"
         say(f"{r.id}  {r.state:9}  {_when(r.created_ms)}  {r.schema_name:12} {r.step:8} {confidence}  {r.why}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from spillway_router.commands.common import ConfigOption, fail, load
 from spillway_router.commands.fingerprint import fingerprint_of
 from spillway_router.commands.first_price import with_price
 from spillway_router.commands.route import run_router
+from spillway_router.config.load import Loaded
 from spillway_router.config.settings import FingerprintPart, MediaPart, ServerPart, Settings
 from spillway_server.engine.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
 from spillway_server.engine.serve import Prepared, ServeOptions, prepare, run_prepared
@@ -46,7 +47,7 @@ def up(path: ConfigOption = None) -> None:
         fail(f"engine: {prepared.reason} {prepared.fix}")
     served = loaded.served_by(partial(_with_engine, backend.name, prepared, fingerprint_of(prepared.plan.model)))
     with LineOutput(sys.stdout.fileno()) as screen:
-        run_router(served, partial(_supervise, prepared, options, screen.put))
+        run_router(served, partial(_supervise, prepared, options, next_steps(served, prepared), screen.put))
 
 
 def vllm_arguments(server: ServerPart, media: MediaPart) -> tuple[str, ...]:
@@ -85,21 +86,39 @@ def _with_engine(name: str, prepared: Prepared, fingerprint: FingerprintPart, se
     return settings.model_copy(update={"backends": backends, "gpu": gpu})
 
 
-async def _supervise(prepared: Prepared, options: ServeOptions, say: Callable[[str], None]) -> None:
+def next_steps(loaded: Loaded, prepared: Prepared) -> tuple[str, ...]:
+    """Return what a newcomer can do once the engine answers."""
+    settings = loaded.settings
+    is_demo = prepared.plan.served_name == "demo"
+    steps = [
+        "try:       spillway " + ("extract docs/examples/report.txt" if is_demo else 'chat "Hello"'),
+        f"watch:     spillway top, or {settings.scheme}://{settings.listen}/",
+        f"the books: {settings.ledger.path or 'PostgreSQL'}; spillway report says what the GPU and the clouds cost",
+    ]
+    if all(backend.provider == "vllm" for backend in settings.backends):
+        steps.append("no cloud:  what the GPU can't serve in time waits; spillway init adds one")
+    return tuple(steps)
+
+
+async def _supervise(
+    prepared: Prepared, options: ServeOptions, steps: Sequence[str], say: Callable[[str], None]
+) -> None:
     """Run the engine next to the router. When the engine ends, the router goes on: the cloud still answers.
 
     `say` must not wait for whoever reads the lines, as the router runs in the same loop.
     """
-    obstacle = await run_prepared(prepared, options, lambda event: _report(event, say))
+    obstacle = await run_prepared(prepared, options, lambda event: _report(event, steps, say))
     if obstacle is not None:
         say(f"giving up on the engine: {obstacle.reason} {obstacle.fix}")
 
 
-def _report(event: EngineEvent, say: Callable[[str], None]) -> None:
+def _report(event: EngineEvent, steps: Sequence[str], say: Callable[[str], None]) -> None:
     if isinstance(event, EngineStarting):
         say(f"engine starting; its log: {event.log_path}")
     elif isinstance(event, EngineReady):
         say(f"engine ready after {event.elapsed_s:.0f} s: {event.served_model} at {event.base_url}")
+        for step in steps:
+            say(step)
     elif isinstance(event, EngineProgress):
         say(f"engine {event.elapsed_s:.0f} s: {event.phase}")
     elif isinstance(event, EngineExited):
