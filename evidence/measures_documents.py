@@ -28,8 +28,8 @@ from spillway_server import demo_model
 
 WRONG, COVERAGE, FOREIGN = "documents.wrong_accepted", "documents.coverage", "documents.foreign_answered"
 IDS = (WRONG, COVERAGE, FOREIGN)
-DOCUMENTS, WITH_ENGINE, FOREIGN_REPORTS, DAMAGED_REPORTS = 3000, 1500, 600, 200
-FIRST_SEED = 0
+DOCUMENTS, WITH_ENGINE, FOREIGN_REPORTS, DAMAGED_REPORTS = 3000, 1000, 600, 200
+FIRST_SEED = 100_000
 MOST_WRONG = 0.01
 _CALIBRATION = Path(demo_model.__file__).with_name("calibration.json")
 

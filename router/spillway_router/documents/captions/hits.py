@@ -52,6 +52,7 @@ class LineReader:
 
     def __init__(self, document: Document, book: CaptionBook, findings: Findings) -> None:
         self._document, self._book, self._findings = document, book, findings
+        self._first = len(document.text) - len(document.text.lstrip())
 
     def read(self, line: Line, following: Line | None) -> None:
         """Read a line. A caption at its end may name the value at the start of the following one."""
@@ -92,7 +93,7 @@ class LineReader:
         value = None if at >= len(source) else read_value(self._document, rule, source, at, group.unit)
         if value is None:
             self._findings.empty.add(rule.name)
-            return max(index + 1, group.at if group.at < len(elements) else index + 1)
+            return group.at
         hit, behind = value
         doubt = hit.doubt or self._qualified(elements, index, group)
         hit = replace(hit, tier=group.tier, scope=group.scope, caption=" ".join(group.words), doubt=doubt)
@@ -177,7 +178,7 @@ class LineReader:
         before = elements[index - 1] if index else None
         unknown = list(group.unknown)
         adjacent = before is not None and before.kind == "word" and elements[index].gap <= 1
-        titled = before is not None and not self._document.text[: before.start].strip()  # a device, or a headline
+        titled = before is not None and before.start == self._first  # a device, or a headline
         if adjacent and before is not None and not titled and not any(character.isdigit() for character in before.text):
             unknown.insert(0, before.text)
         return f"what {unknown[0]!r} means is unknown" if unknown else ""

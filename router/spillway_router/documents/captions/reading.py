@@ -17,6 +17,7 @@ caption and a value that fits; a page of another kind has few of them.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,6 +36,7 @@ NOT_FOUND = "no caption names it"
 _LONE_IDENTIFIER = re.compile(r"[A-Z]{0,3}\d{4,}")
 _FEW = 3
 _USUAL_DECIMALS = 2
+_MOST_COMPARED = 100
 _MAX_DEPTH = 16
 
 
@@ -229,8 +231,8 @@ class _Page:
             return hit
         if hit.field == self._book.scope:
             return hit
-        before = [mention for mention in self._findings.mentions if mention.start < hit.start]
-        return replace(hit, scope=before[-1].choice) if before else hit
+        before = bisect_left(self._findings.mentions, hit.start, key=lambda mention: mention.start)
+        return replace(hit, scope=self._findings.mentions[before - 1].choice) if before else hit
 
     def _identifier(self) -> str | None:
         return next((rule.name for rule in self._book.fields.values() if rule.kind == "identifier"), None)
@@ -283,7 +285,7 @@ def _usual_decimals(hits: Sequence[Hit], book: CaptionBook) -> dict[str, int]:
     """
     fitting = [hit for hit in hits if hit.decimals >= 0 and hit.fits and book.fields[hit.field].units]
     usual = {hit.field: least for hit in fitting if (least := book.fields[hit.field].decimals) is not None}
-    numbers = [hit for hit in fitting if hit.field not in usual]
+    numbers = [hit for hit in fitting if hit.field not in usual][:_MOST_COMPARED]
     for hit in numbers:
         peers = [other for other in numbers if other.field != hit.field]
         fewer = [other for other in peers if other.decimals <= hit.decimals]

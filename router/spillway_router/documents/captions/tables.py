@@ -37,7 +37,7 @@ def read_table(document: Document, book: CaptionBook, lines: Sequence[Line], ind
         named = {(c.field, c.scope) for c in columns if c.field not in (None, OTHER, book.scope)}
         if len(columns) < len(heads) or len(named) < _FEWEST_CAPTIONS:
             continue
-        rows = 0
+        rows, hits = 0, len(findings.hits)
         for line in lines[index + 1 :]:
             if all(element.kind in ("mark", "blank") for element in line.elements):
                 rows += 1
@@ -45,7 +45,7 @@ def read_table(document: Document, book: CaptionBook, lines: Sequence[Line], ind
             if not _read_row(document, book, columns, _cells(line, delimiter), findings):
                 break
             rows += 1
-        if rows and any(hit.start > lines[index].elements[-1].start for hit in findings.hits):
+        if len(findings.hits) > hits:
             return rows + 1
     return 0
 
