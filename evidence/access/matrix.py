@@ -41,6 +41,10 @@ PERMITTED: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/requests.json"): ANY_KEY,
     ("GET", "/requests/{request_id}"): ANY_KEY,
     ("GET", "/my-usage"): ANY_KEY,
+    ("GET", "/keys"): ADMINS,
+    ("GET", "/setup"): ADMINS,
+    ("GET", "/reviews"): READERS,
+    ("GET", "/reviews/{review_id}"): ADMINS,
     ("GET", "/now.json"): READERS,
     ("GET", "/money"): READERS,
     ("GET", "/money.json"): READERS,
@@ -185,7 +189,7 @@ def _expected(
     return "in" if mode == "no key needed" and no_key and roles not in (ADMINS, _REVIEWS.get(path)) else "401"
 
 
-_REVIEWS = dict.fromkeys(("/v1/reviews", "/v1/reviews/{review_id}"), READERS)
+_REVIEWS = dict.fromkeys(("/v1/reviews", "/v1/reviews/{review_id}", "/reviews"), READERS)
 """Routes of reviews, which need a key everywhere."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from evidence.dashboard.browser import Place, Story
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.ids import first_id
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+from spillway_router.ledger.tables.reviews import ReviewRecord
 from spillway_router.testing import FakeEngine
 from spillway_router.testing.business import fill
 from spillway_router.testing.harness import Router, routing, serving
@@ -73,6 +75,8 @@ async def business(folder: Path, *, per_day: int = PER_DAY, size: int = SIZE, mo
             requests = await asyncio.to_thread(fill, router.ledger, first, DAYS, Random(7), per_day=per_day, size=size)
             key = _key(router)
             await _ask(router, engine, key)
+            for number in range(3):
+                router.ledger.reviews.add(_review(number, int(router.runtime.services.wall() * 1000)))
             yield Scene(router=router, first=first, last=last, requests=requests, key=key)
 
 
@@ -91,6 +95,34 @@ async def _ask(router: Router, engine: FakeEngine, key: str) -> None:
     await router.chat({"model": "nothing-like-this"}, **headers)
 
 
+def _review(number: int, now_ms: int) -> ReviewRecord:
+    """Return a document that nobody was sure of."""
+    text = "Patient 4711, right eye\nAL: 23.40 mm\nK1: 43.25 D\nK2: 44.10 D\n"
+    values = {"id": "4711", "AL": 23.4, "K1": 43.25}
+    fields = {
+        f"/{name}": {"value": value, "confidence": 0.62 if name == "AL" else 0.97, "why": "", "place": place}
+        for (name, value), place in zip(
+            values.items(),
+            ({"start": 8, "end": 12}, {"start": 28, "end": 33}, {"start": 41, "end": 46}),
+            strict=True,
+        )
+    }
+    schema = {"type": "object", "properties": {"id": {"type": "string"}, "AL": {"type": "number"}}}
+    content = {"text": text, "schema": schema, "values": values, "fields": fields, "steps": []}
+    return ReviewRecord(
+        id=f"rev_{number:028x}",
+        request_id=f"{first_id(now_ms)}{number:017x}",
+        created_ms=now_ms + number,
+        schema_name="biometry",
+        step="local",
+        backend="local",
+        model="m",
+        confidence=0.62,
+        why="local: 0.620 < 0.9; parser: no layout is known",
+        content=json.dumps(content),
+    )
+
+
 PLACES = (Place("now", "/"), Place("sign-in", "/sign-in"))
 
 
@@ -104,6 +136,10 @@ def places(scene: Scene) -> tuple[Place, ...]:
         Place("request", f"/requests/{request.facts.request_id}"),
         Place("old-request", f"/requests/{scene.old_id}"),
         Place("my-usage", "/my-usage"),
+        Place("keys", "/keys"),
+        Place("setup", "/setup", ("details.more summary",)),
+        Place("reviews", "/reviews"),
+        Place("review", f"/reviews/rev_{0:028x}"),
     )
 
 
@@ -136,6 +172,28 @@ def stories(key: str) -> tuple[Story, ...]:
                 ("click", "tbody a >> nth=0"),
                 ("text", "h1", "was not sure enough"),
                 ("text", ".story", "Attempt 2"),
+                ("click", ".top nav a:has-text('Keys')"),
+                ("fill", "#name", "new-service"),
+                ("fill", "#budget", "5/day"),
+                ("click", "main button.main"),
+                ("text", "[role=status]", "sk-spill-"),
+                ("text", "tbody", "new-service"),
+                ("click", "button[aria-label='Revoke new-service']"),
+                ("text", "details summary", "1 revoked"),
+                ("click", ".top nav a:has-text('Reviews')"),
+                ("click", "tbody a >> nth=0"),
+                ("text", "mark", "23.40"),
+                ("press", "a"),
+                ("text", "h1", "Is this what the document says?"),
+                ("fill", "input[name='value:AL']", "23.41"),
+                ("click", "button[data-key=c]"),
+                ("text", "h1", "Is this what the document says?"),
+                ("press", "d"),
+                ("text", "h1", "No document waits for a person."),
+                ("click", ".top nav a:has-text('Setup')"),
+                ("text", "pre", "backends"),
+                ("click", "main form button"),
+                ("text", "h1", "was reloaded"),
                 ("click", ".who button"),
                 ("url", "/sign-in"),
             ),

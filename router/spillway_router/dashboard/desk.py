@@ -19,7 +19,7 @@ from spillway_router.dashboard.sessions import Sessions
 from spillway_router.dashboard.viewer import Viewer, session_of, viewer_of
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import RangeError
-from spillway_router.proxy.request.auth import READER_ROLES, USAGE_ROLES
+from spillway_router.proxy.request.auth import ADMIN_ROLES, READER_ROLES, REVIEW_ROLES, USAGE_ROLES
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ LINKS = (
     Link("/money", "Money", USAGE_ROLES),
     Link("/my-usage", "My usage", frozenset({"inference"})),
     Link("/requests", "Requests", READER_ROLES),
+    Link("/reviews", "Reviews", REVIEW_ROLES),
+    Link("/keys", "Keys", ADMIN_ROLES),
+    Link("/setup", "Setup", ADMIN_ROLES),
 )
 
 

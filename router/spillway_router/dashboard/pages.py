@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from spillway_router.dashboard.admin_pages import field_text
+
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 POLICY = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -45,6 +47,7 @@ class Pages:
         )
         self._hashes: Mapping[str, str] = json.loads((STATIC / "bundle.json").read_text(encoding="utf-8"))["results"]
         self._environment.globals["static"] = self.address_of
+        self._environment.filters["field_text"] = field_text
 
     def address_of(self, name: str) -> str:
         """Return the address of a static file."""

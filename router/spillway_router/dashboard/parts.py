@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import KeyRecord
 from spillway_router.ledger.reports.days import ReportQuery
+from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import WriterHealth
 from spillway_router.proxy.control.request_list import EntriesBefore
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.signals.gpu import GpuReading
 
 if TYPE_CHECKING:  # imported for its first reader; an idle router has to be small
+    from spillway_router.config.derived import DerivedConfig
+    from spillway_router.documents.reviews import ReviewQueue
     from spillway_router.ledger.reports.model import Report
 
 
@@ -38,6 +41,12 @@ class Parts:
     """Return the key of an id if it is valid at a time (monotonic seconds)."""
     key_names: Callable[[], Mapping[str, str]]
     """Return the names of the valid keys by their ids."""
+    keys: KeyStore
+    reviews: ReviewQueue
+    config: Callable[[], DerivedConfig]
+    """Return the configuration in force."""
+    reload: Callable[[str], Awaitable[list[str]]]
+    """Reload the configuration for somebody; return the problems that kept the running one in force."""
     ledger_health: Callable[[], WriterHealth]
     gpus: Callable[[], Sequence[GpuReading]]
     is_leaving: Callable[[], bool]

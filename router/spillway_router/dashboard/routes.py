@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from spillway_router.core.routing.model import Caller, Refusal
+from spillway_router.dashboard.admin_pages import AdminPages
 from spillway_router.dashboard.desk import Desk, download, form_fields, is_secure, own_address
 from spillway_router.dashboard.live import Feed
 from spillway_router.dashboard.parts import Parts
@@ -37,6 +38,7 @@ class Dashboard:
         self._desk = Desk(parts)
         self._feed = Feed(self._board)
         self._requests = RequestPages(self._desk)
+        self._admin = AdminPages(self._desk)
 
     def close(self) -> None:
         """End the live pages, which would keep the router from stopping."""
@@ -53,6 +55,7 @@ class Dashboard:
         """Add the addresses."""
         self._add_sign_in(api)
         self._requests.add_to(api)
+        self._admin.add_to(api)
 
         @api.get("/static/{name}", include_in_schema=False)
         async def static(name: str) -> Response:
