@@ -12,6 +12,7 @@ from datetime import date
 from spillway_router.config.any_model import any_model
 from spillway_router.config.caching import cache_problems, semantic_rules
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
+from spillway_router.config.discovery import with_engines
 from spillway_router.config.embedding_spaces import alias_spaces, space_problems, space_warnings
 from spillway_router.config.escalation import step_calibrations, step_problems, step_thresholds, step_warnings
 from spillway_router.config.experiments import arm_rules, experiment_backends
@@ -146,6 +147,10 @@ def problems_of(error: ConfigError, environment: Mapping[str, str], today: date)
 def assemble(settings: Settings, environment: Mapping[str, str], today: date) -> Assembly | ConfigRejected:
     """Return the Assembly, or every problem that prevents it. A provider without its key is only disabled."""
     findings = Findings()
+    try:
+        settings = with_engines(settings, {})  # those that a router has found are in its settings already
+    except ConfigError as error:
+        return ConfigRejected(error.problems)
     backends = _Backends(settings, environment, today, findings)
     targets = backends.targets()
     local = {name: target.backend for name, target in targets.items() if target.backend.local}

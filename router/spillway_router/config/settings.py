@@ -267,6 +267,10 @@ class BackendPart(Part):
     output. `on_disconnect` says what the provider does when the connection closes in the middle of an answer: it goes
     on generating and bills all of it (continues), or it stops. With `drain: false` an answer that goes on without its
     client is not read to its usage, and is charged by an estimate.
+
+    With `discover` the line stands for many engines, which come and go without a restart: those at the addresses of a
+    name (dns, `discover_from: host:port`) or in the lines of a file (file, `discover_from: path`). It is read every
+    `discover_every_s`. Such a backend has no `base_url`, and stands in the chains of aliases only.
     """
 
     name: str = Field(pattern=_NAME)
@@ -275,6 +279,9 @@ class BackendPart(Part):
     local: bool | None = None
     own_host: str = Field("", max_length=200)
     base_url: str | None = None
+    discover: Literal["dns", "file"] | None = None
+    discover_from: str = Field("", max_length=4096)
+    discover_every_s: float = Field(5, ge=0.05, le=3600)
     api_key: str | None = Field(None, repr=False)
     headers: dict[str, str] = Field({}, repr=False)
     price: PricePart | None = None
@@ -291,6 +298,21 @@ class BackendPart(Part):
     prefill_tokens_per_s: float | None = Field(None, gt=0)
     max_sequences: int | None = Field(None, ge=1)
     fingerprint: FingerprintPart | None = None
+
+    @model_validator(mode="after")
+    def _discovered(self) -> Self:
+        if self.discover is None:
+            return self
+        if self.base_url is not None:
+            raise ValueError("give base_url or discover, not both")
+        if self.model == ANY_MODEL:
+            raise ValueError("a discovered backend serves one model; name it")
+        host, _, port = self.discover_from.rpartition(":")
+        if self.discover == "dns" and not (host and port.isdecimal() and 0 < int(port) < 65_536):
+            raise ValueError("write host:port in discover_from, such as engines.llm.svc:8000")
+        if not self.discover_from:
+            raise ValueError("write the path of the file with the engines in discover_from")
+        return self
 
 
 class AliasPart(Part):
@@ -895,6 +917,12 @@ class Settings(Part):
         if self.tls is not None:
             files = {"certificate": placed(self.tls.certificate), "key": placed(self.tls.key)}
             update["tls"] = self.tls.model_copy(update=files)
+        update["backends"] = tuple(
+            part.model_copy(update={"discover_from": str(placed(Path(part.discover_from)))})
+            if part.discover == "file"
+            else part
+            for part in self.backends
+        )
         update["cache"] = self.cache.with_paths_from(folder)
         if self.keys.secret_key_file is not None:
             file = placed(self.keys.secret_key_file)

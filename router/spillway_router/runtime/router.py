@@ -27,6 +27,7 @@ from spillway_router.config.assemble import backend_routes
 from spillway_router.config.confidence import CALIBRATION
 from spillway_router.config.costs import unpriced_gpu
 from spillway_router.config.derived import DerivedConfig
+from spillway_router.config.discovery import Engines, loaded_with
 from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.config.tls import renew
 from spillway_router.core.confidence.drift import Drift
@@ -99,6 +100,7 @@ from spillway_router.runtime.alerts import AlertHooks, Alerts
 from spillway_router.runtime.background import Background, Service
 from spillway_router.runtime.day_change import DayChange, utc_day
 from spillway_router.runtime.descriptors import of_process
+from spillway_router.runtime.discovery import Discovery
 from spillway_router.runtime.engine_watch import EngineWatch
 from spillway_router.runtime.gpu_billing import GpuBilling
 from spillway_router.runtime.reload_acts import refused_reload, reload_done
@@ -142,7 +144,8 @@ class Runtime:
     ) -> None:
         self._steady = steady
         self._wall: Callable[[], float] = time.time if steady is None else steady.now
-        config = DerivedConfig.of(loaded, utc_day(self._wall()))
+        self._written, self._engines = loaded, dict[str, tuple[str, ...]]()
+        config = DerivedConfig.of(loaded_with(loaded, {}), utc_day(self._wall()))
         router_id = f"router-{secrets.token_hex(8)}"
         self.ledger = ledger
         ledger.actor = router_id
@@ -245,7 +248,9 @@ class Runtime:
         """Read the configuration again, as somebody asked. A bad one changes nothing, and its problems are returned."""
         before = self.config
         try:
-            await self._replace(DerivedConfig.of(before.loaded.again(), utc_day(self._wall())))
+            written = self._written.again()
+            await self._replace(DerivedConfig.of(loaded_with(written, self._engines), utc_day(self._wall())))
+            self._written = written
         except ConfigError as error:
             for problem in error.problems:
                 log.warning("configuration not reloaded: %s", problem)
@@ -255,6 +260,19 @@ class Runtime:
         log.info("configuration reloaded, policy %s", self.config.assembly.policy.version)
         await self._record(reload_done(before, self.config, by))
         return []
+
+    async def use_engines(self, engines: Engines) -> bool:
+        """Use the engines that were found for discovered backends; False, with a warning, if they can't be used."""
+        try:
+            config = DerivedConfig.of(loaded_with(self._written, engines), utc_day(self._wall()))
+            await self._replace(config)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.warning("the engines that were found are not used: %s", problem)
+            return False
+        self._engines = dict(engines)
+        log.info("using the engines %s", "; ".join(f"{name}: {', '.join(urls)}" for name, urls in engines.items()))
+        return True
 
     def _renew_certificate(self) -> None:
         """Have the listener use renewed files, which were checked with the rest of the configuration."""
@@ -348,6 +366,7 @@ class Runtime:
         """Return the background services in the order of their start."""
         upkeep = Upkeep(self.ledger, self.accounts, router_id, self._wall)
         days = DayChange(self.reprice, self._wall)
+        discovery = Discovery(lambda: self._written.settings, self.use_engines)
         verdicts = VerdictActs(self.ledger.acts, self.verdicts, self._wall)
         part = self.config.loaded.settings.ledger.anchor
         places = AnchorPlaces(part.file, self.alerts.ledger_anchored if part.webhook else None)
@@ -374,6 +393,7 @@ class Runtime:
             Service("audits", self.audits.stop, lambda: self.audits.start(self.services)),
             Service("shadows", self.shadows.stop, lambda: self.shadows.start(self.services)),
             Service("engine watch", self.engine_watch.stop, self._watch_engines),
+            Service("discovery", discovery.stop, discovery.start),
             Service("day change", days.stop, days.start),
             Service("reviews", self.reviews.stop, self.reviews.start),
             Service("keyed extractions", extractions.stop),
