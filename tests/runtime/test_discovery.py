@@ -121,10 +121,10 @@ async def test_a_lookup_that_fails_changes_nothing_and_a_refused_result_is_tried
 def test_every_engine_is_a_backend_in_the_chains_of_the_line() -> None:
     written = parse(pool("engines.txt"), {})
     assert discovered_names(written) == ("pool",)
-    found = with_engines(written, {"pool": ("http://10.0.0.1:8000/v1", "http://[::1]:8000/v1")})
-    assert [part.name for part in found.backends] == ["pool.10.0.0.1-8000", "pool.1-8000"]
-    assert found.chains()["auto"] == ("pool.10.0.0.1-8000", "pool.1-8000")
-    assert found.gpu.machine == "discovered: pool"
+    settings = with_engines(written, {"pool": ("http://10.0.0.1:8000/v1", "http://[::1]:8000/v1")})
+    assert [part.name for part in settings.backends] == ["pool.10.0.0.1-8000", "pool.1-8000"]
+    assert settings.chains()["auto"] == ("pool.10.0.0.1-8000", "pool.1-8000")
+    assert settings.gpu.machine == "discovered: pool"
     nobody = with_engines(written, {})
     assert [(part.name, part.base_url) for part in nobody.backends] == [("pool", "http://127.0.0.1:9/v1")]
 

@@ -70,9 +70,9 @@ def with_engines(written: Settings, engines: Engines) -> Settings:
     parts: list[BackendPart] = []
     replaced: dict[str, tuple[str, ...]] = {}
     for part in written.backends:
-        found = _engines_of(part, engines.get(part.name, ())) if part.discover is not None else (part,)
-        parts.extend(found)
-        replaced[part.name] = tuple(one.name for one in found)
+        engine_parts = _engines_of(part, engines.get(part.name, ())) if part.discover is not None else (part,)
+        parts.extend(engine_parts)
+        replaced[part.name] = tuple(one.name for one in engine_parts)
     aliases = {
         alias: AliasPart(chain=tuple(new for name in one.chain for new in replaced.get(name, (name,))))
         for alias, one in written.aliases.items()
