@@ -155,6 +155,12 @@ def test_a_line_that_cannot_be_discovered_is_refused(change: str, problem: str) 
     assert problem in "\n".join(map(str, refused.value.problems))
 
 
+def test_two_engines_of_one_server_have_names_of_their_own() -> None:
+    urls = ("http://10.0.0.1:8000/a/v1", "http://10.0.0.1:8000/b/v1")
+    parts = with_engines(parse(pool("engines.txt"), {}), {"pool": urls}).backends
+    assert [part.name for part in parts] == ["pool.10.0.0.1-8000-a", "pool.10.0.0.1-8000-b"]
+
+
 def test_a_rule_names_an_alias_instead_of_a_discovered_backend() -> None:
     rule = "policy: {rules: [{name: r, when: {task: code}, chain: [pool]}]}\n"
     with pytest.raises(ConfigError) as refused:

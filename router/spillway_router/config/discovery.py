@@ -94,7 +94,8 @@ def _engines_of(part: BackendPart, urls: tuple[str, ...]) -> tuple[BackendPart, 
 
 def _address(url: str) -> str:
     """Return the address of an engine as a part of a name."""
-    return _NO_NAME.sub("-", urlsplit(url).netloc).strip("-")
+    parsed = urlsplit(url)
+    return _NO_NAME.sub("-", parsed.netloc + parsed.path.rstrip("/").removesuffix("/v1")).strip("-")
 
 
 def _check_places(settings: Settings, names: tuple[str, ...]) -> None:
