@@ -91,6 +91,7 @@ class CheckReport:
 
 def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | None]:
     """Check a configuration; the Assembly is None where errors prevent it."""
+    from spillway_router.commands.cache_reach import cache_warnings
     from spillway_router.commands.reachability import ask_all
     from spillway_router.config.assemble import assemble
     from spillway_router.config.documents import document_problems
@@ -104,6 +105,8 @@ def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | Non
         disabled=_located(loaded, outcome.disabled),
         warnings=_located(loaded, _warnings(loaded.settings, outcome)),
     )
+    if not offline:
+        report.warnings += _located(loaded, cache_warnings(loaded.settings))
     report.reached = () if offline else ask_all(outcome.targets.values())
     for reach in report.reached:
         if reach.fix:

@@ -59,6 +59,25 @@ async def test_models_tell_what_they_can_do_and_cost_in_the_fields_of_openrouter
     assert (alias["spillway"]["kind"], own["spillway"]["kind"]) == ("alias", "backend")
 
 
+FAMILIES = ("llama", "mistral", "mixtral", "qwen", "phi-", "gemma", "deepseek", "gpt-oss", "gpt-4o", "claude", "gemini")
+"""Families of models that the documents of users name."""
+
+
+async def test_a_provider_of_many_models_lists_each_with_its_price_and_context() -> None:
+    providers = ("openrouter", "huggingface", "together", "fireworks", "groq", "openai", "anthropic", "cerebras")
+    many = [f'{{name: {name}, provider: {name}, model: "*", api_key: k}}' for name in providers]
+    async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine), *many)) as router:
+        listed = (await get(router, "/v1/models")).json()["data"]
+    priced = [model for model in listed if "/" in model["id"] and model["pricing"]["prompt"] not in ("", "-1")]
+    for family in FAMILIES:
+        assert [model for model in priced if family in model["id"].lower()], family
+    named = [model for model in priced if any(family in model["id"].lower() for family in FAMILIES)]
+    assert len(named) >= 40
+    with_context = [model for model in named if model["context_length"]]
+    assert len(with_context) >= 40
+    assert any(model["expiration_date"] for model in named)
+
+
 async def test_clients_of_anthropic_get_models_and_errors_in_its_shape() -> None:
     headers = {"anthropic-version": "2026-10-21"}
     async with pair(more="aliases: {auto: {chain: [local, cloud]}}\n") as (_, _, router):
@@ -254,7 +273,7 @@ async def test_usage_and_metrics_report_requests(tmp_path: Path) -> None:
         await router.chat()
         report = (await get(router, "/v1/usage")).json()
         assert report["requests"] == 1
-        bad = await get(router, "/v1/usage?day=yesterday")
+        bad = await get(router, "/v1/usage?day=someday")
         assert (bad.status_code, error_of(bad)["param"]) == (400, "day")
         page = await get(router, "/metrics")
         assert page.headers["content-type"].startswith("text/plain")
