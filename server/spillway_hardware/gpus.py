@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -35,10 +35,12 @@ class EngineLimits:
 
 @dataclass(frozen=True, slots=True)
 class RunPodNames:
-    """RunPod's names of a GPU: the type of a pod's GPU, and the pool of a serverless endpoint."""
+    """RunPod's names of a GPU: the type of a pod's GPU, and the pool of a serverless endpoint without the other types
+    that are in it."""
 
     id: str
     pool: str
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,10 @@ def _model(name: str, entry: Mapping[str, Any]) -> GpuModel:
     )
 
 
+def _runpod_names(id: str, pool: str, excluded: Sequence[str] = ()) -> RunPodNames:
+    return RunPodNames(id=id, pool=pool, excluded=tuple(excluded))
+
+
 def _targets(
     runpod: Mapping[str, str] | None = None,
     vast: str | None = None,
@@ -98,7 +104,7 @@ def _targets(
     kubernetes: tuple[str, ...] = (),
 ) -> TargetNames:
     return TargetNames(
-        runpod=None if runpod is None else RunPodNames(**runpod),
+        runpod=None if runpod is None else _runpod_names(**runpod),
         vast=vast,
         aws=MappingProxyType(dict(aws)),
         kubernetes=tuple(kubernetes),

@@ -37,6 +37,11 @@ def _body_schema(operation: dict[str, Any]) -> str:
     return str(operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]).rsplit("/", 1)[-1]
 
 
+def _placed(gpu: dict[str, Any]) -> dict[str, Any]:
+    """The GPU of a pod as it is described, without what its host was asked for."""
+    return {name: value for name, value in gpu.items() if name != "minCudaVersion"}
+
+
 class _Handler(BaseHTTPRequestHandler):
     account: Account
     schema: Schema
@@ -92,6 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             },
             **{"createdAt": "2026-11-21T01:00:00Z", "startedAt": None, "globalNetworking": {"enabled": False}},
         }
+        pod |= {"gpu": _placed(body["gpu"]), "cudaVersion": "13.0", "ssh": {"proxy": None, "direct": None}}
         self.account.pods[pod_id] = pod
         if self.account.broken == "schema":
             return self._answer(201, {k: v for k, v in pod.items() if k != "id"})
@@ -117,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         pod["actions"], pod["cost"] = _ACTIONS[pod["status"]], self.account.cost if pod["status"] == "RUNNING" else 0.0
         return self._answer(200, pod, "Pod")
 
-    def _stream_pod_logs(self, of: str, body: Any, query: dict[str, list[str]]) -> None:
+    def _get_pod_logs(self, of: str, body: Any, query: dict[str, list[str]]) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
@@ -131,6 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _create_endpoint(self, of: str, body: dict[str, Any], query: Any) -> None:
         more = {"id": "4m7x2k9q", "timeout": 300000, "flashboot": "OFF", "createdAt": "2026-11-21T01:00:00Z"}
         endpoint = {"dataCenterIds": [], "networkVolumes": [], **body, **more}
+        endpoint["gpu"] = {"allowedCudaVersions": [], "minCudaVersion": None, **body["gpu"]}
         self.account.endpoints["4m7x2k9q"] = endpoint
         self._answer(201, endpoint, "Endpoint")
 

@@ -64,13 +64,17 @@ def test_on_demand_stack() -> None:
     outputs = _stack("on-demand")
     launch = _launch(outputs)
     assert launch["MetadataOptions"]["HttpTokens"] == "required"
-    assert launch["MetadataOptions"]["HttpPutResponseHopLimit"] == 2
+    assert launch["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
     assert launch["InstanceType"] == "g4dn.xlarge"
     assert "InstanceMarketOptions" not in launch
     assert launch["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
     (group,) = boto3.client("ec2").describe_security_groups(GroupIds=[outputs["SecurityGroupId"]])["SecurityGroups"]
     (rule,) = group["IpPermissions"]
-    assert (rule["FromPort"], rule["ToPort"], [r["CidrIp"] for r in rule["IpRanges"]]) == (8080, 8080, ["10.0.0.0/8"])
+    assert (rule["FromPort"], rule["ToPort"], [r["CidrIp"] for r in rule["IpRanges"]]) == (
+        8080,
+        8080,
+        ["172.31.0.0/16"],
+    )
     (asg,) = boto3.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     assert (asg["MinSize"], asg["MaxSize"], asg["DesiredCapacity"]) == (1, 1, 1)
     boto3.client("cloudformation").delete_stack(StackName="spillway")
@@ -85,7 +89,9 @@ def test_spot_stack_drains() -> None:
     script = base64.b64decode(launch["UserData"]).decode()
     assert "/meta-data/spot/instance-action" in script
     assert "X-aws-ec2-metadata-token" in script
-    assert "systemctl stop spillway.service" in script
+    steps = ("kill --signal USR1 spillway", "sleep 75", "systemctl stop --no-block spillway.service", "sleep 25")
+    places = [script.index(step) for step in (*steps, "kill --signal TERM spillway")]
+    assert places == sorted(places), "it stays up for the cloud first, and is cut off last"
     assert 'if [ "spot" = spot ]' in script
     assert "ssm get-parameters-by-path --region us-east-1 --path /spillway/ --with-decryption" in script
 

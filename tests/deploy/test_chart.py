@@ -1,4 +1,4 @@
-"""The Helm chart: what it renders to (by Go's template engine with Sprig, kept in chart/rendered), held against
+"""The Helm chart: what it renders to (by helm, kept in chart/rendered), held against
 Kubernetes' own schemas and against what Spillway needs. Where helm is installed: `helm lint`, `helm template`."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spillway_router.config.load import parse
 
 OWN_SCHEMA = {"ScaledObject", "ServiceMonitor"}
 """Kinds of KEDA and of the Prometheus operator: not in Kubernetes' own schemas."""
-VERSIONS = ("1.30", "1.34")
+VERSIONS = ("1.30", "1.33", "1.37")
 
 
 def rendered(case: str) -> dict[str, dict[str, Any]]:
@@ -87,7 +87,10 @@ def test_a_router_alone_needs_no_gpu() -> None:
     assert inside["args"] == ["spillway", "route"]
     assert not any("gpu" in name for name in {**inside["resources"]["limits"], **inside["resources"]["requests"]})
     kinds = {name.split("/")[0] for name in rendered("hpa")}
-    assert kinds == {"ConfigMap", "Service", "StatefulSet", "HorizontalPodAutoscaler"}
+    assert {"ConfigMap", "Service", "StatefulSet", "HorizontalPodAutoscaler"} <= kinds
+    claims = rendered("hpa")["StatefulSet/spillway"]["spec"]["volumeClaimTemplates"]
+    assert [claim["metadata"]["name"] for claim in claims] == ["data"], "a router keeps no models"
+    assert {"/models", "/cache", "/dev/shm"}.isdisjoint(mount["mountPath"] for mount in inside["volumeMounts"])
 
 
 def test_services_find_the_pods() -> None:
@@ -117,10 +120,40 @@ def test_scaling_follows_overflow_and_queue() -> None:
 def test_network_policy_names_clients_and_ports() -> None:
     policy = rendered("full")["NetworkPolicy/spillway"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert len(policy["ingress"][0]["from"]) == 2
+    assert len(policy["ingress"][0]["from"]) == 2, "named clients and monitoring replace the defaults"
     assert policy["ingress"][0]["ports"] == [{"protocol": "TCP", "port": "http"}]
     ports = {port["port"] for rule in policy["egress"] for port in rule.get("ports", [])}
-    assert ports == {53, 443}
+    assert ports == {53, 443, 5433, 8001}
+    front = rendered("hpa")["NetworkPolicy/spillway"]["spec"]
+    assert {"namespaceSelector": {}} in front["ingress"][0]["from"], "the ingress controller and Prometheus may come"
+    assert {"ipBlock": {"cidr": "0.0.0.0/0"}} in front["ingress"][0]["from"], "whoever uses the load balancer may come"
+    assert {"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]} in front["egress"]
+    assert {"ports": [{"protocol": "TCP", "port": 80}, {"protocol": "TCP", "port": 8000}]} in front["egress"]
+    assert rendered("default")["NetworkPolicy/spillway"]["spec"]["ingress"][0]["from"] == [{"podSelector": {}}]
+
+
+def test_prometheus_reads_every_pod_once() -> None:
+    for case in ("full", "hpa"):
+        wanted = rendered(case)["ServiceMonitor/spillway"]["spec"]["selector"]["matchLabels"].items()
+        services = {name: row for name, row in rendered(case).items() if name.startswith("Service/")}
+        assert [n for n, row in services.items() if wanted <= row["metadata"]["labels"].items()] == [
+            "Service/spillway-pods"
+        ]
+
+
+def test_the_pod_takes_what_a_cluster_asks_for() -> None:
+    pod = rendered("full")["StatefulSet/spillway"]["spec"]["template"]["spec"]
+    assert (pod["runtimeClassName"], pod["priorityClassName"]) == ("nvidia", "high")
+    assert pod["topologySpreadConstraints"][0]["topologyKey"] == "kubernetes.io/hostname"
+    assert {"name": "HTTPS_PROXY", "value": "http://proxy.example.org:3128"} in container("full")["env"]
+    assert {"name": "certificates", "mountPath": "/etc/ca", "readOnly": True} in container("full")["volumeMounts"]
+    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert {"key": "nvidia.com/cuda.driver.major", "operator": "Gt", "values": ["579"]} in term["matchExpressions"]
+
+
+def test_the_ledger_is_kept_as_long_as_anything_is() -> None:
+    policy = rendered("full")["StatefulSet/spillway"]["spec"]["persistentVolumeClaimRetentionPolicy"]
+    assert policy["whenDeleted"] == "Retain", "data.keep is false there, models.keep is not"
 
 
 def test_the_default_configuration_is_valid() -> None:
@@ -132,14 +165,22 @@ def test_values_keep_to_their_schema() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     assert list(Draft7Validator(schema).iter_errors(values)) == []
-    assert list(Draft7Validator(schema).iter_errors({**values, "autoscaling": {"kind": "magic"}})) != []
+    wrong: list[dict[str, Any]] = [
+        {"autoscaling": {"kind": "magic"}},
+        {"autoscaling": {"kind": "keda", "minReplicas": 0}},
+        {"replicas": 3},
+        {"networkPolicy": {"enable": False}},
+        {"gpu": {"count": 1, "product": []}},
+    ]
+    for each in wrong:
+        assert list(Draft7Validator(schema).iter_errors({**values, **each})) != [], each
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_helm_itself_agrees(case: str) -> None:
     helm = shutil.which("helm")
     if helm is None:
-        pytest.skip("helm is not on this machine: the chart is held against what Go's template engine rendering of it")
+        pytest.skip("helm is not on this machine: the tests look at what helm rendered elsewhere")
     more = ["--values", str(CASES[case])] if CASES[case] else []
     subprocess.run([helm, "lint", "--strict", str(CHART), *more], check=True, timeout=120)
     rendering = subprocess.run(
@@ -148,3 +189,21 @@ def test_helm_itself_agrees(case: str) -> None:
     )  # fmt: skip
     rows = [row for row in yaml.safe_load_all(rendering.stdout) if row]
     assert {f"{row['kind']}/{row['metadata']['name']}": row for row in rows} == rendered(case)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (("replicaCount=3",), "put the ledger into PostgreSQL"),
+        (("autoscaling.kind=keda",), "put the ledger into PostgreSQL"),
+        (("replicas=3",), "additional properties 'replicas' not allowed"),
+    ],
+)
+def test_values_that_contradict_each_other_are_not_rendered(values: tuple[str, ...], said: str) -> None:
+    helm = shutil.which("helm")
+    if helm is None:
+        pytest.skip("helm is not on this machine")
+    words = [helm, "template", "spillway", str(CHART), *(word for value in values for word in ("--set", value))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert said in done.stderr

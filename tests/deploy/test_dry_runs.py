@@ -38,7 +38,7 @@ def test_price_comes_first_and_nothing_is_done(tmp_path: Path, target: str) -> N
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_machines_configuration_is_valid(tmp_path: Path, target: str) -> None:
-    done = dry_run(tmp_path, target, "--cloud", "groq=openai/gpt-oss-20b", "--gpus", "1", "--json")
+    done = dry_run(tmp_path, target, "--gpus", "1", "--json", *CLOUD)
     plan = json.loads(done.out)
     settings = parse(_configuration(target, plan), {"GROQ_API_KEY": "k"})
     assert settings.server is not None
@@ -86,6 +86,7 @@ def test_shell_access_on_vast_starts_the_supervisor_by_onstart(tmp_path: Path) -
     assert words[words.index("--bid_price") + 1] == "0.80"
 
 
+CLOUD = ("--cloud", "groq=openai/gpt-oss-20b", "--secret", "GROQ_API_KEY", "--budget", "5")
 WRONG = [
     (("runpod", "--gpu", "t4", "--price", "1"), "runpod has no t4"),
     (("runpod", "--gpu", "a100-80"), "say what one GPU costs"),
@@ -131,7 +132,7 @@ def test_destroy_is_dry_too(tmp_path: Path) -> None:
         ("aws", "spillway", "delete-stack"),
         ("kubernetes", "spillway/spillway", "helm uninstall spillway --namespace spillway"),
     ):
-        done = spillway(tmp_path, "deploy", target, handle, "--destroy", "--dry-run")
+        done = spillway(tmp_path, "deploy", target, handle, "--destroy", "--unrecorded", "--dry-run")
         assert done.status == 0, done.err
         assert word in done.out
         assert "nothing was done" in done.out

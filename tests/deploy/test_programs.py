@@ -42,7 +42,11 @@ def asked(folder: Path) -> list[tuple[list[str], str, str]]:
 
 def deploy(folder: Path, target: str, *more: str, order: bool = True) -> CommandResult:
     """The usual order for real, against the stand-ins."""
-    words = ("--model", MODEL, "--image", "reg.example/spillway-gpu:0.1.0", *TARGETS[target]) if order else ()
+    words = (
+        ("--model", MODEL, "--image", "reg.example/spillway-gpu:0.1.0", "--wait", "0", *TARGETS[target])
+        if order
+        else ()
+    )
     env = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "VAST_API_KEY": "vast-secret"}
     return spillway(folder, "deploy", target, *words, "--yes", *more, env=env)
 

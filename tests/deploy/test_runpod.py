@@ -15,7 +15,7 @@ from tests.deploy.runpod_server import KEY, Account, runpod_server
 from spillway_router.deploy.order import DeployError
 from spillway_router.deploy.runpod_api import RunPodClient
 
-ORDER = ("runpod", "--gpu", "a100-80", "--price", "1.39", "--model", MODEL, "--image", "r/i:1", "--yes")
+ORDER = ("runpod", "--gpu", "a100-80", "--price", "1.39", "--model", MODEL, "--image", "r/i:1", "--yes", "--wait", "0")
 
 
 @pytest.fixture
@@ -120,8 +120,11 @@ def test_serverless(tmp_path: Path, account: Account) -> None:
     assert (sent["env"]["PORT"], sent["env"]["PORT_HEALTH"], sent["gpu"]) == (
         "8080",
         "8080",
-        {"pools": ["AMPERE_80"], "count": 1},
+        {"pools": ["AMPERE_80"], "count": 1, "minCudaVersion": "13.0"},
     )
+    assert (sent["type"], sent["scaling"]) == ("LOAD_BALANCER", {"type": "REQUEST_COUNT", "requestCount": 32})
+    assert sent["workers"] == {"min": 0, "max": 2, "idleTimeout": 300}
+    assert sent["env"]["HEALTH_CHECK_PATH"] == "/ping"
     assert rentals(tmp_path) == []  # billed by the second of use, not rented
     assert spillway(tmp_path, "deploy", "runpod", "--destroy", "--yes", env=env(account)).status == 0
     assert account.endpoints == {}

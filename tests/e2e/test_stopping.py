@@ -15,6 +15,7 @@ from spillway_router.testing.upstream import Answer, FaultUpstream
 
 WAIT_S = 30
 BODY = {"model": "auto", "messages": MESSAGES}
+PRICE = {"input_per_million": "0.15", "output_per_million": "0.60"}
 WHOLE = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 3, "completion_tokens": 1},
@@ -68,3 +69,28 @@ async def test_an_answer_in_progress_ends_whole_and_a_second_signal_does_not_wai
                         reply = await answer
                         assert reply.status_code == 200
                         assert await asyncio.to_thread(process.ended) == 0
+
+
+async def test_a_machine_that_is_about_to_go_answers_by_the_cloud_and_private_requests_itself(tmp_path: Path) -> None:
+    async with FaultUpstream(Answer.json(WHOLE)) as engine, FaultUpstream(Answer.json(WHOLE)) as cloud:
+        backends = [
+            {"name": "local", "provider": "ollama", "local": True, "model": "m", "base_url": engine.url},
+            {"name": "far", "provider": "generic", "model": "m", "base_url": cloud.url, "api_key": "k", "price": PRICE},
+        ]
+        file = write(tmp_path, {"backends": backends, "aliases": {"auto": {"chain": ["local", "far"]}}})
+        with running("route", file) as process:
+            await asyncio.to_thread(await_ready, process.url)
+            async with httpx.AsyncClient(base_url=process.url, trust_env=False, timeout=WAIT_S) as client:
+                before = await client.post("/v1/chat/completions", json=BODY)
+                process.process.send_signal(signal.SIGUSR1)
+                async with asyncio.timeout(WAIT_S):
+                    while (state := await ready(client))[0] == 200:
+                        await asyncio.sleep(0.01)
+                after = await client.post("/v1/chat/completions", json=BODY)
+                private = await client.post("/v1/chat/completions", json=BODY, headers={"x-spillway-private": "true"})
+            assert (state[1], process.process.poll()) == (False, None), "it stays up"
+            names = [reply.headers["x-spillway-backend"] for reply in (before, after, private)]
+            assert names == ["local", "far", "local"]
+            assert "leaving" in after.headers["x-spillway-reason"]
+            process.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.ended) == 0

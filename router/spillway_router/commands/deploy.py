@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from spillway_server.planning.plan import EnginePlan
 
 IMAGE_VARIABLE = "SPILLWAY_IMAGE"
-PLACEHOLDER_IMAGE = "spillway-gpu:0.1.0"
+PLACEHOLDER_IMAGE = "REGISTRY/spillway-gpu:0.1.0"
 """What a dry run shows where no image was given."""
 _Handle = Annotated[
     str, typer.Argument(help="With --destroy, the ID of what to release; the only deployment if left out.")
@@ -44,6 +45,13 @@ _Secret = Annotated[
 _Cloud = Annotated[list[str] | None, typer.Option("--cloud", help="Overflow to PROVIDER=MODEL. Repeatable.")]
 _ModelConfig = Annotated[
     Path | None, typer.Option(help="A folder with a copy of the hub model's config.json, for want of a network.")
+]
+_Budget = Annotated[
+    str, typer.Option(help="The most that all clouds together may cost, in USD per day; `none`: without limit.")
+]
+_Wait = Annotated[int, typer.Option(min=0, max=240, help="Minutes to wait until the machine answers; 0: don't ask it.")]
+_Unrecorded = Annotated[
+    bool, typer.Option("--unrecorded", help="With --destroy: release even what was not deployed from here.")
 ]
 _Set = Annotated[list[str] | None, typer.Option("--set", help="A setting of the target, NAME=VALUE. Repeatable.")]
 
@@ -66,6 +74,7 @@ class DeployOptions:
     clouds: tuple[str, ...]
     options: tuple[str, ...]
     send: Path | None
+    budget: str
     model_config: Path | None = None
     force: bool = False
 
@@ -89,6 +98,10 @@ def deploy(
     send: _Send = None,
     model_config: _ModelConfig = None,
     force: Annotated[bool, typer.Option("--force", help="Rent although the model may not fit or is unknown.")] = False,
+]
+    budget: _Budget = "",
+    wait: _Wait = 20,
+    unrecorded: _Unrecorded = False,
     no_key: Annotated[bool, typer.Option("--no-key", help="Create no first API key.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every step and do nothing.")] = False,
     destroy: Annotated[bool, typer.Option("--destroy", help="Release the machine.")] = False,
@@ -104,6 +117,7 @@ def deploy(
         fail(f"unexpected argument {handle!r}; an ID is only used with --destroy")
     try:
         if destroy:
+            _check_recorded(target, handle, loaded, unrecorded)
             _destroy(target=target, handle=handle, loaded=loaded, dry_run=dry_run, yes=yes, as_json=as_json)
             return
         options = DeployOptions(
@@ -123,15 +137,17 @@ def deploy(
             send=send,
             model_config=model_config,
             force=force,
+            budget=budget,
         )
         order = order_of(options, loaded, dry_run)
-        plan = _check_fit(target, order.gpu, options)
+        plan = _check_fit(target, order.gpu, replace(options, model=order.model))
         order = replace(order, engine_args=plan.layout.arguments(), force=force)
+        _inspect(target, order)
         if dry_run:
             steps = _plan(target, order)
             _show(replace(steps, notes=(*steps.notes, *plan.warnings)), order, True, as_json)
         else:
-            _create(target, order, loaded, no_key, yes)
+            _create(target=target, order=order, loaded=loaded, no_key=no_key, yes=yes, wait_min=wait)
     except DeployError as error:
         fail(f"{target}: {error}")
 
@@ -150,9 +166,11 @@ def order_of(options: DeployOptions, loaded: Loaded, dry_run: bool) -> Deploymen
             "name the image: build it (docker build -f Dockerfile.gpu), push it to a registry that the target can pull "
             f"from, then pass --image or set {IMAGE_VARIABLE}"
         )
+    text = "" if options.send is None else _text_of(options.send)
+    model = options.model if options.send is None else _model_of(text, options.model)
     return DeploymentOrder(
         gpu=gpu,
-        model=options.model,
+        model=model,
         price_per_hour=_price(options.price, part.hourly),
         image=image or PLACEHOLDER_IMAGE,
         name=options.name,
@@ -163,9 +181,62 @@ def order_of(options: DeployOptions, loaded: Loaded, dry_run: bool) -> Deploymen
         volume=options.volume,
         secrets=options.secrets,
         clouds=tuple(_pairs("--cloud", options.clouds).items()),
-        yaml=options.send.read_text(encoding="utf-8") if options.send else "",
+        yaml=text,
         options=_pairs("--set", options.options),
+        budget_per_day=_budget(options.budget),
+        unlimited=options.budget == "none",
     )
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DeployError(f"--send {file}: can't be read ({error})") from None
+
+
+def _model_of(text: str, typed: str) -> str:
+    """Return the model that a configuration to send launches, which is what has to fit the GPU; `typed` if the file is
+    wrong, which the inspection reports."""
+    from spillway_router.config.load import ConfigError, parse
+
+    try:
+        server = parse(text, _AnyVariable()).server
+    except ConfigError:
+        return typed
+    return typed if server is None else server.model
+
+
+class _AnyVariable(dict[str, str]):
+    """An environment that has every variable, with an empty value."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> str:
+        return ""
+
+
+def _budget(text: str) -> Decimal | None:
+    """Return USD per day. Raises `DeployError`."""
+    if text in ("", "none"):
+        return None
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount <= 0:
+        raise DeployError(f"--budget {text!r} is not an amount; write USD per day, such as 5, or none")
+    return amount
+
+
+def _inspect(target: str, order: DeploymentOrder) -> None:
+    """Raise `DeployError` with everything that is wrong with an order, before anything is rented."""
+    from spillway_router.deploy.inspection import order_problems
+
+    problems = order_problems(order, TARGETS[target].accepted, datetime.now(UTC).date())
+    if problems:
+        raise DeployError("this can't work, and nothing was rented:\n" + "\n".join(f"  - {each}" for each in problems))
 
 
 def _price(text: str, configured: Decimal) -> Decimal:
@@ -201,7 +272,7 @@ def _check_fit(target: str, gpu: str, options: DeployOptions) -> EnginePlan:
         gpu=gpu,
         gpus=options.gpus,
         disk_gb=options.disk,
-        instance=instances.get(options.gpus, ""),
+        instance=_pairs("--set", options.options).get("instance") or instances.get(options.gpus, ""),
         has_hub_token="HF_TOKEN" in options.secrets,
     )
     plan = plan_for(rented, options.model, sources.of_environment(options.model_config, options.force))
@@ -224,7 +295,7 @@ def _show(plan: DeploymentPlan, order: DeploymentOrder, creates: bool, as_json: 
     typer.echo("\nDry run: nothing was done.")
 
 
-def _create(target: str, order: DeploymentOrder, loaded: Loaded, no_key: bool, yes: bool) -> None:
+def _create(*, target: str, order: DeploymentOrder, loaded: Loaded, no_key: bool, yes: bool, wait_min: int) -> None:
     from spillway_router.commands.deploy_execution import DeploymentRunner, first_key
 
     runner = DeploymentRunner(target, loaded)
@@ -242,6 +313,20 @@ def _create(target: str, order: DeploymentOrder, loaded: Loaded, no_key: bool, y
         typer.echo(f"note  {note}")
     if token:
         typer.echo(f"key   {token}\nSave the key now: it is not stored and not shown again.")
+    if wait_min:
+        runner.wait_until_ready(handle, order, wait_min * 60.0)
+
+
+def _check_recorded(target: str, handle: str, loaded: Loaded, unrecorded: bool) -> None:
+    """Raise `DeployError` for what was not deployed from here: it may be somebody's else."""
+    from spillway_router.commands.deploy_execution import deployments
+
+    known = [each.handle for each in deployments(loaded).all() if each.target == target]
+    if handle and handle not in known and not unrecorded:
+        raise DeployError(
+            f"{handle} was not deployed from here (deployed are: {', '.join(known) or 'none'}), so it is left alone; "
+            "--unrecorded releases it all the same"
+        )
 
 
 def _destroy(target: str, handle: str, loaded: Loaded, dry_run: bool, yes: bool, as_json: bool) -> None:

@@ -90,9 +90,29 @@ class DeploymentRunner:
             place=order.place,
         )
         self._deployments.put(deployment)
-        if not order.options.get("serverless"):
+        if order.options.get("serverless") != "1":
             begin_rental(self._loaded, self._deployments, deployment, performed.price)
         return performed.handle
+
+    def wait_until_ready(self, handle: str, order: DeploymentOrder, within_s: float) -> None:
+        """Wait until the machine answers requests. One that doesn't in time ends the command with what to do."""
+        from spillway_router.deploy.readiness import await_ready
+
+        target = TARGETS[self._target]
+        if target.serves_when_made:
+            return
+        typer.echo(f"waiting up to {within_s / 60:.0f} minutes until it is ready (Ctrl-C: stop waiting; it goes on)")
+        readiness = await_ready(lambda: target.address(handle, self._shell.run), within_s)
+        if readiness.ready:
+            typer.echo(f"ready after {readiness.waited_s:.0f} s: {readiness.url}/v1")
+            return
+        spent = order.per_hour * Decimal(round(readiness.waited_s)) / 3600
+        fail(
+            f"{handle} is not ready after {readiness.waited_s / 60:.1f} minutes: {readiness.last}\n"
+            f"It runs, has cost about {spent:.2f} USD, and goes on at {order.per_hour:f} USD per hour.\n"
+            f"  look at its log: {target.log_command.replace('ID', handle)}\n"
+            f"  release it:      spillway deploy {self._target} {handle} --destroy"
+        )
 
     def release(self, plan: DeploymentPlan, deployment: Deployment) -> None:
         """Carry out the plan, end the rental, and remove the deployment from the list.

@@ -161,6 +161,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     usable = {name: target.backend for name, target in targets.items()}
     semantic = semantic_rules(settings.cache, usable, findings)
     findings.warnings.extend(_check_pacing(settings))
+    findings.warnings.extend(_check_stop(settings.limits))
     backends.check_references()
     scoring = replace(scoring, step_calibrations=step_calibrations(settings.confidence, findings))
     policy = _policy(settings, targets, scoring, backends)
@@ -551,6 +552,17 @@ def _degrade_steps(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) 
         for cap in settings.budgets
         for rule in cap.degrade
     )
+
+
+def _check_stop(limits: LimitsPart) -> Iterator[ConfigProblem]:
+    """Warn of whole answers that were given more time than a stop leaves them."""
+    if "answer_s" in limits.model_fields_set and limits.answer_s > limits.stop_s:
+        yield ConfigProblem(
+            "limits.stop_s",
+            0,
+            f"whole answers may take {limits.answer_s:g} s, and a stop cuts them off after {limits.stop_s:g} s; raise "
+            "limits.stop_s, and the time that whatever stops the router waits by as much",
+        )
 
 
 def _check_pacing(settings: Settings) -> Iterator[ConfigProblem]:

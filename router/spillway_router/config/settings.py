@@ -802,7 +802,7 @@ class LimitsPart(Part):
     drain_s: float = Field(120, gt=0)
     drain_stop_s: float = Field(5, ge=0, le=10)
     stop_unready_s: float = Field(0, ge=0, le=300)
-    stop_s: float = Field(30, ge=0, le=3600)
+    stop_s: float = Field(130, ge=0, le=3600)
     write_stall_s: float = Field(30, gt=0)
     connections_per_address: int = Field(1024, ge=0)
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 from spillway_hardware.gpus import GPUS
 from spillway_router.deploy.container import ACCESS_VARIABLE, ENCODED_VARIABLE, environment
 from spillway_router.deploy.files import deploy_file
-from spillway_router.deploy.order import Command, DeployError, DeploymentOrder, DeploymentPlan, Save, gpu_of
+from spillway_router.deploy.order import (
+    Accepted,
+    Command,
+    DeployError,
+    DeploymentOrder,
+    DeploymentPlan,
+    Run,
+    Save,
+    gpu_of,
+)
 
 INSTANCE_TYPES = {name: gpu.targets.aws for name, gpu in GPUS.items() if gpu.targets.aws}
 SECRETS_PATH = "/spillway/"
@@ -21,6 +30,21 @@ class Aws:
 
     name = "aws"
     key_variable = ""
+    serves_when_made = True
+    """The machine signals the stack once it serves (its CreationPolicy)."""
+    log_command = "aws ssm start-session --target INSTANCE, then journalctl -u spillway"
+    accepted = Accepted(
+        settings={
+            "vpc": "vpc-[0-9a-f]+",
+            "subnets": "subnet-[0-9a-f]+(,subnet-[0-9a-f]+)*",
+            "client_cidr": r"[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}",
+            "instance": r"(g4dn|g5|g6|g6e|p4d|p4de|p5)\.(metal|[0-9]*xlarge)",
+        },
+        name="[A-Za-z][A-Za-z0-9-]{0,127}",
+        place="[a-z]{2}(-[a-z]+)+-[0-9]+",
+        least_disk_gb=60,  # MinValue of the template: the machine's own image takes most of it
+        most_characters=4096,  # of a parameter of CloudFormation
+    )
 
     def create(self, order: DeploymentOrder) -> DeploymentPlan:
         """Deploy the stack, then read back its name."""
@@ -35,11 +59,11 @@ class Aws:
             )
         template = deploy_file("aws/template.yaml")
         parameters = {
-            "InstanceType": sizes[order.count],
+            "InstanceType": order.options.get("instance") or sizes[order.count],
             "Image": order.image,
             "VpcId": order.options.get("vpc", ""),
             "SubnetIds": order.options.get("subnets", ""),
-            "ClientCidr": order.options.get("client_cidr", "10.0.0.0/8"),
+            "ClientCidr": order.options.get("client_cidr") or _clients(order),
             "Purchase": "spot" if order.interruptible else "on-demand",
             "MaxSpotPrice": f"{order.per_hour:f}" if order.interruptible else "",
             "DiskGb": str(order.disk_gb),
@@ -52,10 +76,18 @@ class Aws:
         describe = ("aws", "cloudformation", "describe-stacks", "--stack-name", order.name, "--output", "json", *region)
         flags = ("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset", *region)
         steps = (
-            Command("create the stack (about 5 minutes)", (*deploy, *flags, "--parameter-overrides", *words)),
+            Command(
+                "create the stack (until the machine serves, at most 30 minutes)",
+                (*deploy, *flags, "--parameter-overrides", *words),
+            ),
             Command("check that the stack exists", describe, save=Save("stack", ("Stacks", 0, "StackName"))),
         )
         return DeploymentPlan(self.name, steps, "{stack}", _notes(order))
+
+    def address(self, handle: str, run: Run) -> str:
+        """Return "": the machine's address is private."""
+        del handle, run
+        return ""
 
     def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Delete the stack and wait until it is gone, since it costs money until then."""
@@ -76,12 +108,20 @@ def _container(order: DeploymentOrder) -> dict[str, str]:
     return {"SpillwayYaml": variables[ENCODED_VARIABLE], "AcceptKey": variables.get(ACCESS_VARIABLE, "")}
 
 
+def _clients(order: DeploymentOrder) -> str:
+    """Return the addresses of a default network's machines, or of any private network."""
+    return "10.0.0.0/8" if order.options.get("vpc") else "172.31.0.0/16"
+
+
 def _notes(order: DeploymentOrder) -> tuple[str, ...]:
     drain = (
-        "Two minutes before AWS reclaims a spot machine, the watcher drains it: new requests overflow, others finish."
+        "Two minutes before AWS reclaims a spot machine, new requests go to the cloud, and the router stays up. "
+        "After 75 s it stops to listen, and answers in progress get 25 s more."
     )
     return (
-        "Only --set client_cidr=CIDR can connect (10.0.0.0/8 if left out); put TLS in front before you widen it.",
+        f"Only {order.options.get('client_cidr') or _clients(order)} can connect (--set client_cidr=CIDR); put TLS in "
+        "front before you widen it.",
+        "Deploying again replaces the machine: the old one ends first, and its ledger and models are lost with it.",
         *((drain,) if order.interruptible else ()),
         *(f"The stack needs the parameter {SECRETS_PATH}{name} (SecureString)." for name in order.secrets),
     )

@@ -45,6 +45,8 @@ def settings_text(order: DeploymentOrder, data: str = "/data") -> str:
         "backends": backends,
         "ledger": {"url": f"sqlite:///{data}/spillway.db"},
     }
+    if order.budget_per_day is not None and order.clouds:
+        settings["budgets"] = [{"scope": "all", "period": "day", "limit_usd": f"{order.budget_per_day:f}"}]
     return yaml.safe_dump(settings, sort_keys=False)
 
 

@@ -12,7 +12,7 @@ import yaml
 from spillway_hardware.gpus import GPUS
 from spillway_router.deploy.container import settings_text
 from spillway_router.deploy.files import deploy_file
-from spillway_router.deploy.order import Command, DeployError, DeploymentOrder, DeploymentPlan, gpu_of
+from spillway_router.deploy.order import Accepted, Command, DeployError, DeploymentOrder, DeploymentPlan, Run, gpu_of
 
 PRODUCTS = {name: gpu.targets.kubernetes for name, gpu in GPUS.items() if gpu.targets.kubernetes}
 SECRET = "spillway-provider-keys"  # noqa: S105 - a Secret's name
@@ -35,6 +35,14 @@ class Kubernetes:
 
     name = "kubernetes"
     key_variable = ""
+    serves_when_made = True
+    """helm waits until the pods are ready."""
+    log_command = "kubectl logs --namespace NAMESPACE POD"
+    accepted = Accepted(
+        settings={"context": r"[A-Za-z0-9][A-Za-z0-9@:/._-]*", "pull_secret": "[a-z0-9]([a-z0-9.-]*[a-z0-9])?"},
+        name="[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?",
+        place="[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+    )
 
     def create(self, order: DeploymentOrder) -> DeploymentPlan:
         """Install or upgrade the release, and wait until it is ready."""
@@ -42,15 +50,19 @@ class Kubernetes:
         if order.interruptible:
             raise DeployError("the cluster decides about spot nodes: label them and use the chart's nodeSelector")
         namespace = order.place or "spillway"
+        context = order.options.get("context", "")
         values = chart_values(order)
         argv = (
             *("helm", "upgrade", "--install", order.name, str(deploy_file("kubernetes/spillway"))),
             *("--namespace", namespace, "--create-namespace", "--values", "-", "--wait", "--timeout", WAIT),
+            *(("--kube-context", context) if context else ()),
         )
         step = Command("install the release", argv, yaml.dump(values, Dumper=_Dumper, sort_keys=False))
         keys = ", ".join(order.secrets)
         notes = (
-            f"kubectl -n {namespace} port-forward service/{order.name} 8080:80",
+            f"It is installed into {f'the context {context}' if context else 'the current context of kubectl'}.",
+            f"kubectl -n {namespace} port-forward service/{_full_name(order.name)} 8080:80",
+            "Kubernetes does not change the size of a volume: another --disk needs another --name.",
             *(
                 (f"The release needs the Secret {SECRET} in the namespace, with the keys {keys}.",)
                 if order.secrets
@@ -59,6 +71,11 @@ class Kubernetes:
             "Spillway cannot see what a node costs; its reports use the price that you gave.",
         )
         return DeploymentPlan(self.name, (step,), f"{namespace}/{order.name}", notes)
+
+    def address(self, handle: str, run: Run) -> str:
+        """Return "": the address of a Service is the cluster's."""
+        del handle, run
+        return ""
 
     def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Uninstall the release; the chart's volume claims are kept."""
@@ -73,15 +90,28 @@ def chart_values(order: DeploymentOrder) -> dict[str, Any]:
     """Return the chart's values for an order."""
     values: dict[str, Any] = {
         "image": _image(order.image),
-        "gpu": {"count": order.count, "products": list(PRODUCTS[order.gpu])},
+        "gpu": {"count": order.count, "products": list(PRODUCTS[order.gpu]), "minDriver": _driver(order.cuda)},
         "config": settings_text(order),
         "models": {"size": f"{order.disk_gb}Gi"},
     }
     if order.secrets:
         values["providerKeys"] = {"existingSecret": SECRET}
+    if order.options.get("pull_secret"):
+        values["imagePullSecrets"] = [{"name": order.options["pull_secret"]}]
     if order.access is not None:
         values["acceptKey"] = f"{order.access.id}:{order.access.sha256}"
     return values
+
+
+def _driver(cuda: str) -> int:
+    """Return the lowest major version of NVIDIA's driver that runs a CUDA version."""
+    return 580 if cuda.startswith("13.") else 575 if cuda == "12.9" else 525
+
+
+def _full_name(release: str) -> str:
+    """Return the name of the chart's objects (`spillway.name` in its _helpers.tpl)."""
+    name = release if "spillway" in release else f"{release}-spillway"
+    return name[:52].removesuffix("-")
 
 
 def _image(name: str) -> dict[str, str]:

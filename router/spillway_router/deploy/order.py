@@ -6,7 +6,7 @@ and perform.py carries out the same values step by step: what was printed is wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol, TypeVar
@@ -15,6 +15,8 @@ HOURS_PER_MONTH = 730
 """The 8,760 hours of a year divided by twelve months."""
 PORT = 8080
 _T = TypeVar("_T")
+Run = Callable[[tuple[str, ...], str], str]
+"""Runs a program with arguments and standard input, and returns its standard output."""
 
 
 class DeployError(Exception):
@@ -37,9 +39,10 @@ class DeploymentOrder:
     `gpu` is a name of gpus.yaml; `price_per_hour` is in US dollars per hour of one GPU (the maximum for a bid); `place`
     is where to rent in the target's own terms: data centre, region or namespace; `volume` is an existing network
     volume; `secrets` names environment variables whose values the target keeps; `clouds` are (provider, model) pairs to
-    overflow to; `yaml` is the machine's spillway.yaml (empty: written from the order); `disk_gb` is in GB; `options`
-    are the target's own settings; `engine_args` are the arguments for vLLM by which it uses all GPUs; `force`
-    starts a model that the machine's own plan would refuse.
+    overflow to, which may cost `budget_per_day` US dollars, or whatever they cost if `unlimited`; `yaml` is the
+    machine's spillway.yaml (empty: written from the order); `disk_gb` is in GB; `options` are the target's own
+    settings; `engine_args` are the arguments for vLLM by which it uses all GPUs; `force` starts a model that the
+    machine's own plan would refuse.
     """
 
     gpu: str
@@ -59,6 +62,13 @@ class DeploymentOrder:
     options: Mapping[str, str] = field(default_factory=dict)
     engine_args: tuple[str, ...] = ()
     force: bool = False
+    budget_per_day: Decimal | None = None
+    unlimited: bool = False
+
+    @property
+    def cuda(self) -> str:
+        """Return the lowest CUDA version that the host's driver must support: what the image was built with."""
+        return self.options.get("cuda") or ("12.9" if "cu129" in self.image else "13.0")
 
     @property
     def kind(self) -> Literal["reserved", "interruptible"]:
@@ -124,6 +134,28 @@ class DeploymentPlan:
     notes: tuple[str, ...] = ()
 
 
+SWITCH = "[01]"
+NUMBER = "[0-9]{1,6}"
+CUDA = r"[0-9]{1,2}\.[0-9]{1,2}"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a target accepts, so that an order is refused before it costs money.
+
+    `settings` gives the form of the value of each name of `--set`, as a regular expression; `name` is the form of the
+    deployment's name and `place` that of the place; `least_disk_gb` is in GB; `most_characters` bounds the
+    configuration in base64 (None: no bound is known).
+    """
+
+    settings: Mapping[str, str]
+    name: str
+    place: str = ".*"
+    least_disk_gb: int = 20
+    volumes: bool = False
+    most_characters: int | None = None
+
+
 class DeploymentTarget(Protocol):
     """A place that rents GPUs. All methods are pure and raise `DeployError` for what the target can't do."""
 
@@ -135,6 +167,21 @@ class DeploymentTarget(Protocol):
     def key_variable(self) -> str:
         """The environment variable with the provider's key; empty where the provider's own program is logged in
         already."""
+
+    @property
+    def accepted(self) -> Accepted:
+        """What the target accepts."""
+
+    @property
+    def serves_when_made(self) -> bool:
+        """Whether the plan ends only once the machine serves, so that nobody needs to ask it."""
+
+    @property
+    def log_command(self) -> str:
+        """The command that shows the log of the machine ID."""
+
+    def address(self, handle: str, run: Run) -> str:
+        """Return the root URL of a machine, "" while it has none. Raises `DeployError`."""
 
     def create(self, order: DeploymentOrder) -> DeploymentPlan:
         """Return the plan that rents the machine and starts Spillway on it."""

@@ -8,20 +8,36 @@ from __future__ import annotations
 from spillway_hardware.gpus import GPUS
 from spillway_router.deploy.container import environment, with_references
 from spillway_router.deploy.order import (
+    CUDA,
+    NUMBER,
     PORT,
     PRICE,
+    SWITCH,
+    Accepted,
     DeployError,
     DeploymentOrder,
     DeploymentPlan,
     Request,
+    Run,
     Save,
     gpu_of,
 )
-from spillway_router.deploy.runpod_api import CreateEndpoint, CreatePod, Mounts, NetworkMount, PodGpu, Scaling, Workers
+from spillway_router.deploy.runpod_api import (
+    CreateEndpoint,
+    CreatePod,
+    EndpointGpu,
+    Mounts,
+    NetworkMount,
+    PodGpu,
+    Scaling,
+    Workers,
+)
 
 NAMES = {name: gpu.targets.runpod for name, gpu in GPUS.items() if gpu.targets.runpod is not None}
 SECRET = "{{ RUNPOD_SECRET_{name} }}"  # noqa: S105 - a reference, resolved by RunPod
 VOLUME = "/workspace"
+_BALANCED = {"PORT": str(PORT), "PORT_HEALTH": str(PORT), "HEALTH_CHECK_PATH": "/ping"}
+"""What RunPod's load balancer reads: where a worker serves, and where it asks for its health."""
 SERVERLESS_VOLUME = "/runpod-volume"
 
 
@@ -30,10 +46,26 @@ class RunPod:
 
     name = "runpod"
     key_variable = "RUNPOD_API_KEY"
+    serves_when_made = False
+    log_command = "spillway pod logs ID"
+    accepted = Accepted(
+        settings={
+            "community": SWITCH,
+            "cuda": CUDA,
+            "serverless": SWITCH,
+            "workers_min": NUMBER,
+            "workers_max": NUMBER,
+            "requests_per_worker": "[1-9][0-9]{0,5}",
+            "idle_s": "[1-9][0-9]{0,3}",
+        },
+        name="[^\\x00-\\x1f]{1,191}",
+        place="[A-Z]{2,3}(-[A-Z0-9]+)+",
+        volumes=True,
+    )
 
     def create(self, order: DeploymentOrder) -> DeploymentPlan:
         """Create the pod with one POST; it starts by itself."""
-        if order.options.get("serverless"):
+        if order.options.get("serverless") == "1":
             return self._serverless(order)
         if order.interruptible:
             raise DeployError("RunPod's REST v2 rents no interruptible pods; omit --interruptible, or use vast or aws")
@@ -42,8 +74,8 @@ class RunPod:
         body = CreatePod(
             name=order.name,
             image=order.image,
-            gpu=PodGpu(id=gpu_of(NAMES, order, self.name).id, count=order.count),
-            cloud="COMMUNITY" if order.options.get("community") else "SECURE",
+            gpu=PodGpu(id=gpu_of(NAMES, order, self.name).id, count=order.count, minCudaVersion=order.cuda),
+            cloud="COMMUNITY" if order.options.get("community") == "1" else "SECURE",
             disk=order.disk_gb,
             ports=(f"{PORT}/http",),
             env=with_references(variables, order.secrets, SECRET),
@@ -61,23 +93,27 @@ class RunPod:
         return DeploymentPlan(self.name, (step,), "{pod}", _notes(order, f"https://POD_ID-{PORT}.proxy.runpod.net"))
 
     def _serverless(self, order: DeploymentOrder) -> DeploymentPlan:
+        names = gpu_of(NAMES, order, self.name)
         root = SERVERLESS_VOLUME if order.volume else ""
-        variables = {
-            **environment(order, root),
-            "PORT": str(PORT),
-            "PORT_HEALTH": str(PORT),
-        }
+        variables = {**environment(order, root), **_BALANCED}
         body = CreateEndpoint(
             name=order.name,
             image=order.image,
-            gpu={"pools": [gpu_of(NAMES, order, self.name).pool], "count": order.count},
+            gpu=EndpointGpu(
+                pools=(names.pool,),
+                excludedTypes=names.excluded or None,
+                count=order.count,
+                minCudaVersion=order.cuda,
+            ),
             disk=order.disk_gb,
             ports=(f"{PORT}/http",),
             env=with_references(variables, order.secrets, SECRET),
             workers=Workers(
-                min=int(order.options.get("workers_min", "0")), max=int(order.options.get("workers_max", "2"))
+                min=int(order.options.get("workers_min", "0")),
+                max=int(order.options.get("workers_max", "2")),
+                idleTimeout=int(order.options.get("idle_s", "300")),
             ),
-            scaling=Scaling(type="REQUEST_COUNT", value=float(order.options.get("requests_per_worker", "32"))),
+            scaling=Scaling(requestCount=int(order.options.get("requests_per_worker", "32"))),
             networkVolumes=(order.volume,) if order.volume else None,
             dataCenterIds=(order.place,) if order.place else None,
         )
@@ -89,11 +125,18 @@ class RunPod:
             save=Save("endpoint", ("id",)),
         )
         notes = (
-            "REST v2 as published takes no endpoint type and creates a queue, which can't serve this API: create the "
-            "endpoint in the console with the type `Load Balancer` and these values (docs/deploy/runpod.md).",
+            "RunPod's load balancer cuts an answer after 5.5 minutes, answers 400 if no worker is ready within 2 "
+            "minutes, and takes bodies of at most 30 MB.",
+            "It is billed by the second of use, so no rental is recorded (docs/deploy/runpod.md).",
             *_notes(order, "https://ENDPOINT_ID.api.runpod.ai"),
         )
         return DeploymentPlan(self.name, (step,), "serverless/{endpoint}", notes)
+
+    def address(self, handle: str, run: Run) -> str:
+        """Return the address at RunPod's proxy; an endpoint's workers only start with its first request."""
+        del run
+        kind, _, endpoint = handle.rpartition("/")
+        return f"https://{endpoint}.api.runpod.ai" if kind else f"https://{handle}-{PORT}.proxy.runpod.net"
 
     def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Terminate the pod or delete the endpoint; a network volume is kept."""

@@ -37,10 +37,21 @@ class _Body(BaseModel):
 
 
 class PodGpu(_Body):
-    """A GPU type and how many of it."""
+    """A GPU type, how many of it, and the lowest CUDA version that the host's driver must support."""
 
     id: str
     count: int = Field(1, ge=1)
+    minCudaVersion: str | None = None  # noqa: N815 - the API's name
+
+
+class EndpointGpu(_Body):
+    """The GPU pools of an endpoint without some of their types, how many GPUs a worker has, and the lowest CUDA version
+    that the host's driver must support."""
+
+    pools: tuple[str, ...] = Field(min_length=1)
+    excludedTypes: tuple[str, ...] | None = None  # noqa: N815 - the API's name
+    count: int = Field(1, ge=1)
+    minCudaVersion: str | None = None  # noqa: N815 - the API's name
 
 
 class NetworkMount(_Body):
@@ -74,24 +85,26 @@ class CreatePod(_Container):
 
 
 class Workers(_Body):
-    """How many workers a serverless endpoint keeps (`min`) and may have (`max`)."""
+    """How many workers a serverless endpoint keeps (`min`) and may have (`max`), and after how many idle seconds one
+    ends."""
 
     min: int = Field(0, ge=0)
     max: int = Field(3, ge=0)
+    idleTimeout: int = Field(300, ge=1, le=3600)  # noqa: N815 - the API's name
 
 
 class Scaling(_Body):
-    """When workers are added; `idleTimeout` is in seconds."""
+    """When workers are added: with more requests in progress than so many per worker."""
 
-    type: Literal["QUEUE_DELAY", "REQUEST_COUNT"]
-    value: float = Field(ge=0.5)
-    idleTimeout: int = Field(300, ge=0)  # noqa: N815 - the API's name
+    type: Literal["REQUEST_COUNT"] = "REQUEST_COUNT"
+    requestCount: int = Field(ge=1)  # noqa: N815 - the API's name
 
 
 class CreateEndpoint(_Container):
     """The body of POST /v2/serverless."""
 
-    gpu: Mapping[str, Any]
+    type: Literal["LOAD_BALANCER"] = "LOAD_BALANCER"
+    gpu: EndpointGpu
     workers: Workers
     scaling: Scaling
     networkVolumes: tuple[str, ...] | None = None  # noqa: N815 - the API's name

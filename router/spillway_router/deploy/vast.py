@@ -7,15 +7,20 @@ entrypoint; `--ssh` replaces the entrypoint, and then `spillway-onstart` of the 
 
 from __future__ import annotations
 
+import json
+
 from spillway_hardware.gpus import GPUS
 from spillway_router.deploy.container import environment
 from spillway_router.deploy.order import (
+    CUDA,
     PORT,
     PRICE,
+    SWITCH,
+    Accepted,
     Command,
-    DeployError,
     DeploymentOrder,
     DeploymentPlan,
+    Run,
     Save,
     gpu_of,
 )
@@ -29,19 +34,23 @@ class Vast:
 
     name = "vast"
     key_variable = "VAST_API_KEY"
+    serves_when_made = False
+    log_command = "vastai logs ID"
+    accepted = Accepted(
+        settings={"cuda": CUDA, "ssh": SWITCH},
+        name="[A-Za-z0-9._-]{1,64}",
+        place=r"[A-Z]{2}|\[[A-Z]{2}(,[A-Z]{2})*\]",
+    )
 
     def create(self, order: DeploymentOrder) -> DeploymentPlan:
         """Search, then create an instance on the first offer."""
-        if order.volume:
-            raise DeployError("a Vast.ai volume belongs to one machine; omit --volume")
-        cuda = order.options.get("cuda", "13.0")
         query = " ".join(
             [
                 gpu_of(QUERIES, order, self.name),
                 f"num_gpus={order.count}",
                 f"dph_total<={order.per_hour:f}",
                 f"disk_space>={order.disk_gb}",
-                f"cuda_vers>={cuda}",
+                f"cuda_vers>={order.cuda}",
                 "reliability>0.98",
                 "inet_down>200",
                 "direct_port_count>=1",
@@ -72,13 +81,22 @@ class Vast:
         bid = ("--bid_price", f"{order.per_hour:f}") if order.interruptible else ()
         start = (
             ("--ssh", "--direct", "--onstart-cmd", ONSTART)
-            if order.options.get("ssh")
+            if order.options.get("ssh") == "1"
             else ("--args", "spillway", "up")
         )
         return (
             *("--image", order.image, "--disk", str(order.disk_gb), "--label", order.name),
             *("--env", " ".join(words), *bid, "--cancel-unavail", "--raw", *start),
         )
+
+    def address(self, handle: str, run: Run) -> str:
+        """Return the host's address with the port that the market opened for the router's."""
+        try:
+            row = json.loads(run(("vastai", "show", "instance", handle, "--raw"), ""))
+            port = row["ports"][f"{PORT}/tcp"][0]["HostPort"]
+            return f"http://{row['public_ipaddr'].strip()}:{int(port)}"
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return ""
 
     def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Destroy the instance and its disk."""

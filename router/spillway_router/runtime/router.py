@@ -240,6 +240,12 @@ class Runtime:
         self.dashboard.close()
         return self.config.loaded.settings.limits.stop_unready_s
 
+    def withdraw(self) -> None:
+        """Prepare for the end of the machine: /ready says 503, and new requests go to the cloud where they may."""
+        self._is_leaving = True
+        self.board.leave()
+        log.warning("the machine is about to be taken away: new requests go to the cloud where they may")
+
     async def close(self) -> None:
         """Stop the background services in order; the last rows are written."""
         await self._background.stop()

@@ -140,7 +140,7 @@ async def route(
 
 
 def _handle_signals(loop: asyncio.AbstractEventLoop, runtime: Runtime, server: _Server) -> None:
-    """Reload on SIGHUP, and stop to serve on SIGTERM and SIGINT."""
+    """Reload on SIGHUP, prepare for the end of the machine on SIGUSR1, and stop to serve on SIGTERM and SIGINT."""
     reloads: set[asyncio.Task[list[str]]] = set()
 
     def reload() -> None:
@@ -149,6 +149,7 @@ def _handle_signals(loop: asyncio.AbstractEventLoop, runtime: Runtime, server: _
         task.add_done_callback(reloads.discard)
 
     loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGUSR1, runtime.withdraw)
     for ending in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ending, server.handle_exit, ending, None)
 

@@ -130,6 +130,7 @@ class Board:
         ask the engine for a token and call `proven`."""
         self._breaker_rule = breaker_rule or BreakerRule()
         self._states: dict[str, _State] = {}
+        self._is_leaving = False
         self._next_ticket = 1
 
     def update(self, backends: Iterable[Backend], rates: Mapping[str, EngineRates]) -> None:
@@ -151,6 +152,12 @@ class Board:
                 state.health, state.health_reason = "starting", "not probed yet"
             states[backend.name] = state
         self._states = states
+
+    def leave(self) -> None:
+        """Have new requests avoid the local engines, whose machine is about to be taken away."""
+        self._is_leaving = True
+        for state in self._states.values():
+            state.snapshot = None
 
     def current(self, monotonic_s: float) -> Signals:
         """Return the snapshot of all backends."""
@@ -180,6 +187,7 @@ class Board:
             expected_output_tokens=300 if backlog is None else backlog.expected_output(),
             margin=state.margin.margin,
             gpu_rate=state.gpu_rate,
+            leaving=self._is_leaving and backlog is not None,
             gpu_utilisation=state.gpu_utilisation if monotonic_s <= state.gpu_utilisation_until else None,
             engine_context_tokens=state.engine_context_tokens,
             engine_lacks=state.engine_lacks,

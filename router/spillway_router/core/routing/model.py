@@ -284,6 +284,8 @@ class BackendSignals:
     margin: float = 0.85
     gpu_rate: float = 1.0
     """Factor on the prefill rate while the GPU is throttled for heat or power, in (0, 1]."""
+    leaving: bool = False
+    """Whether the engine's machine is about to be taken away: whoever can go elsewhere does."""
     gpu_utilisation: float | None = None
     """The least share of time in which the GPU was busy lately (signals/utilisation.py); None if it is not known."""
     headroom_nano: int | None = None
@@ -315,6 +317,7 @@ class BackendSignals:
             expected_output_tokens=self.expected_output_tokens,
             margin=self.margin,
             gpu_rate=self.gpu_rate,
+            leaving=self.leaving,
             gpu_utilisation=self.gpu_utilisation,
             headroom_nano=headroom_nano,
             budget_used=budget_used,

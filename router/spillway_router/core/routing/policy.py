@@ -589,9 +589,11 @@ def _candidate(
     prediction = predict(latest.backlog, rates, prompt, expected)
     reasons = overflow_reasons(prediction, slo, latest.margin, generates=facts.endpoint != "embeddings")
     busy = gpu_busy_above is not None and (latest.gpu_utilisation or 0.0) > gpu_busy_above
-    gives_way = busy or "kv" in reasons
+    gives_way = busy or latest.leaving or "kv" in reasons
     if busy or (reasons and latest.gpu_rate < 1.0):
         reasons = (*reasons, "gpu")
+    if latest.leaving:
+        reasons = (*reasons, "leaving")
     return Candidate(
         backend=backend,
         reasons=reasons,

@@ -1,0 +1,125 @@
+"""Finds what is wrong with an order before it costs money: the names and settings of the target, and the configuration
+that the machine will run, which is checked as `spillway check` does.
+
+Whether the model fits the GPU is the arithmetic of `spillway plan`, which the command asks by itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import yaml
+
+from spillway_router.config.assemble import Assembly, assemble
+from spillway_router.config.documents import document_problems
+from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, parse
+from spillway_router.config.settings import Settings
+from spillway_router.deploy.container import settings_text
+from spillway_router.deploy.order import PORT, Accepted, DeploymentOrder
+
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_STAND_IN = "value-of-a-secret"
+"""What a secret is on the machine is unknown here; that it is there is what the check needs."""
+_PASSWORD = re.compile(r"://[^/\s:@]*:(?!\$\{)[^@\s]+@")
+_SECRET_FIELDS = ("api_key",)
+
+
+def order_problems(order: DeploymentOrder, accepted: Accepted, today: date) -> tuple[str, ...]:
+    """Return every reason why the order must not be carried out, each with what to change."""
+    return (*_names(order, accepted), *_settings(order, accepted), *machine_problems(order, today))
+
+
+def _names(order: DeploymentOrder, accepted: Accepted) -> Iterator[str]:
+    if not re.fullmatch(accepted.name, order.name):
+        yield f"--name {order.name!r} is not a name there (its form: {accepted.name}); choose another"
+    if order.place and not re.fullmatch(accepted.place, order.place):
+        yield f"--place {order.place!r} is not a place there (its form: {accepted.place})"
+    if order.volume and not accepted.volumes:
+        yield "--volume: this target mounts no existing volume; omit it"
+    if order.disk_gb < accepted.least_disk_gb:
+        yield f"--disk {order.disk_gb}: the machine needs at least {accepted.least_disk_gb} GB"
+    for name in order.secrets:
+        if not _VARIABLE_NAME.fullmatch(name):
+            yield f"--secret {name!r} is not the name of a variable; a secret is named here, never given"
+
+
+def _settings(order: DeploymentOrder, accepted: Accepted) -> Iterator[str]:
+    for name, value in order.options.items():
+        form = accepted.settings.get(name)
+        if form is None:
+            yield f"--set {name}: there is no such setting; there are {', '.join(accepted.settings) or 'none'}"
+        elif not re.fullmatch(form, value):
+            yield f"--set {name}={value}: the value has the form {form}"
+    text = settings_text(order)
+    characters = len(base64.b64encode(text.encode()))
+    if accepted.most_characters is not None and characters > accepted.most_characters:
+        yield (
+            f"the configuration has {characters} characters in base64, and the target takes {accepted.most_characters};"
+            " shorten it, or mount a file in an image of your own"
+        )
+
+
+def machine_problems(order: DeploymentOrder, today: date) -> Iterator[str]:
+    """Yield what is wrong with the configuration that the machine will run."""
+    text, origin = settings_text(order), "--send" if order.yaml else "the machine's configuration"
+    environment = dict.fromkeys(order.secrets, _STAND_IN)
+    try:
+        settings = parse(text, environment)
+    except ConfigError as error:
+        yield from (f"{origin}: {_with_secret(problem)}" for problem in error.problems)
+        return
+    yield from (f"{origin}: {problem}" for problem in _literal_secrets(yaml.safe_load(text)))
+    yield from (f"{origin}: {problem}" for problem in _reachable(settings))
+    assembled = assemble(settings, environment, today)
+    found = assembled.problems if isinstance(assembled, ConfigRejected) else assembled.disabled
+    yield from (f"{origin}: {_with_secret(problem)}" for problem in (*found, *document_problems(settings)))
+    if isinstance(assembled, Assembly):
+        yield from _unlimited(settings, assembled, order)
+
+
+def _with_secret(problem: ConfigProblem) -> str:
+    """Return a problem, with the way to give the machine a variable that it lacks."""
+    missing = re.search(r"export ([A-Z_][A-Z0-9_]*)", problem.problem)
+    return f"{problem}; the machine gets it by --secret {missing[1]}" if missing else str(problem)
+
+
+def _reachable(settings: Settings) -> Iterator[str]:
+    if settings.loopback:
+        yield f"listen: {settings.listen} can't be reached from outside the machine; write 0.0.0.0:{PORT}"
+    elif settings.port != PORT:
+        yield f"listen: only port {PORT} of the machine is opened; write 0.0.0.0:{PORT}"
+    if not any(backend.provider == "vllm" and backend.base_url for backend in settings.backends):
+        yield "backends: none is the machine's own engine; add one with provider: vllm and base_url"
+
+
+def _literal_secrets(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the places of passwords and keys that stand in the text: it travels where many can read it."""
+    pending: list[tuple[str, Any]] = [("", data)]
+    while pending:
+        where, value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend((f"{where}.{name}".lstrip("."), inner) for name, inner in value.items())
+        elif isinstance(value, list):
+            pending.extend((f"{where}.{place}", inner) for place, inner in enumerate(value))
+        elif isinstance(value, str) and _is_secret(where, value):
+            yield f"{where} holds a secret, which the provider could see; write ${{NAME}}, and pass --secret NAME"
+
+
+def _is_secret(where: str, value: str) -> bool:
+    if not value or "${" in value:
+        return False
+    return where.rpartition(".")[2] in _SECRET_FIELDS or _PASSWORD.search(value) is not None
+
+
+def _unlimited(settings: Settings, assembly: Assembly, order: DeploymentOrder) -> Iterator[str]:
+    clouds = [backend.name for backend in assembly.backends if not backend.local]
+    limited = any(budget.scope == "all" for budget in settings.budgets)
+    if clouds and not limited and not order.unlimited:
+        yield (
+            f"{' and '.join(clouds)} could be paid without limit; add --budget USD per day, or in what you send "
+            "`budgets` with scope: all (--budget none: no limit is wanted)"
+        )
