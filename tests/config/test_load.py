@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from spillway_router.config.assemble import Assembly, assemble
 from spillway_router.config.load import ConfigError, parse, read
 
 BACKENDS = 'backends: [{name: local, provider: vllm, model: demo, base_url: "http://127.0.0.1:9/v1"}]\n'
@@ -112,3 +114,17 @@ def test_every_command_reads_the_configuration_in_the_variable(
 def test_a_variable_that_is_no_base64_is_an_error() -> None:
     with pytest.raises(ConfigError, match="can't be read"):
         read(None, {"SPILLWAY_YAML_BASE64": "listen: 1"})
+
+
+def test_a_providers_key_may_come_from_a_file_that_each_reload_reads(tmp_path: Path) -> None:
+    file = tmp_path / "spillway.yaml"
+    file.write_text("backends: [{name: g, provider: groq, model: openai/gpt-oss-20b, api_key_file: groq.key}]\n")
+    for key in ("gsk_first_key_of_nobody", "gsk_second_key_of_nobody"):
+        (tmp_path / "groq.key").write_text(f"{key}\n")
+        assembly = assemble(read(str(file), {}).settings, {}, date(2026, 11, 28))
+        assert isinstance(assembly, Assembly)
+        assert assembly.targets["g"].secrets == (key,)
+    (tmp_path / "groq.key").unlink()
+    lacking = assemble(read(str(file), {}).settings, {}, date(2026, 11, 28))
+    assert isinstance(lacking, Assembly)
+    assert "can't read api_key_file" in lacking.disabled[0].problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from evidence.deploy_commands import ROOT
 from moto import mock_aws
+from tests.deploy.in_process import dry_run
 
 TEMPLATE = ROOT / "deploy" / "aws" / "template.yaml"
 AMI = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
@@ -122,3 +124,51 @@ def test_no_secret_is_a_parameter() -> None:
     Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
     names = yaml.load(TEMPLATE.read_text(encoding="utf-8"), Loader=Loader)["Parameters"]
     assert [name for name in names if "KEY" in name.upper() or "PASSWORD" in name.upper()] == ["AcceptKey"]
+
+
+def _template() -> dict[str, Any]:
+    class Loader(yaml.SafeLoader):
+        """CloudFormation's short functions as their text."""
+
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: str(getattr(node, "value", "")))
+    template: dict[str, Any] = yaml.load(TEMPLATE.read_text(encoding="utf-8"), Loader=Loader)
+    return template
+
+
+@pytest.mark.usefixtures("cloud")
+def test_an_upgrade_replaces_the_machine_once_it_serves() -> None:
+    group = _template()["Resources"]["Group"]
+    rolling = group["UpdatePolicy"]["AutoScalingRollingUpdate"]
+    assert (rolling["MinInstancesInService"], rolling["WaitOnResourceSignals"]) == (0, True), "there is one GPU"
+    assert group["CreationPolicy"]["ResourceSignal"]["Count"] == 1
+    script = base64.b64decode(_launch(_stack("on-demand"))["UserData"]).decode()
+    assert script.index("http://127.0.0.1:8080/ready") < script.index("signal SUCCESS")
+    assert "trap 'signal FAILURE' ERR" in script
+
+
+def _secrets_program(script: str) -> str:
+    return script.split("python3 -c '\n")[1].split("\n'")[0]
+
+
+@pytest.mark.usefixtures("cloud")
+def test_secrets_of_several_lines_are_refused() -> None:
+    program = _secrets_program(base64.b64decode(_launch(_stack("on-demand"))["UserData"]).decode())
+
+    def written(value: str) -> subprocess.CompletedProcess[str]:
+        rows = json.dumps({"Parameters": [{"Name": "/spillway/KEY", "Value": value}]})
+        words = [sys.executable, "-c", program]
+        return subprocess.run(words, input=rows, capture_output=True, text=True, timeout=20, check=False)
+
+    assert written("gsk_a").stdout == "KEY=gsk_a\n"
+    several = written('{\n "a": "b"\n}')
+    assert (several.returncode, several.stdout) == (1, "")
+    assert "the secret KEY has several lines" in several.stderr
+
+
+@pytest.mark.usefixtures("cloud")
+def test_another_size_and_no_log_that_grows(tmp_path: Path) -> None:
+    launch = _launch(_stack("on-demand", InstanceType="g6e.2xlarge"))
+    assert launch["InstanceType"] == "g6e.2xlarge"
+    assert "--log-driver none" in base64.b64decode(launch["UserData"]).decode(), "the journal has it, and turns over"
+    given = dry_run(tmp_path, "aws", "--set", "instance=g4dn.2xlarge").out
+    assert "InstanceType=g4dn.2xlarge" in given

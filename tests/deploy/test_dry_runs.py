@@ -93,7 +93,7 @@ WRONG = [
     (("runpod", "--gpu", "a100-80", "--price", "-1"), "say what one GPU costs"),
     (("runpod", "--gpu", "a100-80", "--price", "one"), "not an amount"),
     (("runpod", "--price", "1"), "say which GPU"),
-    (("runpod", "--gpu", "b300", "--price", "1"), "not known"),
+    (("runpod", "--gpu", "b300", "--price", "1"), "use one of t4"),
     (("runpod", "--gpu", "a100-80", "--price", "1", "--interruptible"), "no interruptible pods"),
     (("aws", "--gpu", "t4", "--gpus", "3", "--price", "1"), "choose one of these"),
     (("aws", "--gpu", "t4", "--price", "1", "--set", "vpc=vpc-1"), "together"),

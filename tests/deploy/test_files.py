@@ -13,6 +13,7 @@ import pytest
 import yaml
 from evidence.deploy_commands import ROOT
 
+from spillway_hardware.gpus import GPUS
 from spillway_router.config.load import parse
 
 DEPLOY = ROOT / "deploy"
@@ -59,8 +60,13 @@ def test_every_series_is_documented_and_no_other() -> None:
 def test_the_dashboard_is_whole() -> None:
     board = json.loads((DEPLOY / "grafana/dashboards/spillway.json").read_text(encoding="utf-8"))
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) >= 12
-    source = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"][0]
-    assert {panel["datasource"]["uid"] for panel in board["panels"]} == {source["uid"]}
+    assert {panel["datasource"]["uid"] for panel in board["panels"]} == {"${datasource}"}, "any Prometheus will do"
+    assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "instance"]
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    assert all('instance=~"$instance"' in expression for expression in asked)
+    assert any("spillway_fixed_cost_today_usd" in expression for expression in asked)
+    assert 'decision="overflow"' in asked[1]
+    assert "or vector(0)" in asked[1], "no overflow is 0, not nothing"
     places = [panel["gridPos"] for panel in board["panels"]]
     assert all(place["x"] + place["w"] <= 24 for place in places)
 
@@ -104,6 +110,44 @@ def test_every_variable_of_compose_is_in_the_example() -> None:
     named = set(re.findall(r"^([A-Z_]+)=", example, re.M))
     images = {"SPILLWAY_ROUTER_IMAGE", "SPILLWAY_GPU_IMAGE", "SPILLWAY_CPU_IMAGE"}
     assert set(_VARIABLE.findall((COMPOSE / "compose.yaml").read_text())) - images <= named
+
+
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not on this machine")
+    shutil.copy(DEPLOY / "prometheus/alerts.yml", tmp_path)
+    shutil.copy(ROOT / "tests/deploy/alerts.test.yaml", tmp_path)
+    words = [program, "test", "rules", str(tmp_path / "alerts.test.yaml")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_engine_and_a_cloud_have_alerts_of_their_own() -> None:
+    (group,) = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text(encoding="utf-8"))["groups"]
+    alerts = {rule["alert"]: rule for rule in group["rules"]}
+    assert {"SpillwayRouterDown", "SpillwayNoRouter", "SpillwayLedgerDown", "SpillwayCertificateRevoked"} <= set(alerts)
+    assert "spillway_backlog_tokens" in alerts["SpillwayLocalDown"]["expr"], "which only engines have"
+    assert alerts["SpillwayCloudDown"]["labels"]["severity"] == "warning"
+
+
+def test_what_the_engine_takes_follows_the_gpu_and_nobody_shares_its_volumes() -> None:
+    services, example = compose()["services"], (COMPOSE / "env.example").read_text(encoding="utf-8")
+    engine = " ".join(services["vllm"]["command"])
+    limits = GPUS["a100-80"].limits
+    for flag, name, default in (
+        ("max-model-len", "MAX_MODEL_LEN", limits.max_model_len),
+        ("max-num-seqs", "MAX_NUM_SEQS", limits.max_num_seqs),
+        ("max-num-batched-tokens", "MAX_NUM_BATCHED_TOKENS", limits.max_num_batched_tokens),
+    ):
+        assert f"--{flag}=${{{name}:-{default}}}" in engine
+    for gpu in ("t4", "l4"):
+        limits = GPUS[gpu].limits
+        line = f"{gpu}: MAX_MODEL_LEN={limits.max_model_len} MAX_NUM_SEQS={limits.max_num_seqs}"
+        assert f"# {line} MAX_NUM_BATCHED_TOKENS={limits.max_num_batched_tokens}" in example
+    of_root = {volume.split(":")[0] for volume in services["vllm"]["volumes"]}
+    assert of_root.isdisjoint(volume.split(":")[0] for volume in services["spillway"]["volumes"])
+    assert services["vllm"]["environment"]["HOME"].startswith("/cache"), "/tmp can't hold compiled kernels"
 
 
 def test_scrape_targets_are_services() -> None:

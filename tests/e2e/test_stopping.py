@@ -87,8 +87,13 @@ async def test_a_machine_that_is_about_to_go_answers_by_the_cloud_and_private_re
                     while (state := await ready(client))[0] == 200:
                         await asyncio.sleep(0.01)
                 after = await client.post("/v1/chat/completions", json=BODY)
-                private = await client.post("/v1/chat/completions", json=BODY, headers={"x-spillway-private": "true"})
+                private = await client.post(
+                    "/v1/chat/completions", json=BODY, headers={"x-spillway-privacy": "local-only"}
+                )
             assert (state[1], process.process.poll()) == (False, None), "it stays up"
+            assert [reply.status_code for reply in (before, after, private)] == [200, 200, 200], (
+                after.text + private.text
+            )
             names = [reply.headers["x-spillway-backend"] for reply in (before, after, private)]
             assert names == ["local", "far", "local"]
             assert "leaving" in after.headers["x-spillway-reason"]

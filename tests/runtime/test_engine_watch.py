@@ -170,3 +170,12 @@ async def test_a_gpu_that_is_busy_for_long_sends_requests_away_until_nvml_falls_
         assert '"gpu"' in explained.text
         on_gpus(GpuTelemetry(False, (), "NVML did not answer"), now_s)
         assert await asked() == ("local", "")
+
+
+async def test_an_engine_without_metrics_lacks_none() -> None:
+    async with FaultUpstream(WHOLE) as engine:
+        backend = f"backends: [{{name: local, provider: generic, local: true, base_url: '{engine.url}', model: m}}]\n"
+        async with routing(backend) as router:
+            await router.until(lambda: health(router) == ("up", ""))
+            assert (await router.chat()).status_code == 200
+            assert 'spillway_scrape_up{backend="local"}' not in await metrics(router)

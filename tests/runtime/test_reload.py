@@ -14,6 +14,7 @@ from spillway_router.config.derived import DerivedConfig
 from spillway_router.ledger.errors import LedgerUnavailableError
 from spillway_router.ledger.tables.acts import Change
 from spillway_router.ledger.vault import KEY_BYTES
+from spillway_router.runtime.reload_acts import needs_restart
 from spillway_router.runtime.router import Runtime
 from spillway_router.testing import FaultUpstream, openai_wire
 from spillway_router.testing.harness import Router, cloud, local, routing, settings
@@ -189,3 +190,12 @@ async def test_a_configuration_that_is_rejected_changes_nothing(
         assert runtime.config is first
         assert received(runtime) == derived(first)
     assert "configuration not reloaded: line 1, backends.local" in caplog.text
+
+
+async def test_a_reload_says_what_only_a_restart_applies(tmp_path: Path) -> None:
+    async with FaultUpstream() as one, routing(settings(local(one)), tmp_path) as router:
+        assert "needs_restart" not in (await router.reload()).json()
+        rewrite(router, settings(local(one), more="limits: {stop_s: 7}\nslo: {ttft_ms: 77}\n"))
+        assert (await router.reload()).json()["needs_restart"] == ["limits.stop_s"]
+        started = router.runtime.config.loaded.settings
+        assert needs_restart(started, started.model_copy(update={"listen": "127.0.0.1:1"})) == ("listen",)

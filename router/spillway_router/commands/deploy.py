@@ -98,7 +98,6 @@ def deploy(
     send: _Send = None,
     model_config: _ModelConfig = None,
     force: Annotated[bool, typer.Option("--force", help="Rent although the model may not fit or is unknown.")] = False,
-]
     budget: _Budget = "",
     wait: _Wait = 20,
     unrecorded: _Unrecorded = False,
@@ -140,9 +139,10 @@ def deploy(
             budget=budget,
         )
         order = order_of(options, loaded, dry_run)
+        _inspect(target, order)  # before the model, whose configuration may have to be fetched
         plan = _check_fit(target, order.gpu, replace(options, model=order.model))
         order = replace(order, engine_args=plan.layout.arguments(), force=force)
-        _inspect(target, order)
+        _inspect(target, order)  # the very text that is sent
         if dry_run:
             steps = _plan(target, order)
             _show(replace(steps, notes=(*steps.notes, *plan.warnings)), order, True, as_json)

@@ -268,7 +268,7 @@ class _Backends:
             self._findings.problems.append(ConfigProblem(where, 0, problem))
             return None
         try:
-            key = part.api_key or self._environment.get(entry.key_variable, "")
+            key = self._key(part, entry)
             reach = target(entry, part.base_url, key or None, part.headers)
             record = self._book.record(part.provider, part.model)
             priced = None if local else self._priced(part, record, reach.host)
@@ -353,10 +353,25 @@ class _Backends:
         variable = unset(part.api_key, self._environment)
         if variable:
             return f"${{{variable}}} is not set; export {variable}"
-        key = part.api_key or self._environment.get(entry.key_variable, "")
+        try:
+            key = self._key(part, entry)
+        except ProviderError as error:
+            return str(error)
         if not key and entry.key_variable and not (part.local or entry.local):
             return f"export {entry.key_variable}, or set api_key"
         return ""
+
+    def _key(self, part: BackendPart, entry: CatalogueEntry) -> str:
+        """Return the provider's key, "" without one. It is read again at each reload, so that a file may be renewed."""
+        if part.api_key_file is None:
+            return part.api_key or self._environment.get(entry.key_variable, "")
+        if part.api_key:
+            raise ProviderError("has both api_key and api_key_file; keep one")
+        try:
+            return part.api_key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise ProviderError(f"can't read api_key_file {part.api_key_file}: {reason}") from None
 
     def _priced(self, part: BackendPart, record: ModelRecord | None, host: str) -> _PricedModel | None:
         return _priced(part, record, host, self._today, self._settings.prices.stale_after_days)

@@ -283,6 +283,7 @@ class BackendPart(Part):
     discover_from: str = Field("", max_length=4096)
     discover_every_s: float = Field(5, ge=0.05, le=3600)
     api_key: str | None = Field(None, repr=False)
+    api_key_file: Path | None = None
     headers: dict[str, str] = Field({}, repr=False)
     price: PricePart | None = None
     endpoints: tuple[Endpoint, ...] | None = Field(None, min_length=1)
@@ -906,6 +907,10 @@ class Settings(Part):
         if self.ledger.journal is not None or path is None:
             ledger["journal"] = placed(self.ledger.journal or Path("data"))
         update["ledger"] = self.ledger.model_copy(update=ledger)
+        update["backends"] = tuple(
+            part if part.api_key_file is None else part.model_copy(update={"api_key_file": placed(part.api_key_file)})
+            for part in self.backends
+        )
         if self.prices.file is not None or path is None:
             file = placed(Path(self.prices.file or "data/prices.json"))
             update["prices"] = self.prices.model_copy(update={"file": str(file)})

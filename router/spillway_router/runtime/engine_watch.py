@@ -123,7 +123,8 @@ class EngineWatch:
 
             def on_sample(sample: EngineSample | None, reason: str, monotonic_s: float) -> None:
                 prober.on_sample(sample, reason, monotonic_s)
-                self._on_sample(name, sample, monotonic_s)
+                if metrics.metrics_path:  # an engine without metrics lacks none
+                    self._on_sample(name, sample, monotonic_s)
 
             scraper = Scraper(client, root_url, metrics, on_sample, clock=self._clock)
             parts = {"scrape": scraper.run, "probe": prober.run, "abilities of": abilities.run}

@@ -21,6 +21,18 @@ def reload_done(before: DerivedConfig, after: DerivedConfig, by: str) -> Change:
     return Change("config.reload", after.assembly.policy.version, fields, by)
 
 
+def needs_restart(started: Settings, now: Settings) -> tuple[str, ...]:
+    """Return the names of settings that only a start reads, and that differ from those of the start."""
+    pairs = {
+        "listen": (started.listen, now.listen),
+        "tls": (started.tls is None, now.tls is None),
+        "ledger.url": (started.ledger.url, now.ledger.url),
+        "limits.stop_s": (started.limits.stop_s, now.limits.stop_s),
+        "server": (started.server, now.server),
+    }
+    return tuple(name for name, (before, after) in pairs.items() if before != after)
+
+
 def refused_reload(running: DerivedConfig, problems: int, by: str) -> Change:
     """Return the act of a reload that changed nothing, because the file has problems."""
     return Change("config.refuse", running.assembly.policy.version, {"problems": problems}, by)

@@ -103,7 +103,7 @@ from spillway_router.runtime.descriptors import of_process
 from spillway_router.runtime.discovery import Discovery
 from spillway_router.runtime.engine_watch import EngineWatch
 from spillway_router.runtime.gpu_billing import GpuBilling
-from spillway_router.runtime.reload_acts import refused_reload, reload_done
+from spillway_router.runtime.reload_acts import needs_restart, refused_reload, reload_done
 from spillway_router.runtime.request_log import RequestLog
 from spillway_router.runtime.steady_clock import SteadyClock, system_sources
 from spillway_router.runtime.trait_keeper import TraitKeeper
@@ -167,6 +167,7 @@ class Runtime:
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._descriptors = of_process()
         self._is_leaving = False
+        self._started_with = loaded.settings
         self._open_cache = OpenCache(clock, self._wall)
         self.tls: ssl.SSLContext | None = None
         """What the listener speaks TLS with, into which a reload loads renewed files."""
@@ -240,6 +241,10 @@ class Runtime:
         self.dashboard.close()
         return self.config.loaded.settings.limits.stop_unready_s
 
+    def needs_restart(self) -> tuple[str, ...]:
+        """Return the names of changed settings that only a restart applies."""
+        return needs_restart(self._started_with, self.config.loaded.settings)
+
     def withdraw(self) -> None:
         """Prepare for the end of the machine: /ready says 503, and new requests go to the cloud where they may."""
         self._is_leaving = True
@@ -264,6 +269,9 @@ class Runtime:
             return [str(problem) for problem in error.problems]
         self._renew_certificate()
         log.info("configuration reloaded, policy %s", self.config.assembly.policy.version)
+        waiting = self.needs_restart()
+        if waiting:
+            log.warning("only a restart applies what changed in: %s", ", ".join(waiting))
         await self._record(reload_done(before, self.config, by))
         return []
 
@@ -493,6 +501,7 @@ class Runtime:
             reload=self.reload,
             home=self.dashboard.home,
             is_leaving=lambda: self._is_leaving,
+            needs_restart=self.needs_restart,
         )
         control = build_control(self.services, hooks, version)
         add_feedback_routes(control, self.services, self._stored_entries)

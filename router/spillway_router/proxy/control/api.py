@@ -74,6 +74,8 @@ class ControlHooks:
     """Answer `GET /` of a browser."""
     is_leaving: Callable[[], bool] = lambda: False
     """Return whether the router was asked to stop, so that no more requests should come."""
+    needs_restart: Callable[[], tuple[str, ...]] = tuple
+    """Return the names of settings that a reload does not apply and that differ from those of the start."""
 
 
 def build_control(services: Services, hooks: ControlHooks, version: str) -> FastAPI:
@@ -171,9 +173,16 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
         shown = state if recognised else {"ready": state["ready"]}
         return JSONResponse(shown, 200 if state["ready"] else 503)
 
+    was_ready = False
+
     @api.get("/ping")
     async def ping() -> Response:
-        return Response(status_code=200 if _ready(services, hooks)["ready"] else 204)
+        nonlocal was_ready
+        state = _ready(services, hooks)
+        was_ready |= state["ready"]
+        # 204 means that it will be ready, so that a load balancer waits; one whose engine died is to be replaced.
+        waits = hooks.is_leaving() or not was_ready
+        return Response(status_code=200 if state["ready"] else 204 if waits else 503)
 
     @api.get("/metrics")
     async def metrics(request: Request) -> Response:
@@ -194,7 +203,11 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
         if problems:
             message = "The running configuration stays in force. " + " | ".join(problems)
             return JSONResponse(error_body(Refusal(400, "invalid_config", message)), 400)
-        return JSONResponse({"reloaded": True, "policy": services.config().policy.version})
+        answer: dict[str, Any] = {"reloaded": True, "policy": services.config().policy.version}
+        waiting = hooks.needs_restart()
+        if waiting:
+            answer["needs_restart"] = list(waiting)
+        return JSONResponse(answer)
 
 
 def _ready(services: Services, hooks: ControlHooks) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def docs_page(document: Mapping[str, Any]) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}: HTTP API</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
-        f'<h1>{escape(title)}</h1><p>The same for programs: <a href="/openapi.json">/openapi.json</a>.</p>'
+        f'<h1>{escape(title)}</h1><p>The same for programs: <a href="openapi.json">openapi.json</a>.</p>'
         f"{routes}</body></html>"
     )
 
