@@ -47,13 +47,15 @@ class RunPodNames:
 class TargetNames:
     """What each deployment target calls a GPU; None, or empty, where the target does not rent it.
 
-    `vast` is a part of a search query, `aws` maps a number of GPUs to an instance type, `kubernetes` lists node labels.
+    `sky` is an accelerator of SkyPilot, `vast` is a part of a search query, `aws` maps a number of GPUs to an instance
+    type, `kubernetes` lists node labels.
     """
 
     runpod: RunPodNames | None
     vast: str | None
     aws: Mapping[int, str]
     kubernetes: tuple[str, ...]
+    sky: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +104,14 @@ def _targets(
     vast: str | None = None,
     aws: Mapping[int, str] = MappingProxyType({}),
     kubernetes: tuple[str, ...] = (),
+    sky: str | None = None,
 ) -> TargetNames:
     return TargetNames(
         runpod=None if runpod is None else _runpod_names(**runpod),
         vast=vast,
         aws=MappingProxyType(dict(aws)),
         kubernetes=tuple(kubernetes),
+        sky=sky,
     )
 
 

@@ -14,8 +14,9 @@ from spillway_router.deploy.aws import Aws
 from spillway_router.deploy.kubernetes import Kubernetes
 from spillway_router.deploy.order import DeploymentTarget
 from spillway_router.deploy.runpod import RunPod
+from spillway_router.deploy.sky import Sky
 from spillway_router.deploy.vast import Vast
 
 TARGETS: Mapping[str, DeploymentTarget] = MappingProxyType(
-    {target.name: target for target in (RunPod(), Vast(), Aws(), Kubernetes())}
+    {target.name: target for target in (RunPod(), Vast(), Aws(), Kubernetes(), Sky())}
 )

@@ -58,15 +58,19 @@ class Sky:
             Command("write the task", ("tee", file), text),
             Command("launch it where it is cheapest", (*launch, order.name, *secrets, *flags, "--yes", file)),
         )
-        return DeploymentPlan(self.name, steps, f"service/{order.name}" if service else order.name, _notes(order, service))
+        return DeploymentPlan(
+            self.name, steps, f"service/{order.name}" if service else order.name, _notes(order, service)
+        )
 
     def address(self, handle: str, run: Run) -> str:
         """Return the address of a service's load balancer, or of the cluster's port; "" while there is none."""
         kind, _, name = handle.rpartition("/")
-        words = ("sky", "serve", "status", "--endpoint", name) if kind else ("sky", "status", "--endpoint", str(PORT), name)
-        answer = run(words, "").strip().splitlines()
+        of_cluster = ("sky", "status", "--endpoint", str(PORT), name)
+        answer = run(("sky", "serve", "status", "--endpoint", name) if kind else of_cluster, "").strip().splitlines()
         last = answer[-1].strip() if answer else ""
-        return last if last.startswith("http") else f"http://{last}" if ":" in last and " " not in last else ""
+        if last.startswith("http"):
+            return last
+        return f"http://{last}" if ":" in last and " " not in last else ""
 
     def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Take the cluster or the service down."""
@@ -104,12 +108,12 @@ def task(order: DeploymentOrder, accelerator: str, service: bool) -> dict[str, A
 
 def _notes(order: DeploymentOrder, service: bool) -> tuple[str, ...]:
     return (
-        "SkyPilot looks for a price of at most --price, and tells what it takes before it launches: `sky launch --dryrun`.",
+        "SkyPilot takes a price of at most --price; `sky launch --dryrun` tells which, before it launches.",
         "It enters the container as root: push an image of two lines (FROM yours, USER 0).",
         *(f"Export {name}: sky takes its value from your environment as a secret." for name in order.secrets),
         *(
             ("A service also rents a small controller machine, for all services together.",)
             if service
-            else ("Ledger and models are on the machine's disk and are lost with it; for more than one machine use PostgreSQL.",)
+            else ("Ledger and models are on the machine's disk, and are lost with it.",)
         ),
     )
