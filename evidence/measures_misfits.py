@@ -94,8 +94,8 @@ def _unstartable(model: str, rented: RentedMachine, plan: EnginePlan) -> str:
     words = [*plan.arguments, *plan.layout.arguments()]
     given = dict(pairwise(words))
     tensor, stages = int(given.get("--tensor-parallel-size", 1)), int(given.get("--pipeline-parallel-size", 1))
-    found = recorded.find(model)
-    config = {} if found is None else {**found.config, **found.config.get("text_config", {})}
+    record = recorded.find(model)
+    config = {} if record is None else {**record.config, **record.config.get("text_config", {})}
     heads = int(config.get("num_attention_heads", tensor))
     if heads % tensor:
         return f"{heads} attention heads can't be split over {tensor} GPUs"

@@ -48,8 +48,10 @@ def test_pages_say_how_long_answers_have() -> None:
         assert f"{ANSWERS_S} s" in (ROOT / page).read_text(encoding="utf-8"), page
 
 
-@pytest.mark.parametrize(("limits", "told"), [("{}", 0), ("{answer_s: 300}", 1), ("{answer_s: 300, stop_s: 300}", 0)])
-def test_answers_that_a_stop_would_cut_off_are_told(limits: str, told: int) -> None:
+@pytest.mark.parametrize(
+    ("limits", "warnings"), [("{}", 0), ("{answer_s: 300}", 1), ("{answer_s: 300, stop_s: 300}", 0)]
+)
+def test_answers_that_a_stop_would_cut_off_are_warned_of(limits: str, warnings: int) -> None:
     assembly = assemble(parse(f"limits: {limits}\n", {}), {}, date(2026, 11, 28))
     assert isinstance(assembly, Assembly)
-    assert len([warning for warning in assembly.warnings if warning.where == "limits.stop_s"]) == told
+    assert len([warning for warning in assembly.warnings if warning.where == "limits.stop_s"]) == warnings

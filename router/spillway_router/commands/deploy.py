@@ -321,10 +321,10 @@ def _check_recorded(target: str, handle: str, loaded: Loaded, unrecorded: bool) 
     """Raise `DeployError` for what was not deployed from here: it may be somebody's else."""
     from spillway_router.commands.deploy_execution import deployments
 
-    known = [each.handle for each in deployments(loaded).all() if each.target == target]
-    if handle and handle not in known and not unrecorded:
+    handles = [each.handle for each in deployments(loaded).all() if each.target == target]
+    if handle and handle not in handles and not unrecorded:
         raise DeployError(
-            f"{handle} was not deployed from here (deployed are: {', '.join(known) or 'none'}), so it is left alone; "
+            f"{handle} was not deployed from here (deployed are: {', '.join(handles) or 'none'}), so it is left alone; "
             "--unrecorded releases it all the same"
         )
 

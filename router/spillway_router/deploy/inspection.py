@@ -75,8 +75,8 @@ def machine_problems(order: DeploymentOrder, today: date) -> Iterator[str]:
     yield from (f"{origin}: {problem}" for problem in _literal_secrets(yaml.safe_load(text)))
     yield from (f"{origin}: {problem}" for problem in _reachable(settings))
     assembled = assemble(settings, environment, today)
-    found = assembled.problems if isinstance(assembled, ConfigRejected) else assembled.disabled
-    yield from (f"{origin}: {_with_secret(problem)}" for problem in (*found, *document_problems(settings)))
+    problems = assembled.problems if isinstance(assembled, ConfigRejected) else assembled.disabled
+    yield from (f"{origin}: {_with_secret(problem)}" for problem in (*problems, *document_problems(settings)))
     if isinstance(assembled, Assembly):
         yield from _unlimited(settings, assembled, order)
 
