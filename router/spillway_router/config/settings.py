@@ -6,7 +6,7 @@ The docstrings of the classes are the descriptions in the JSON schema (`spillway
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -314,6 +314,15 @@ class BackendPart(Part):
         if not self.discover_from:
             raise ValueError("write the path of the file with the engines in discover_from")
         return self
+
+    def with_paths(self, placed: Callable[[Path], Path]) -> Self:
+        """Return the backend with the paths of its files as `placed` makes them."""
+        update: dict[str, Any] = {}
+        if self.api_key_file is not None:
+            update["api_key_file"] = placed(self.api_key_file)
+        if self.discover == "file":
+            update["discover_from"] = str(placed(Path(self.discover_from)))
+        return self.model_copy(update=update) if update else self
 
 
 class AliasPart(Part):
@@ -907,10 +916,6 @@ class Settings(Part):
         if self.ledger.journal is not None or path is None:
             ledger["journal"] = placed(self.ledger.journal or Path("data"))
         update["ledger"] = self.ledger.model_copy(update=ledger)
-        update["backends"] = tuple(
-            part if part.api_key_file is None else part.model_copy(update={"api_key_file": placed(part.api_key_file)})
-            for part in self.backends
-        )
         if self.prices.file is not None or path is None:
             file = placed(Path(self.prices.file or "data/prices.json"))
             update["prices"] = self.prices.model_copy(update={"file": str(file)})
@@ -922,12 +927,7 @@ class Settings(Part):
         if self.tls is not None:
             files = {"certificate": placed(self.tls.certificate), "key": placed(self.tls.key)}
             update["tls"] = self.tls.model_copy(update=files)
-        update["backends"] = tuple(
-            part.model_copy(update={"discover_from": str(placed(Path(part.discover_from)))})
-            if part.discover == "file"
-            else part
-            for part in self.backends
-        )
+        update["backends"] = tuple(part.with_paths(placed) for part in self.backends)
         update["cache"] = self.cache.with_paths_from(folder)
         if self.keys.secret_key_file is not None:
             file = placed(self.keys.secret_key_file)

@@ -25,7 +25,7 @@ SPILLWAY = str(Path(sys.executable).parent / "spillway")
 CACHE = ROOT / ".cache" / "vllm"
 LISTENS = re.compile(r"listens on (https?://[\w.:\[\]]+)")
 START_LIMIT_S = 60.0
-STOP_LIMIT_S = 90.0
+STOP_LIMIT_S = 180.0
 PAUSE_S = 0.05
 """The pause between two checks of a condition, in seconds; a deadline bounds the checks."""
 Result = TypeVar("Result")
