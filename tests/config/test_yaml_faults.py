@@ -46,7 +46,7 @@ def test_a_broken_configuration_repeats_no_secret(text: str) -> None:
         ),
         ("a: 1\nbcd\ne: 2", "line 3, YAML: a setting has no colon after its name; write NAME: VALUE"),
         ("a: !!bool x", "YAML: a date, a number or a value after !! can't be read; check the indentation and quotes"),
-        ("[" * 5000, "YAML: it is nested too deeply; check the indentation and quotes"),
+        ("[" * 50_000, "YAML: it is nested too deeply; check the indentation and quotes"),
     ],
 )
 def test_the_message_says_what_is_wrong(text: str, problem: str) -> None:
