@@ -5,7 +5,7 @@
 //         timed: {path, runs} | null, held: {path, pages, seconds} | null}
 //   out: {version, visits, failures: [text], axe: [text], foreign: [url], checks, times_s: [s]}
 // A page fails by a console message of level error, an uncaught error, an answer of 400 and more, a layout that is wider
-// than the window, or a chart that is not drawn. axe holds violations of accessibility, foreign what was asked elsewhere.
+// than the window, names broken letter by letter, or a chart that is not drawn. axe holds violations of accessibility, foreign what was asked elsewhere.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
@@ -61,6 +61,14 @@ async function visit(context, page, spec, width, scheme) {
   if (await page.locator("[data-chart]").count()) await page.locator("[data-chart] svg path").first().waitFor({ state: "attached" });
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   check(wide <= 0, `${where}: ${wide} px wider than the window`);
+  // A first column that is too narrow breaks its words letter by letter: a cell higher than wide, of a short text.
+  const broken = await page.evaluate(() =>
+    [...document.querySelectorAll("table tr > :first-child")].filter((cell) => {
+      const { width, height } = cell.getBoundingClientRect();
+      return cell.textContent.length < 30 && width > 0 && height > 3 * width;
+    }).length,
+  );
+  check(broken === 0, `${where}: ${broken} names are broken letter by letter`);
   check((await page.locator("h1").count()) === 1, `${where}: not exactly one h1`);
   // Injected as a debugger would, since the page's own policy lets no foreign script in.
   await page.evaluate(axeSource);

@@ -31,7 +31,16 @@ from spillway_router.ledger.reports.rows import (
     step_rows,
     unit_rows,
 )
-from spillway_router.ledger.reports.words import forecast_words, moment, notes, rental_name, share, title, unpriced
+from spillway_router.ledger.reports.words import (
+    forecast_words,
+    moment,
+    notes,
+    rental_name,
+    share,
+    title,
+    unpriced,
+    verdict,
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --used: #2a9d62; --idle: #d9a441; --cloud: #3a86c8; }
@@ -41,10 +50,12 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, td.word { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th:first-child, td:first-child, td.word { text-align: left; white-space: normal; }
+td:first-child, td.word { min-width: 7rem; overflow-wrap: break-word; }
 tr.all td { font-weight: 600; } .note { opacity: .75; font-size: .9rem; }
 .bar { display: flex; height: .9rem; min-width: 6rem; } .bar i { display: block; min-width: 2px; }
 .used { background: var(--used); } .idle { background: var(--idle); } .cloud { background: var(--cloud); }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; } .scroll { overflow: visible; } }
 .key span { margin-right: 1.2rem; } .key i { display: inline-block; width: .8rem; height: .8rem; margin-right: .3rem; }
 """
 
@@ -54,7 +65,8 @@ def report_html(report: Report) -> str:
     name = escape(title(report))
     cloud = text_table(CLOUD_HEAD, cloud_rows(report), last_is_sum=True)
     parts = [
-        f"<h1>{name}</h1>",
+        f"<h1>{escape(verdict(report)) or name}</h1>",
+        *((f"<p>{name}</p>",) if verdict(report) else ()),
         *((f"<p><strong>{escape(warning)}</strong></p>",) if (warning := unpriced(report)) else ()),
         _whole(report),
         f'<div class="sides"><section><h2>Fixed: rented GPU</h2>{_fixed(report)}</section>',
@@ -88,9 +100,9 @@ def document(name: str, parts: Iterable[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}</title><style>{_STYLE}</style></head>\n<body>\n"
+        f"<title>{escape(name)}</title><style>{_STYLE}</style></head>\n<body><main>\n"
         + "\n".join(parts)
-        + "\n</body></html>\n"
+        + "\n</main></body></html>\n"
     )
 
 
@@ -116,7 +128,7 @@ def _whole(report: Report) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1, last_is_sum: bool = False) -> str:
     """Return a table of cells that are HTML already; the first `words` columns are text."""
-    heading = "".join(f"<th>{cell}</th>" for cell in head)
+    heading = "".join(f'<th scope="col">{cell}</th>' if cell else "<td></td>" for cell in head)
     body = list(rows)
     lines = []
     for number, cells in enumerate(body):
@@ -124,7 +136,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1
         row = "".join(f'<td class="word">{c}</td>' if i < words else f"<td>{c}</td>" for i, c in enumerate(cells))
         lines.append(f"<tr{css}>{row}</tr>")
     top = f"<thead><tr>{heading}</tr></thead>" if head else ""
-    return f'<div class="scroll"><table>{top}<tbody>{"".join(lines)}</tbody></table></div>'
+    return f'<div class="scroll" tabindex="0"><table>{top}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _fixed(report: Report) -> str:
