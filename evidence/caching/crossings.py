@@ -173,8 +173,12 @@ def _with(members: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
     return rest if value is None or value == "" else {**rest, name: value}
 
 
-async def try_requests(count: int, seed: int = 1) -> Crossings:
-    """Send generated requests, several at once, and find the stored answers that crossed."""
+async def try_requests(count: int, seed: int = 1, at_once: int = AT_ONCE) -> Crossings:
+    """Send generated requests, several at once, and find the stored answers that crossed.
+
+    One after the other every repeat gets the stored answer. Several at once miss those whose first answer is not there
+    yet.
+    """
     numbers = itertools.count(1)
     async with FaultUpstream() as own, FaultUpstream() as paid:
         own.choose = paid.choose = lambda arrival: _answer(arrival, next(numbers))
@@ -183,7 +187,7 @@ async def try_requests(count: int, seed: int = 1) -> Crossings:
             asked = generated(count, seed)
             replies: list[tuple[int, bool] | None] = [None] * count
             places = iter(enumerate(asked))
-            senders = [_send(router.url, places, tokens, replies, seed + n) for n in range(AT_ONCE)]
+            senders = [_send(router.url, places, tokens, replies, seed + n) for n in range(at_once)]
             await asyncio.gather(*senders)
     return _judged(asked, replies)
 

@@ -43,6 +43,12 @@ def test_the_cache_crosses_nothing_and_everything_is_changed() -> None:
     assert seen.missed < seen.repeated / 20
 
 
+def test_one_after_the_other_every_repeat_gets_the_stored_answer() -> None:
+    """Of several at once some miss, because the first answer to the same request is still under way."""
+    seen = asyncio.run(try_requests(1_000, at_once=1))
+    assert (seen.missed, seen.repeated > 300, seen.crossed) == (0, True, [])
+
+
 @pytest.mark.parametrize("forgetful", [without_caller, without_privacy, without_tools, without_hints])
 def test_a_forgetful_key_is_found(forgetful: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached_answers, "answer_key", forgetful)
