@@ -36,7 +36,10 @@ READING: Final[tuple[tuple[str, ...], ...]] = (
 ASKING: Final[tuple[tuple[str, ...], ...]] = (
     ("pod", "list"), ("pod", "status", "x"), ("pod", "logs", "x"), ("pod", "start", "x"), ("pod", "volume", "a", "EU"),
     ("rentals", "watch"),
-    *(("deploy", target, "--model", MODEL, "--image", "i", "--yes", *words) for target, words in TARGETS.items()),
+    *(
+        ("deploy", target, "--model", MODEL, "--image", "i", "--yes", "--wait", "0", *words)
+        for target, words in TARGETS.items()
+    ),
 )  # fmt: skip
 """Commands that call a service or a program, which refuses and repeats what it was called with."""
 _PROGRAM: Final = """#!{python}
