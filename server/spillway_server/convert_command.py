@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,13 +14,12 @@ from rich.table import Table
 
 from spillway_server import present
 from spillway_server.convert.gate import Bounds
-from spillway_server.convert.pipeline import DTYPES, METHODS, ConversionOptions, Converted
+from spillway_server.convert.pipeline import DTYPES, METHODS, PRECISIONS, ConversionOptions, Converted
 from spillway_server.convert.request import ConversionRequest, run
 from spillway_server.convert.steps import OnStepEvent, StepDone, StepEvent, StepProgress, StepStarted
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning import verification
 
-_PRECISIONS = ("w4a16", "16bit")
 _UNVERIFIED = 2
 
 
@@ -30,7 +29,14 @@ _Model = Annotated[
 _Out = Annotated[
     Path | None, typer.Option("--output", "--out", help="Output folder. The default is data/models/NAME-PRECISION.")
 ]
-_Precision = Annotated[str, typer.Option(metavar="w4a16|16bit", help="w4a16 (4-bit weights), or 16bit (unpack only).")]
+_Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|w4a16|w8a16|16bit",
+        help="auto (4 bits, or as many as the gate asks for), w4a16, w8a16, or 16bit (unpack only).",
+    ),
+]
+_ForCpu = Annotated[bool, typer.Option("--for-cpu", help="Leave 8 bits out: vLLM on a CPU has no kernel for them.")]
 _Method = Annotated[
     str, typer.Option(metavar="rtn|gptq|awq", help="rtn (needs no data), gptq or awq (both need --calibration).")
 ]
@@ -55,7 +61,8 @@ _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def convert(
     model: _Model,
     out: _Out = None,
-    precision: _Precision = "w4a16",
+    precision: _Precision = "auto",
+    for_cpu: _ForCpu = False,
     method: _Method = "rtn",
     group_size: _GroupSize = None,
     calibration: _Calibration = None,
@@ -80,6 +87,7 @@ def convert(
     options = ConversionOptions(
         out=out or Path(),
         precision=precision,
+        eight_bit=not for_cpu,
         method=method,
         group_size=group_size,
         dtype=dtype,
@@ -104,7 +112,7 @@ def convert(
 
 def _check_choices(precision: str, method: str, dtype: str | None) -> None:
     """Refuse a value that is not on its list, as a wrong use of the command line."""
-    for value, choices, name in ((precision, _PRECISIONS, "precision"), (method, METHODS, "method")):
+    for value, choices, name in ((precision, PRECISIONS, "precision"), (method, METHODS, "method")):
         if value not in choices:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=f"--{name}")
     if dtype is not None and dtype not in DTYPES:
@@ -150,9 +158,20 @@ def _show(converted: Converted, as_json: bool) -> None:
         table.add_row(name.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value))
     console = Console()
     console.print(table)
+    for row in converted.verdict.recipe.get("ladder", ()):
+        console.print(_rung_line(row), soft_wrap=True)
     if converted.verdict.verified:
         console.print(f"[green]verified[/]: spillway serve --model {converted.folder}")
     else:
         console.print(f"[red]not verified[/]: {escape(' '.join(converted.verdict.reasons))}")
         console.print("Try --method gptq --calibration FILE.jsonl, a smaller --group-size, or --precision 16bit.")
         console.print(f"The figures are in {converted.folder / verification.FILE}.", soft_wrap=True)
+
+
+def _rung_line(row: dict[str, Any]) -> str:
+    """Return one step of the ladder as a line: what it costs and what the gate said of it."""
+    ratio = row["perplexity_ratio"]
+    quality = "no perplexity" if ratio is None else f"perplexity {ratio:.3f} times the source's"
+    verdict = "inside the gate" if row["verified"] else "outside the gate"
+    speed = f"up to {row['times_as_fast_as_16_bit']:g} times as fast as 16 bit on a GPU"
+    return f"{row['precision']}: {row['weight_bytes'] / 1e9:.2f} GB, {speed}, {quality}: {verdict}"

@@ -4,7 +4,8 @@
 2. The perplexity of the known answers, candidate divided by reference, is at most `max_ratio`.
 3. The share of known answers that are right drops by at most `max_drop` from reference to candidate.
 4. Where llama.cpp judged the GGUF, its perplexity is within `max_deviation` of the unpacked weights', and at least
-   `min_agreement` of the greedy answers are the same, which proves the unpacking (names, row order, tokenizer).
+   `min_agreement` of the greedy answers are the same, which proves the unpacking (names, row order, tokenizer). The
+   pipeline asks for no agreement where the GGUF is quantised.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spillway_server import environment as settings
-from spillway_server.convert import environment, samples, source
+from spillway_server.convert import environment, inspection, samples, source
 from spillway_server.convert.pipeline import Conversion, ConversionOptions, Converted
 from spillway_server.convert.steps import OnStepEvent
 from spillway_server.obstacle import Obstacle
@@ -50,6 +50,9 @@ def run(request: ConversionRequest, on_event: OnStepEvent, report: Callable[[str
         return gate_samples
     if isinstance(calibration, Obstacle):
         return calibration
+    refused = inspection.obstacle(model, options.tokenizer, template) if model.is_gguf else None
+    if refused is not None:
+        return refused
     folders = (Path.cwd(), settings.project_root())
     worker = environment.find_worker(request.convert_python, folders, request.install, report)
     if isinstance(worker, Obstacle):

@@ -7,7 +7,9 @@ else (tools, reasoning) is refused rather than guessed.
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from types import MappingProxyType
 
 from spillway_server.obstacle import Obstacle
@@ -59,6 +61,7 @@ NAMED = MappingProxyType(
         "phi3": _PHI3,
         "zephyr": _ZEPHYR,
         "alpaca": _ALPACA,
+        "none": "",
     }
 )
 
@@ -120,6 +123,19 @@ def _without_blanks(text: str) -> str:
     return "".join(text.split())
 
 
+def brought_by(tokenizer: Path | None) -> bool:
+    """Return whether a tokenizer's directory has a chat template of its own."""
+    if tokenizer is None:
+        return False
+    if (tokenizer / "chat_template.jinja").is_file():
+        return True
+    try:
+        settings = json.loads((tokenizer / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(settings, dict) and bool(settings.get("chat_template"))
+
+
 def choose(given: str | None, ollama: str | None, embedded: str | None) -> tuple[str, str] | Obstacle:
     """Return the chat template to use and where it comes from.
 
@@ -141,5 +157,5 @@ def choose(given: str | None, ollama: str | None, embedded: str | None) -> tuple
     return Obstacle(
         f"{what}, and a wrong one would spoil every answer.",
         f"Pass --chat-template with a Jinja file (tokenizer_config.json of the original has it), or one of "
-        f"{', '.join(NAMED)}.",
+        f"{', '.join(NAMED)} (none: a base model, for /v1/completions only).",
     )

@@ -21,14 +21,22 @@ from spillway_server.planning.models import ModelSpec, from_directory
 SAMPLES = 24
 
 
-def converted(gguf: Path, folder: Path, report: Callable[[str], None]) -> ModelSpec | Obstacle:
-    """Return the W4A16 checkpoint of a GGUF file in `folder`, converting the file if that has not been done yet."""
+def converted(gguf: Path, folder: Path, report: Callable[[str], None], for_cpu: bool) -> ModelSpec | Obstacle:
+    """Return the checkpoint of a GGUF file in `folder`, converting the file if that has not been done yet.
+
+    `for_cpu` leaves out the precision that vLLM's CPU build can't run.
+    """
     if not gguf.is_file():
         return Obstacle(f"there is no file {gguf}.", "Name a GGUF file, a directory, a hub name, `demo` or `auto`.")
     out = folder / f"{gguf.stem}-{digest(gguf)[:12]}"
     if not (out / verification.FILE).exists():
         report(f"{gguf.name} is converted on first use, into {out}; later starts reuse it")
-        request = ConversionRequest(gguf, ConversionOptions(out=out), name_out=False, gate_samples=SAMPLES)
+        request = ConversionRequest(
+            gguf,
+            ConversionOptions(out=out, precision="auto", eight_bit=not for_cpu),
+            name_out=False,
+            gate_samples=SAMPLES,
+        )
         conversion = run(request, _step_printer(report), report)
         if isinstance(conversion, Obstacle):
             return conversion

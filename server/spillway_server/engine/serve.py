@@ -92,7 +92,7 @@ def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line:
         )
     model = models.resolve(options.model, machine, sources.of_environment(options.model_config, options.force))
     if isinstance(model, ModelSpec) and model.quantisation == "gguf" and not (machine.gpus and engine.gguf_plugin):
-        model = first_use.converted(Path(model.location), options.converted, report)
+        model = first_use.converted(Path(model.location), options.converted, report, not machine.gpus)
     if isinstance(model, Obstacle):
         return model
     lora_adapters = adapters.read(options.loras, model.served_name)

@@ -292,7 +292,10 @@ def _quantisation(config: Mapping[str, Any]) -> str | None:
         weights = {}
     if weights.get("type") == "float":
         return "fp8"
-    return "w4a16" if weights.get("num_bits") == 4 else "int8"
+    if weights.get("num_bits") == 4:
+        return "w4a16"
+    # Without a type for activations only the weights are narrow, which vLLM's CPU build can't run.
+    return "int8" if groups[0].get("input_activations") or "input_activations" not in groups[0] else "w8a16"
 
 
 def _guess_quantisation(name: str) -> str | None:

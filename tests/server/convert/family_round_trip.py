@@ -13,15 +13,39 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from spillway_server.convert.worker import __main__ as worker
 
-ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
-LAYERS, WORDS = 2, 300
+ARCHITECTURES = {
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "qwen2": gguf.MODEL_ARCH.QWEN2,
+    "qwen3": gguf.MODEL_ARCH.QWEN3,
+    "gemma2": gguf.MODEL_ARCH.GEMMA2,
+    "gemma3": gguf.MODEL_ARCH.GEMMA3,
+    "phi3": gguf.MODEL_ARCH.PHI3,
+    "granite": gguf.MODEL_ARCH.GRANITE,
+    "smollm3": gguf.MODEL_ARCH.SMOLLM3,
+    "olmo2": gguf.MODEL_ARCH.OLMO2,
+}
+# Six layers for Gemma 3 and four for SmolLM3: their last layer differs from the others.
+LAYERS, WORDS = {"gemma3": 6, "smollm3": 4}, 300
+PAIRED = ("llama", "granite", "smollm3")
+SCALES = {"embedding": 3.0, "residual": 0.5, "attention": 0.2, "logit": 2.0}
+EXTRA = {
+    "gemma2": {"sliding_window": 8, "query_pre_attn_scalar": 16},
+    "gemma3": {"sliding_window": 8, "query_pre_attn_scalar": 16},
+    "granite": {
+        "embedding_multiplier": SCALES["embedding"],
+        "residual_multiplier": SCALES["residual"],
+        "attention_multiplier": SCALES["attention"],
+        "logits_scaling": SCALES["logit"],
+    },
+}
 
 
 def random_model(family: str, tied: bool) -> torch.nn.Module:
     config = AutoConfig.for_model(
-        family, hidden_size=64, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=4,
+        {"gemma3": "gemma3_text"}.get(family, family), hidden_size=64, intermediate_size=96,
+        num_hidden_layers=LAYERS.get(family, 2), pad_token_id=0, bos_token_id=1, eos_token_id=0, num_attention_heads=4,
         num_key_value_heads=2, head_dim=16, vocab_size=WORDS, max_position_embeddings=256, rope_theta=50_000.0,
-        tie_word_embeddings=tied,
+        tie_word_embeddings=tied, **EXTRA.get(family, {}),
     )  # fmt: skip
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config(config).float().eval()
@@ -35,26 +59,40 @@ def write(model: torch.nn.Module, family: str, path: Path) -> None:
     writer = gguf.GGUFWriter(path, family)
     writer.add_context_length(256)
     writer.add_embedding_length(64)
-    writer.add_block_count(LAYERS)
+    layers = LAYERS.get(family, 2)
+    writer.add_block_count(layers)
     writer.add_feed_forward_length(96)
     writer.add_head_count(4)
     writer.add_head_count_kv(2)
     writer.add_key_length(16)
     writer.add_rope_freq_base(50_000.0)
     writer.add_layer_norm_rms_eps(model.config.rms_norm_eps)
+    writer.add_rope_dimension_count(16)
+    if family.startswith("gemma"):
+        writer.add_sliding_window(8)
+    if family == "gemma2":
+        writer.add_attn_logit_softcapping(model.config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(model.config.final_logit_softcapping)
+    if family == "granite":
+        writer.add_embedding_scale(SCALES["embedding"])
+        writer.add_residual_scale(SCALES["residual"])
+        writer.add_attention_scale(SCALES["attention"])
+        writer.add_logit_scale(SCALES["logit"])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(["w", "0", "w0", *(f"x{number}" for number in range(3, WORDS))])
     writer.add_token_types([1] * WORDS)
     writer.add_token_merges(["w 0"])
     writer.add_eos_token_id(0)
-    names = gguf.get_tensor_name_map(ARCHITECTURES[family], LAYERS)
+    names = gguf.get_tensor_name_map(ARCHITECTURES[family], layers)
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
         values = tensor.numpy()
         heads = 4 if "q_proj" in name else 2
-        if family == "llama" and ("q_proj" in name or "k_proj" in name):
+        if family.startswith("gemma") and name.endswith("norm.weight"):
+            values = values + 1
+        if family in PAIRED and ("q_proj" in name or "k_proj" in name):
             # llama.cpp's convert_hf_to_gguf: halves of a head become pairs.
             values = values.reshape(heads, 2, 8, 64).swapaxes(1, 2).reshape(values.shape)
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), values)
@@ -81,6 +119,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     place = Path(sys.argv[1])
     differences = {
-        f"{family} tied={tied}": difference(family, tied, place) for family in ARCHITECTURES for tied in (True, False)
+        f"{family} tied={tied}": difference(family, tied, place)
+        for family in ARCHITECTURES
+        # Only these publish models with an output matrix of their own and without.
+        for tied in ((True, False) if family in ("llama", "qwen2", "qwen3") else (family.startswith("gemma"),))
     }
     print(json.dumps(differences))

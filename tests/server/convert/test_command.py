@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
+from spillway_server.planning.models import DEMO_WEIGHTS
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -20,7 +21,7 @@ def run(*words: str) -> tuple[int, str]:
     ("words", "status", "part"),
     [
         (("./absent.gguf",), 1, "there is no file"),
-        (("{gguf}", "--precision", "w2"), 2, "w4a16, 16bit"),
+        (("{gguf}", "--precision", "w2"), 2, "w4a16, w8a16, 16bit"),
         (("{gguf}", "--method", "magic"), 2, "rtn, gptq, awq"),
         (("{gguf}", "--dtype", "int8"), 2, "bfloat16"),
         (("{gguf}", "--gate", "/nowhere.jsonl"), 1, "one JSON object per line"),
@@ -32,7 +33,7 @@ def test_what_is_wrong_is_said_before_anything_is_done(
     tmp_path: Path, words: tuple[str, ...], status: int, part: str
 ) -> None:
     gguf = tmp_path / "x.gguf"
-    gguf.write_bytes(b"GGUF")
+    gguf.write_bytes((DEMO_WEIGHTS / "gguf" / "spillway-demo-F16.gguf").read_bytes())
     code, text = run(*(word.replace("{gguf}", str(gguf)) for word in words))
     assert code == status, text
     assert part in text

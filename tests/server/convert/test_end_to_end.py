@@ -218,7 +218,7 @@ def test_an_unsupported_architecture_is_named(tmp_path: Path) -> None:
     refused = convert(gguf, tmp_path / "out")
     assert isinstance(refused, Obstacle)
     assert "'mamba'" in refused.reason
-    assert "llama, qwen2, qwen3" in refused.reason
+    assert "llama, qwen2, qwen3, gemma2" in refused.reason
 
 
 @pytest.mark.parametrize(("keep", "part"), [(2_000_000, "ends inside tensor"), (3000, "can't be read as GGUF")])
@@ -330,3 +330,42 @@ def test_what_the_memory_can_not_hold_is_judged_in_16_bit_or_refused(tmp_path: P
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-800:]
     assert "judging 7.0 billion weights takes 16.1 GB of memory, 16.0 GB are free" in ran.stdout
+
+
+def test_the_ladder_stops_at_the_first_rung_that_the_gate_accepts(tmp_path: Path) -> None:
+    converted = done(convert(F16, tmp_path / "out", precision="auto", llama=False))
+    ladder = converted.verdict.recipe["ladder"]
+    assert converted.verdict.verified, converted.verdict.reasons
+    assert [row["verified"] for row in ladder] == [False] * (len(ladder) - 1) + [True]
+    assert ladder[0]["precision"] == "4 bit"
+    assert all(row["weight_bytes"] > 0 and row["times_as_fast_as_16_bit"] >= 1 for row in ladder)
+
+
+def test_the_ladder_climbs_to_16_bit_where_nothing_less_is_accepted(tmp_path: Path) -> None:
+    tight = Bounds(min_samples=FEW, max_ratio=1.0)
+    model_source = source.find(F16)
+    assert not isinstance(model_source, Obstacle)
+    wish = ConversionOptions(
+        out=tmp_path / "out", precision="auto", samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])), bounds=tight
+    )
+    climbed = Conversion(
+        source=model_source, options=wish, worker=WORKER, llama=None, on_event=lambda _event: None
+    ).run()
+    rows = done(climbed).verdict.recipe["ladder"]
+    assert rows[-1]["verified"]
+    assert [row["precision"] for row in rows] == ["4 bit", "w8a16", "16bit"][: len(rows)]
+    assert len(rows) >= 2
+
+
+def test_templates_of_a_tokenizer_directory_come_along(tmp_path: Path) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    for file in DEMO_WEIGHTS.iterdir():
+        if file.name.startswith(("tokenizer", "generation", "special", "chat")):
+            (tokenizer / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((tokenizer / "tokenizer_config.json").read_text())
+    template = settings.pop("chat_template", None) or (tokenizer / "chat_template.jinja").read_text()
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tokenizer / "chat_template.jinja").write_text(template)
+    converted = done(convert(F16, tmp_path / "out", tokenizer=tokenizer, llama=False))
+    assert (converted.folder / "chat_template.jinja").read_text() == template

@@ -28,7 +28,7 @@ def test_logits_survive_the_way_through_gguf(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-800:]
     differences = json.loads(done.stdout.strip().splitlines()[-1])
-    assert len(differences) == 6
+    assert len(differences) == 12
     assert max(differences.values()) < 1e-4, differences
 
 

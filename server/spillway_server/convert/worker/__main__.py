@@ -13,6 +13,19 @@ from typing import Any
 
 from spillway_server.convert.worker.report import JobError, report_progress
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "generation_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What --tokenizer DIRECTORY brings along."""
+
 
 def _inspect(job: dict[str, Any]) -> dict[str, Any]:
     from spillway_server.convert.worker import header, tensors, vocabulary
@@ -20,8 +33,8 @@ def _inspect(job: dict[str, Any]) -> dict[str, Any]:
     opened = header.open_gguf(Path(job["gguf"]))
     tensors.check_complete(opened)
     for tensor in opened.reader.tensors:
-        if tensor.name != "rope_freqs.weight":
-            tensors.checkpoint_name(tensor.name)
+        if not tensors.is_skipped(tensor.name):
+            tensors.checkpoint_name(tensor.name, opened.architecture)
     if not job["tokenizer"]:
         vocabulary.build(opened)
     names = {tensor.name for tensor in opened.reader.tensors}
@@ -41,12 +54,13 @@ def _unpack(job: dict[str, Any]) -> dict[str, Any]:
     config = header.model_config(opened, job["dtype"], names)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     if job["tokenizer"]:
-        for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "generation_config.json"):
+        for name in TOKENIZER_FILES:
             if Path(job["tokenizer"], name).exists():
                 shutil.copyfile(Path(job["tokenizer"], name), folder / name)
         written = folder / "tokenizer_config.json"
         settings = json.loads(written.read_text()) if written.exists() else {}
         if job["template"]:
+            (folder / "chat_template.jinja").unlink(missing_ok=True)
             settings["chat_template"] = job["template"]
         written.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
     else:
@@ -62,6 +76,13 @@ def _quantise(job: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _carry(job: dict[str, Any]) -> dict[str, Any]:
+    from spillway_server.convert.worker import carry, header
+
+    opened = header.open_gguf(Path(job["gguf"])) if job["gguf"] else None
+    return carry.carry(Path(job["source"]), Path(job["folder"]), job["bits"], opened)
+
+
 def _judge(job: dict[str, Any]) -> dict[str, Any]:
     from spillway_server.convert.worker import judge
 
@@ -75,7 +96,14 @@ def _requantise(job: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-_JOBS = {"inspect": _inspect, "unpack": _unpack, "quantise": _quantise, "judge": _judge, "requantise": _requantise}
+_JOBS = {
+    "inspect": _inspect,
+    "unpack": _unpack,
+    "quantise": _quantise,
+    "carry": _carry,
+    "judge": _judge,
+    "requantise": _requantise,
+}
 
 
 def main() -> int:

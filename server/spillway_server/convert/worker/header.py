@@ -12,9 +12,9 @@ from typing import Any
 
 import gguf
 
+from spillway_server.convert.formats import ARCHITECTURES, Architecture
 from spillway_server.convert.worker.report import JobError
 
-MODEL_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _CHECKPOINT = "Download the checkpoint that the GGUF was made from and convert its directory instead."
 
 
@@ -24,6 +24,11 @@ class Header:
 
     reader: gguf.GGUFReader
     architecture: str
+
+    @property
+    def target(self) -> Architecture:
+        """What the architecture becomes as a checkpoint."""
+        return ARCHITECTURES[self.architecture]
 
     def value(self, key: str, otherwise: Any = None) -> Any:
         """Return a metadata value; `{arch}` in the key stands for the architecture."""
@@ -49,10 +54,10 @@ def open_gguf(path: Path) -> Header:
         ) from error
     field = reader.get_field("general.architecture")
     architecture = "" if field is None else str(field.contents())
-    if architecture not in MODEL_CLASSES:
+    if architecture not in ARCHITECTURES:
         raise JobError(
             f"{path.name} is of architecture {architecture or 'unknown'!r}; "
-            f"{', '.join(MODEL_CLASSES)} (Mistral counts as llama) can be converted from GGUF.",
+            f"{', '.join(ARCHITECTURES)} (Mistral counts as llama) can be converted from GGUF.",
             _CHECKPOINT,
         )
     header = Header(reader, architecture)
@@ -101,8 +106,8 @@ def model_config(header: Header, dtype: str, names: set[str]) -> dict[str, Any]:
     hidden = int(header.needed("{arch}.embedding_length"))
     head_dim = int(header.value("{arch}.attention.key_length") or hidden // heads)
     config: dict[str, Any] = {
-        "architectures": [MODEL_CLASSES[header.architecture]],
-        "model_type": header.architecture,
+        "architectures": [header.target.model_class],
+        "model_type": header.target.model_type,
         "vocab_size": len(header.needed("tokenizer.ggml.tokens")),
         "hidden_size": hidden,
         "intermediate_size": int(header.needed("{arch}.feed_forward_length")),
@@ -127,11 +132,60 @@ def model_config(header: Header, dtype: str, names: set[str]) -> dict[str, Any]:
         config["attention_bias"] = "blk.0.attn_q.bias" in names
     if header.architecture == "llama":
         config["mlp_bias"] = False
-    return config
+    return config | _of_family(header, config)
+
+
+def _of_family(header: Header, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys that only one family has; GGUF's own keys are named in llama.cpp's gguf-py constants."""
+    match header.architecture:
+        case "gemma2" | "gemma3":
+            return _gemma(header, config)
+        case "granite":
+            return {
+                "embedding_multiplier": float(header.value("granite.embedding_scale") or 1.0),
+                "residual_multiplier": float(header.value("granite.residual_scale") or 1.0),
+                "attention_multiplier": float(header.value("granite.attention.scale") or config["head_dim"] ** -0.5),
+                "logits_scaling": float(header.value("granite.logit_scale") or 1.0),
+            }
+        case "smollm3":
+            # llama.cpp: every fourth layer has no rotary positions.
+            return {"no_rope_layer_interval": 4}
+        case "phi3":
+            rotated = int(header.value("phi3.rope.dimension_count") or config["head_dim"])
+            window = header.value("phi3.attention.sliding_window")
+            return {
+                "partial_rotary_factor": rotated / config["head_dim"],
+                "original_max_position_embeddings": int(
+                    header.value("phi3.rope.scaling.original_context_length") or config["max_position_embeddings"]
+                ),
+                "sliding_window": None if window is None else int(window),
+            }
+    return {}
+
+
+def _gemma(header: Header, config: dict[str, Any]) -> dict[str, Any]:
+    heads, hidden, layers = config["num_attention_heads"], config["hidden_size"], config["num_hidden_layers"]
+    # The two largest models scale attention by the hidden size, the others by the head size.
+    largest = (header.architecture, layers) in (("gemma2", 46), ("gemma3", 62))
+    shared = {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": hidden // heads if largest else config["head_dim"],
+        "sliding_window": int(header.value("{arch}.attention.sliding_window") or 4096),
+        "attn_logit_softcapping": header.value("{arch}.attn_logit_softcapping"),
+        "final_logit_softcapping": header.value("{arch}.final_logit_softcapping"),
+    }
+    every = 2 if header.architecture == "gemma2" else 6
+    kinds = ["full_attention" if number % every == every - 1 else "sliding_attention" for number in range(layers)]
+    if header.architecture == "gemma3":
+        shared["rope_local_base_freq"] = float(header.value("gemma3.rope.freq_base_swa") or 10_000.0)
+    return {**shared, "layer_types": kinds}
 
 
 def _rope_scaling(header: Header, head_dim: int) -> dict[str, Any] | None:
     kind = header.value("{arch}.rope.scaling.type") or "none"
+    short, long = (_tensor(header, f"rope_factors_{name}.weight") for name in ("short", "long"))
+    if short is not None and long is not None:
+        return {"rope_type": "longrope", "short_factor": short, "long_factor": long}
     if kind in ("linear", "yarn"):
         scaling = {"rope_type": kind, "factor": float(header.needed("{arch}.rope.scaling.factor"))}
         original = header.value("{arch}.rope.scaling.original_context_length")
@@ -142,6 +196,12 @@ def _rope_scaling(header: Header, head_dim: int) -> dict[str, Any] | None:
     if factors is None:
         return None
     return llama3_scaling([float(f) for f in factors.data], float(header.needed("{arch}.rope.freq_base")), head_dim)
+
+
+def _tensor(header: Header, name: str) -> list[float] | None:
+    """Return a small tensor's values, None where the file has none of that name."""
+    tensor = next((one for one in header.reader.tensors if one.name == name), None)
+    return None if tensor is None else [float(value) for value in tensor.data.reshape(-1)]
 
 
 def llama3_scaling(factors: list[float], base: float, head_dim: int) -> dict[str, Any]:

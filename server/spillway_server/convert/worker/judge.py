@@ -14,6 +14,7 @@ from spillway_server.convert.worker.quantise import prompt_text
 from spillway_server.convert.worker.report import JobError, report_progress
 from spillway_server.convert.worker.threads import fit_threads
 
+_BATCH = 16
 _WEIGHTS_AND_WORK = 1.15
 """Memory relative to the weights' own: one more layer while a packed checkpoint is unpacked, activations, logits."""
 
@@ -34,25 +35,54 @@ def judge(folder: Path, samples: list[dict[str, Any]], answer_tokens: int) -> di
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     model.eval()
     fit_threads(model)
-    answers, prompts, loss, tokens = [], [], 0.0, 0
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    prompts = [
+        tokenizer(prompt_text(tokenizer, sample), add_special_tokens=_is_plain(tokenizer, sample))["input_ids"]
+        for sample in samples
+    ]
+    answers: list[str] = [""] * len(samples)
+    loss, tokens, done = 0.0, 0, 0
+    # Prompts of about one length go together: what is padded is computed in vain.
+    order = sorted(range(len(samples)), key=lambda number: len(prompts[number]))
     with torch.inference_mode():
-        for number, sample in enumerate(samples):
-            if number % 8 == 0:
-                report_progress(number / len(samples), f"sample {number + 1} of {len(samples)}")
-            prompt = tokenizer(prompt_text(tokenizer, sample), add_special_tokens="messages" not in sample)["input_ids"]
-            if sample.get("answer"):
-                answer = tokenizer(sample["answer"], add_special_tokens=False)["input_ids"]
-                loss += _loss(model, prompt, answer)
-                tokens += len(answer)
-            inputs = torch.tensor([prompt])
-            output = model.generate(
-                inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=answer_tokens, do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
-            )  # fmt: skip
-            answers.append(tokenizer.decode(output[0][len(prompt) :], skip_special_tokens=True))
-            prompts.append(prompt)
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            report_progress(done / len(samples), f"sample {done + 1} of {len(samples)}")
+            with_answers = [number for number in batch if samples[number].get("answer")]
+            pairs = [
+                (prompts[number], tokenizer(samples[number]["answer"], add_special_tokens=False)["input_ids"])
+                for number in with_answers
+            ]
+            loss += _loss(model, pairs, tokenizer.pad_token_id)
+            tokens += sum(len(answer) for _, answer in pairs)
+            texts = _generated(model, tokenizer, [prompts[number] for number in batch], answer_tokens)
+            for number, text in zip(batch, texts, strict=True):
+                answers[number] = text
+            done += len(batch)
     perplexity = math.exp(loss / tokens) if tokens else None
     return {"perplexity": perplexity, "tokens": tokens, "answers": answers, "prompts": prompts, "dtype": dtype}
+
+
+def _is_plain(tokenizer: Any, sample: dict[str, Any]) -> bool:
+    """Return whether the prompt is text as it is, to which the tokenizer adds its own start; templates write theirs."""
+    return "messages" not in sample or not tokenizer.chat_template
+
+
+def _generated(model: Any, tokenizer: Any, prompts: list[list[int]], answer_tokens: int) -> list[str]:
+    """Return greedy answers; prompts are filled up on the left, so that answers begin at one place."""
+    import torch
+
+    longest = max(len(prompt) for prompt in prompts)
+    fill = [longest - len(prompt) for prompt in prompts]
+    inputs = torch.tensor(
+        [[tokenizer.pad_token_id] * left + prompt for left, prompt in zip(fill, prompts, strict=True)]
+    )
+    mask = torch.tensor([[0] * left + [1] * len(prompt) for left, prompt in zip(fill, prompts, strict=True)])
+    output = model.generate(
+        inputs, attention_mask=mask, max_new_tokens=answer_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return [tokenizer.decode(row[longest:], skip_special_tokens=True) for row in output]
 
 
 def fitting_dtype(parameters: int, available: int) -> str:
@@ -73,9 +103,19 @@ def fitting_dtype(parameters: int, available: int) -> str:
     )
 
 
-def _loss(model: Any, prompt: list[int], expected: list[int]) -> float:
+def _loss(model: Any, pairs: list[tuple[list[int], list[int]]], pad: int) -> float:
+    """Return the sum of -ln p over the answers' tokens; sequences are filled up on the right, which changes nothing."""
     import torch
 
-    logits = model(torch.tensor([prompt + expected])).logits[0, len(prompt) - 1 : -1]
-    chosen = torch.log_softmax(logits.float(), dim=-1)[torch.arange(len(expected)), torch.tensor(expected)]
-    return -float(chosen.sum())
+    if not pairs:
+        return 0.0
+    longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    rows = [prompt + answer for prompt, answer in pairs]
+    inputs = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    logits = model(inputs, attention_mask=mask).logits
+    total = 0.0
+    for index, (prompt, answer) in enumerate(pairs):
+        part = torch.log_softmax(logits[index, len(prompt) - 1 : len(prompt) + len(answer) - 1].float(), dim=-1)
+        total -= float(part[torch.arange(len(answer)), torch.tensor(answer)].sum())
+    return total

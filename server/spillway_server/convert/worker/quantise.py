@@ -14,8 +14,8 @@ from spillway_server.convert.worker.threads import fit_threads
 
 # Families whose matrices are recognised by name: they are rounded without building the model.
 _KNOWN = ("llama", "mistral", "qwen2", "qwen3")
-_COPIED: tuple[str, ...] = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
-_COPIED += ("special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
+COPIED: tuple[str, ...] = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+COPIED += ("special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
 
 
 def quantise(
@@ -30,7 +30,7 @@ def quantise(
         size = _by_shard(source, target, group)
     else:
         size = _whole(source, target, method, group, samples)
-    for name in _COPIED:
+    for name in COPIED:
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
     return {"method": method, "bits": 4, "group_size": size, "kept_in_16_bit": ["embeddings", "lm_head"],
@@ -88,7 +88,7 @@ def _whole(source: Path, target: Path, method: str, group: int | None, samples: 
 def _fit(matrices: dict[str, tuple[int, int]], requested: int | None) -> int | None:
     """Return the weights per scale for matrices of (rows, columns). Raises `JobError` where no kernel takes them."""
     size = fitting_group({name: columns for name, (_, columns) in matrices.items()}, requested)
-    _check_kernel(matrices)
+    check_kernel(matrices)
     return size
 
 
@@ -112,7 +112,7 @@ def fitting_group(widths: dict[str, int], requested: int | None) -> int | None:
     return next((size for size in (128, 64, 32) if all(width % size == 0 for width in rows)), None)
 
 
-def _check_kernel(matrices: dict[str, tuple[int, int]]) -> None:
+def check_kernel(matrices: dict[str, tuple[int, int]]) -> None:
     """Check before the work that vLLM's 4-bit kernels take the matrices: multiples of 32 (CPU) or 64 (Marlin)."""
     for name, (rows, columns) in matrices.items():
         if "lm_head" not in name and (rows % 32 or columns % 32):
@@ -180,6 +180,9 @@ def as_text(tokenizer: Any, sample: dict[str, Any]) -> str:
 
 def prompt_text(tokenizer: Any, sample: dict[str, Any]) -> str:
     """Return what the model sees before it answers."""
+    if "messages" in sample and not tokenizer.chat_template:
+        # A base model reads the messages as lines of text.
+        return "".join(f"{message['content']}\n" for message in sample["messages"])
     if "messages" in sample:
         return str(tokenizer.apply_chat_template(sample["messages"], tokenize=False, add_generation_prompt=True))
     return str(sample.get("prompt", ""))

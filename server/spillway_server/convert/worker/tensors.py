@@ -1,8 +1,8 @@
 """Write GGUF tensors as a Hugging Face checkpoint: names, order of rows, dequantised values, in resumable shards.
 
-llama.cpp stores q and k of the llama architecture with rotated pairs side by side, while checkpoints keep the pairs
-half a head apart, so their rows are reordered. Qwen's rows need no change. Values are decoded by gguf.quants (the
-Python reference).
+llama.cpp stores q and k of the llama architecture and its kin with rotated pairs side by side, while checkpoints keep
+the pairs half a head apart, so their rows are reordered. Gemma's norms are stored with 1 added. Values are decoded by
+gguf.quants (the Python reference).
 """
 
 from __future__ import annotations
@@ -40,8 +40,13 @@ _PARTS = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
 }
-# Kept in config.json instead: see header.llama3_scaling.
-_SKIPPED = {"rope_freqs.weight"}
+_AFTER = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+_GEMMA = {**_PARTS, **_AFTER, "ffn_norm": "pre_feedforward_layernorm"}
+_FUSED = {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
+_UNFUSED = ("attn_q", "attn_k", "attn_v", "ffn_gate", "attn_q_norm", "attn_k_norm")
+_NO_HEAD_NORMS = ("attn_q_norm", "attn_k_norm")
+# Kept in config.json instead: see header.llama3_scaling and header._rope_scaling.
+_SKIPPED = {"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +57,35 @@ class Shard:
     tensors: tuple[Any, ...]
 
 
-def checkpoint_name(name: str) -> str:
+def parts(architecture: str) -> dict[str, str]:
+    """Return the matrices and norms of one layer: llama.cpp's names, and those of a checkpoint."""
+    match architecture:
+        case "gemma2":
+            return {part: name for part, name in _GEMMA.items() if part not in _NO_HEAD_NORMS}
+        case "gemma3":
+            return _GEMMA
+        case "qwen3":
+            return _PARTS
+        case "olmo2":
+            return {part: name for part, name in {**_PARTS, **_AFTER}.items() if part not in ("attn_norm", "ffn_norm")}
+        case "phi3":
+            return {part: name for part, name in _PARTS.items() if part not in _UNFUSED} | _FUSED
+    return {part: name for part, name in _PARTS.items() if part not in _NO_HEAD_NORMS}
+
+
+def is_skipped(name: str) -> bool:
+    """Return whether a tensor is kept in config.json instead."""
+    return name in _SKIPPED
+
+
+def checkpoint_name(name: str, architecture: str = "qwen3") -> str:
     """Translate `blk.3.attn_q.weight` to `model.layers.3.self_attn.q_proj.weight`. Raises `JobError` for unknown
     tensors."""
     if name in _WHOLE:
         return _WHOLE[name]
-    words = name.split(".")
-    if len(words) == 4 and words[0] == "blk" and words[2] in _PARTS:
-        return f"model.layers.{words[1]}.{_PARTS[words[2]]}.{words[3]}"
+    words, of_layer = name.split("."), parts(architecture)
+    if len(words) == 4 and words[0] == "blk" and words[2] in of_layer:
+        return f"model.layers.{words[1]}.{of_layer[words[2]]}.{words[3]}"
     raise JobError(
         f"the GGUF file has a tensor that is unknown to this architecture: {name} (a mixture of experts?).",
         "Download the checkpoint that the GGUF was made from and convert its directory instead.",
@@ -80,8 +106,7 @@ def check_complete(header: Header) -> None:
     """Check that every layer has every matrix. Raises `JobError` that names what is missing."""
     names = {tensor.name for tensor in header.reader.tensors}
     layers = int(header.needed("{arch}.block_count"))
-    parts = [part for part in _PARTS if not part.endswith(("q_norm", "k_norm")) or header.architecture == "qwen3"]
-    expected = {f"blk.{layer}.{part}.weight" for layer in range(layers) for part in parts}
+    expected = {f"blk.{layer}.{part}.weight" for layer in range(layers) for part in parts(header.architecture)}
     missing = sorted((expected | {"token_embd.weight", "output_norm.weight"}) - names)
     if missing:
         raise JobError(
@@ -100,10 +125,19 @@ def dequantised(tensor: Any, header: Header) -> np.ndarray[Any, Any]:
             "Use a GGUF of another quantisation, such as Q8_0, Q4_K_M or F16.",
         ) from error
     values: np.ndarray[Any, Any] = decoded.astype(np.float32, copy=False)
-    heads = {"attn_q": "head_count", "attn_k": "head_count_kv"}.get(tensor.name.split(".")[-2])
-    if header.architecture != "llama" or heads is None:
+    part = tensor.name.split(".")[-2]
+    if header.target.norms_plus_one and part.endswith("norm"):
+        values = values - 1.0
+    return in_order(values, tensor.name, header)
+
+
+def in_order(values: np.ndarray[Any, Any], name: str, header: Header) -> np.ndarray[Any, Any]:
+    """Return a tensor's rows in a checkpoint's order; every other axis stays."""
+    heads = {"attn_q": "head_count", "attn_k": "head_count_kv"}.get(name.split(".")[-2])
+    if not header.target.paired_rows or heads is None:
         return values
-    return halves(values, int(header.needed("{arch}.attention." + heads)))
+    count = header.value("{arch}.attention." + heads) or header.needed("{arch}.attention.head_count")
+    return halves(values, int(count))
 
 
 def halves(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
@@ -146,12 +180,12 @@ def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_B
     done: dict[str, str] = json.loads(done_file.read_text()) if done_file.exists() else {}
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(planned):
-        weight_map |= {checkpoint_name(tensor.name): shard.name for tensor in shard.tensors}
+        weight_map |= {checkpoint_name(tensor.name, header.architecture): shard.name for tensor in shard.tensors}
         target = folder / shard.name
         if target.exists() and done.get(shard.name) == digest(target):
             continue
         report_progress(number / len(planned), f"shard {number + 1} of {len(planned)}")
-        tensors = {checkpoint_name(t.name): _narrowed(t, header, dtype) for t in shard.tensors}
+        tensors = {checkpoint_name(t.name, header.architecture): _narrowed(t, header, dtype) for t in shard.tensors}
         partial = target.with_suffix(".partial")
         save_file(tensors, partial, metadata={"format": "pt"})
         partial.replace(target)

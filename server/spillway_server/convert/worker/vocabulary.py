@@ -1,8 +1,8 @@
 """Rebuild the tokenizer of a GGUF file as tokenizer.json and tokenizer_config.json.
 
-Two kinds exist: `gpt2` (byte-level BPE, with the regular expression that splits the text only named in the GGUF) and
-`llama` (SentencePiece BPE with byte fallback, whose merges are implied by the scores). The expressions are those of the
-models' published tokenizer.json files; an unknown name is refused, since a wrong split changes answers silently.
+Three kinds exist: `gpt2` (byte-level BPE, with the rule that splits the text only named in the GGUF, see formats.py),
+`llama` (SentencePiece BPE with byte fallback, whose merges are implied by the scores), and `t5` (SentencePiece
+Unigram).
 """
 
 from __future__ import annotations
@@ -13,30 +13,11 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from spillway_server.convert.formats import SPLIT_RULES, TOKENIZERS, SplitRule
 from spillway_server.convert.worker.header import Header
 from spillway_server.convert.worker.report import JobError
 
-_CONTROL, _USER_DEFINED = 3, 4
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_TEKKEN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_LLAMA3 = _WORDS + r"\p{N}{1,3}" + _TAIL
-_QWEN2 = _WORDS + r"\p{N}" + _TAIL
-_SPLITS: dict[str, str] = {
-    "llama-bpe": _LLAMA3,
-    "llama3": _LLAMA3,
-    "llama-v3": _LLAMA3,
-    "qwen2": _QWEN2,
-    "deepseek-r1-qwen": _QWEN2,
-    "tekken": _TEKKEN,
-}
-# These take a whole word from the vocabulary without applying merges.
-_WHOLE_WORDS = {"llama-bpe", "llama3", "llama-v3", "tekken"}
-_GPT2 = {"gpt-2", "gpt2"}
+_CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6
 _GIVE_ONE = "Pass --tokenizer DIRECTORY with the tokenizer.json of the original model."
 
 
@@ -47,8 +28,12 @@ def build(header: Header) -> Tokenizer:
         tokenizer = _byte_level(header)
     elif kind == "llama":
         tokenizer = _sentencepiece(header)
+    elif kind == "t5":
+        tokenizer = _unigram(header)
     else:
-        raise JobError(f"the GGUF file's tokenizer is of kind {kind!r}; only gpt2 and llama can be rebuilt.", _GIVE_ONE)
+        raise JobError(
+            f"the GGUF file's tokenizer is of kind {kind!r}; {', '.join(TOKENIZERS)} can be rebuilt.", _GIVE_ONE
+        )
     _add_specials(tokenizer, header)
     return tokenizer
 
@@ -57,19 +42,41 @@ def _byte_level(header: Header) -> Tokenizer:
     tokens: list[str] = header.needed("tokenizer.ggml.tokens")
     merges = [tuple(merge.split(" ", 1)) for merge in header.needed("tokenizer.ggml.merges")]
     name = str(header.value("tokenizer.ggml.pre") or "")
-    model = models.BPE(
-        vocab={token: index for index, token in enumerate(tokens)}, merges=merges, ignore_merges=name in _WHOLE_WORDS
-    )
-    tokenizer = Tokenizer(model)
-    if name in _GPT2:
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    elif name in _SPLITS:
-        cut = pre_tokenizers.Split(Regex(_SPLITS[name]), behavior="isolated")
-        plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, plain])
-    else:
+    rule = SPLIT_RULES.get(name)
+    if rule is None:
         raise JobError(f"the GGUF file splits text by a rule named {name or 'nothing'!r}, which is unknown.", _GIVE_ONE)
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=rule.whole_words))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts(rule))
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def cuts(rule: SplitRule) -> list[Any]:
+    """Return the steps of a split rule."""
+    steps: list[Any] = [pre_tokenizers.Split(Regex(text), behavior="isolated") for text in rule.expressions]
+    if rule.single_digits:
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    return [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rule.gpt2)]
+
+
+def _unigram(header: Header) -> Tokenizer:
+    tokens: list[str] = header.needed("tokenizer.ggml.tokens")
+    scores: list[float] = header.needed("tokenizer.ggml.scores")
+    types: list[int] = header.value("tokenizer.ggml.token_type") or []
+    unknown = int(header.value("tokenizer.ggml.unknown_token_id") or 0)
+    has_bytes = _BYTE in types
+    tokenizer = Tokenizer(models.Unigram(list(zip(tokens, map(float, scores), strict=True)), unknown, has_bytes))
+    table = header.value("tokenizer.ggml.precompiled_charsmap")
+    steps: list[Any] = [normalizers.Precompiled(bytes(table))] if table else []
+    if header.value("tokenizer.ggml.remove_extra_whitespaces", True):
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    prefix = header.value("tokenizer.ggml.add_space_prefix", True)
+    scheme = "always" if prefix else "never"
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)
+    back: list[Any] = [decoders.ByteFallback(), decoders.Fuse()] if has_bytes else []
+    tokenizer.decoder = decoders.Sequence([*back, decoders.Metaspace(replacement="▁", prepend_scheme=scheme)])
     return tokenizer
 
 
@@ -152,7 +159,7 @@ def write(header: Header, folder: Path, template: str, stops: list[str]) -> None
         "unk_token": word("unknown"),
         "pad_token": word("padding") or word("eos"),
         "clean_up_tokenization_spaces": False,
-        "chat_template": template,
+        **({"chat_template": template} if template else {}),
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n")
     ids = stop_ids(header, stops)
