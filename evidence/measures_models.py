@@ -34,7 +34,7 @@ GREEDY, DIFFER = "models.gguf_greedy_equal", "models.transplant_bits_differ"
 FOLDER = ROOT / ".cache" / "models"
 FILES = {"SmolLM2-135M-Instruct.Q4_1.gguf": None, "gemma-3-270m-q4_k_m.gguf": "none"}
 """The file names, and the chat template to convert with (None: the file's own)."""
-PARAGRAPHS, ANSWER_TOKENS, PROMPTS = 40, 24, 200
+PARAGRAPHS, ANSWER_TOKENS, PROMPTS = 24, 24, 200
 _THINGS = ("river", "bridge", "winter", "kitchen", "planet", "garden", "railway", "teacher", "market", "violin")
 _ASKED = (
     "Write one sentence about a {}.",
@@ -189,7 +189,7 @@ def _converted(
     if isinstance(source, Obstacle):
         return source
     options = ConversionOptions(
-        out=out, precision=precision, eight_bit=True, template=template, answer_tokens=ANSWER_TOKENS,
+        out=out, precision=precision, eight_bit=True, template=template, answer_tokens=1,
         samples=tuple(halves(paragraphs)),
     )  # fmt: skip
     # Halves of paragraphs have no right answer: only perplexity and llama.cpp's agreement are judged.

@@ -174,4 +174,4 @@ def _rung_line(row: dict[str, Any]) -> str:
     quality = "no perplexity" if ratio is None else f"perplexity {ratio:.3f} times the source's"
     verdict = "inside the gate" if row["verified"] else "outside the gate"
     speed = f"up to {row['times_as_fast_as_16_bit']:g} times as fast as 16 bit on a GPU"
-    return f"{row['precision']}: {row['weight_bytes'] / 1e9:.2f} GB, {speed}, {quality}: {verdict}"
+    return f"{row['precision']}: {row['weight_bytes'] / 1e6:,.0f} MB, {speed}, {quality}: {verdict}"

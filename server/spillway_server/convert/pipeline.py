@@ -101,6 +101,7 @@ class Conversion:
         self._work = options.out.absolute().with_name(options.out.name + ".work")
         self._markers = StepMarkers(self._work / "markers", on_event)
         self._bounds = options.bounds
+        self._reference: tuple[EngineOutput, EngineOutput | None] | None = None
 
     def run(self) -> Converted | Obstacle:
         """Convert, or return why that is not possible; finished steps are kept for the next run."""
@@ -176,9 +177,7 @@ class Conversion:
 
         Where the reference itself fails (too few samples, none of its kind), no rung can pass, and the first is taken.
         """
-        first = self._verdict(reference, reference)
-        if isinstance(first, Obstacle):
-            return first
+        first: gate.GateVerdict | None = None
         ladder: list[dict[str, Any]] = []
         plain = sum(verification.weight_sizes(reference).values())
         rung: _Rung | None = None
@@ -187,6 +186,10 @@ class Conversion:
             if isinstance(made, Obstacle):
                 return made
             folder, recipe = made
+            judged = self._verdict(reference, reference) if first is None else first
+            if isinstance(judged, Obstacle):
+                return judged
+            first = judged
             verdict = first if folder == reference else self._verdict(reference, folder)
             if isinstance(verdict, Obstacle):
                 return verdict
@@ -197,6 +200,9 @@ class Conversion:
                 break
         assert rung is not None, "every precision has a rung"
         return rung
+
+    def _step_of(self, candidate: Path) -> str:
+        return f"judge-{candidate.name}" if self._options.precision == "auto" else "judge-result"
 
     def _rungs(self) -> tuple[str, ...]:
         options = self._options
@@ -249,17 +255,23 @@ class Conversion:
         )
 
     def _verdict(self, reference: Path, candidate: Path) -> gate.GateVerdict | Obstacle:
-        first = self._judge("judge-reference", reference)
-        if isinstance(first, Obstacle):
-            return first
-        second = first if candidate == reference else self._judge(f"judge-{candidate.name}", candidate)
-        if isinstance(second, Obstacle):
-            return second
-        llama = self._judge_by_llama(first)
-        if isinstance(llama, Obstacle):
-            return llama
+        if self._reference is None:
+            judged = self._judge("judge-reference", reference)
+            if isinstance(judged, Obstacle):
+                return judged
+            llama = self._judge_by_llama(judged)
+            if isinstance(llama, Obstacle):
+                return llama
+            self._reference = (_output(judged), llama)
+        first, llama = self._reference
+        second = first
+        if candidate != reference:
+            figures = self._judge(self._step_of(candidate), candidate)
+            if isinstance(figures, Obstacle):
+                return figures
+            second = _output(figures)
         expected = tuple(sample.get("answer") for sample in self._options.samples)
-        return gate.decide(expected, _output(first), _output(second), llama, self._bounds)
+        return gate.decide(expected, first, second, llama, self._bounds)
 
     def _judge_by_llama(self, first: dict[str, Any]) -> EngineOutput | Obstacle | None:
         if self._llama is None or not self._source.is_gguf:
