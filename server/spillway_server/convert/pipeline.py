@@ -182,10 +182,10 @@ class Conversion:
         plain = sum(verification.weight_sizes(reference).values())
         rung: _Rung | None = None
         for name in self._rungs():
-            made = self._rung(name, reference)
-            if isinstance(made, Obstacle):
-                return made
-            folder, recipe = made
+            checkpoint = self._rung(name, reference)
+            if isinstance(checkpoint, Obstacle):
+                return checkpoint
+            folder, recipe = checkpoint
             judged = self._verdict(reference, reference) if first is None else first
             if isinstance(judged, Obstacle):
                 return judged

@@ -44,8 +44,8 @@ def compared(gguf: Path, folder: Path, kind: str, bits: int) -> dict[str, int]:
 if __name__ == "__main__":
     source, work = Path(sys.argv[1]), Path(sys.argv[2])
     pairs = (("Q8_0", 8), ("Q4_0", 4), ("Q4_0", 8))
-    found = {}
+    counts = {}
     for number, (kind, bits) in enumerate(pairs):
         (work / str(number)).mkdir()
-        found[f"{kind} in {bits} bits"] = compared(source, work / str(number), kind, bits)
-    print(json.dumps(found))
+        counts[f"{kind} in {bits} bits"] = compared(source, work / str(number), kind, bits)
+    print(json.dumps(counts))
