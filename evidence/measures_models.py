@@ -166,7 +166,7 @@ def halves(count: int) -> list[dict[str, str]]:
     for page in sorted((ROOT / "docs").glob("*.md")):
         for block in page.read_text(encoding="utf-8").split("\n\n"):
             text = " ".join(block.split())
-            if re.match(r"[A-Z]", text) and "|" not in text and "`" not in text and 250 <= len(text) <= 600:
+            if re.match(r"[A-Z]", text) and "|" not in text and text.count("`") <= 2 and 150 <= len(text) <= 700:
                 texts.append(text)
     parts = []
     for text in texts[:count]:
