@@ -23,7 +23,7 @@ _PROGRAMS, _RUNPOD, _CHART = (
     "tests/deploy/test_runpod.py",
     "tests/deploy/test_chart.py",
 )
-_FILES, _AWS, _DRAIN = "tests/deploy/test_files.py", "tests/deploy/test_aws_stack.py", "tests/deploy/test_drain_time.py"
+_FILES, _AWS, _WAITS = "tests/deploy/test_files.py", "tests/deploy/test_aws_stack.py", "tests/deploy/test_stop_time.py"
 _STOP, _RENTED = "tests/e2e/test_stopping.py", "tests/server/planning/test_rented.py"
 _START, _KEEPER = "tests/deploy/test_start.py", "tests/ledger/rentals/test_keeper.py"
 FAULTS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -64,8 +64,8 @@ FAULTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("tests/proxy/control/test_ping.py", "test_a_router_whose_engine_died_is_to_be_replaced"),
     ),
     "H14 answers are cut after 30 s": (
-        (_DRAIN, "test_everything_that_stops_it_waits_long_enough"),
-        (_DRAIN, "test_a_pod_has_the_same_time_after_its_service_dropped_it"),
+        (_WAITS, "test_everything_that_stops_it_waits_long_enough"),
+        (_WAITS, "test_a_pod_has_the_same_time_after_its_service_dropped_it"),
         (_STOP, "test_an_answer_in_progress_ends_whole_and_a_second_signal_does_not_wait_for_it"),
     ),
     "H15 a spot notice refuses everybody": (

@@ -1,7 +1,7 @@
 """AWS: one CloudFormation stack (deploy/aws/template.yaml), managed through the `aws` command.
 
 The stack holds a launch template, an Auto Scaling group that keeps one spot or on-demand instance, a security group,
-secrets from SSM Parameter Store, and a watcher that drains the instance before a spot interruption.
+secrets from SSM Parameter Store, and a watcher that sends work away before a spot interruption.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _clients(order: DeploymentOrder) -> str:
 
 
 def _notes(order: DeploymentOrder) -> tuple[str, ...]:
-    drain = (
+    leaving = (
         "Two minutes before AWS reclaims a spot machine, new requests go to the cloud, and the router stays up. "
         "After 75 s it stops to listen, and answers in progress get 25 s more."
     )
@@ -122,6 +122,6 @@ def _notes(order: DeploymentOrder) -> tuple[str, ...]:
         f"Only {order.options.get('client_cidr') or _clients(order)} can connect (--set client_cidr=CIDR); put TLS in "
         "front before you widen it.",
         "Deploying again replaces the machine: the old one ends first, and its ledger and models are lost with it.",
-        *((drain,) if order.interruptible else ()),
+        *((leaving,) if order.interruptible else ()),
         *(f"The stack needs the parameter {SECRETS_PATH}{name} (SecureString)." for name in order.secrets),
     )
