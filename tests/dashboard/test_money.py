@@ -14,12 +14,12 @@ from spillway_router.config.assemble import assembly_of
 from spillway_router.config.costs import report_terms
 from spillway_router.config.load import Loaded
 from spillway_router.dashboard.money import Money, money_page
-from spillway_router.dashboard.verdict import verdict_of
 from spillway_router.dashboard.windows import Window, window_of, words
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.reports.build import report_for
 from spillway_router.ledger.reports.days import RangeError, ReportQuery
 from spillway_router.ledger.reports.model import Report
+from spillway_router.ledger.reports.verdict import verdict_of
 from spillway_router.testing import MemoryLedger
 from spillway_router.testing.business import BACKENDS, fill
 
@@ -97,9 +97,9 @@ def test_who_used_it_sums_to_the_report_however_idle_time_is_shown() -> None:
 
 def test_without_a_price_of_the_gpu_the_page_asks_for_it() -> None:
     by_day, _ = reports(1, GPT, gpu="")
-    assert verdict_of(by_day, AFTER).tone == "bad"  # the rental has a price of its own
+    assert verdict_of(by_day).tone == "bad"  # the rental has a price of its own
     unpriced = by_day.__class__(**{**_fields(by_day), "unpriced_gpu_hours": 3.0})
-    assert verdict_of(unpriced, AFTER).sentence == "Nobody has said what the GPU costs."
+    assert verdict_of(unpriced).sentence == "Nobody has said what the GPU costs."
 
 
 def _fields(report: Report) -> dict[str, object]:

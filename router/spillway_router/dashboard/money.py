@@ -9,8 +9,8 @@ from datetime import date
 from typing import Any
 
 from spillway_router.core.money.tariff import NANO
-from spillway_router.dashboard.verdict import Verdict, compared_with, saved_on, verdict_of
 from spillway_router.ledger.reports.model import GroupRow, Report
+from spillway_router.ledger.reports.verdict import Verdict, compared_with, saved_on, verdict_of
 from spillway_router.ledger.reports.words import break_even_words, forecast_words, notes, share
 
 MOST_USERS = 100
@@ -94,7 +94,7 @@ def money_page(by_day: Report, by_key: Report, today: date, *, idle_apart: bool 
     chosen = compared_with(by_day)
     days = tuple(_day_row(row, by_day) for row in by_day.groups)
     return Money(
-        verdict=verdict_of(by_day, today),
+        verdict=verdict_of(by_day),
         against="" if chosen is None else chosen.name,
         choices=tuple(one.name for one in by_day.alternatives),
         cards=_cards(by_day, today),

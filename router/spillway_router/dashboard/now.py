@@ -182,7 +182,7 @@ def _sentence(present: Present) -> tuple[str, State]:
         return f"The GPU is full: the next request would {where}, because {why}.", "warn"
     first = "less than 0.1 s" if prediction.ttft_s < 0.1 else f"about {prediction.ttft_s:,.1f} s"
     return (
-        f"All well: {stay}; the next one gets its first token in {first}, promised are {present.slo.ttft_s:g} s.",
+        f"All well: {stay}; the next one gets its first token in {first} ({present.slo.ttft_s:g} s is promised).",
         "good",
     )
 

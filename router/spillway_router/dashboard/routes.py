@@ -236,11 +236,11 @@ class Dashboard:
         return self._desk.page(request, viewer, "money.html", values)
 
     async def _money_json(self, request: Request, viewer: Viewer) -> Response:  # noqa: ARG002 - a Handler
-        from spillway_router.dashboard.verdict import verdict_of
         from spillway_router.ledger.reports.json_report import report_values
+        from spillway_router.ledger.reports.verdict import verdict_of
 
         by_day, by_key = await self._reports(self._window(request))
-        verdict = verdict_of(by_day, self._desk.today())
+        verdict = verdict_of(by_day)
         values = {
             "verdict": verdict.sentence,
             "support": verdict.support,

@@ -164,6 +164,7 @@ def test_a_day_worked_out_by_hand(ledger: SqliteLedger) -> None:
         "pinned": (0, 0),
         "byok": (1, 0),
         "audit": (0, 0),
+        "shadow": (0, 0),
         "bill": (0, 0),
         "other": (0, 0),
     }

@@ -174,9 +174,11 @@ def test_an_unknown_price_heads_the_report_and_a_known_0_does_not(ledger: Sqlite
     unknown = replace(TERMS, gpu=GpuRental(Decimal(0)), price_known=False)
     report = build_report(ledger, NOVEMBER, unknown, END)
     assert report.unpriced_gpu_hours == 24
-    first, second, *_ = text_of(report).splitlines()
-    assert first.startswith("Spillway")
-    assert second.startswith("THE PRICE OF THE GPU IS UNKNOWN: 24.000 GPU-hours")
+    first, cure, title, warning, *_ = text_of(report).splitlines()
+    assert first == "Nobody has said what the GPU costs."
+    assert cure.startswith("Set gpu.price_per_hour")
+    assert title.startswith("Spillway")
+    assert warning.startswith("THE PRICE OF THE GPU IS UNKNOWN: 24.000 GPU-hours")
     assert "THE PRICE OF THE GPU IS UNKNOWN" in report_html(report)
     own = replace(TERMS, gpu=GpuRental(Decimal(0)), price_known=True)
     assert "UNKNOWN" not in text_of(build_report(ledger, NOVEMBER, own, END))

@@ -18,11 +18,12 @@ from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.days import GroupKey, RangeError, ReportQuery, one_day, read_range
+from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_of_values, report_values
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.terminal import groups_tsv, render_report
 from spillway_router.ledger.reports.terms import ReportTerms
-from spillway_router.ledger.reports.words import verdict
+from spillway_router.ledger.reports.verdict import verdict_of
 from spillway_router.testing import MemoryLedger
 
 DAY = date(2026, 11, 20)
@@ -77,12 +78,20 @@ def shown(report: Report, width: int) -> str:
 
 def test_the_first_line_says_whether_the_gpu_paid() -> None:
     paid = shown(report_of("1"), 120).splitlines()[0]
-    assert paid == "The GPU paid: it saved $0.6100 against everything at groq/oss, the cheapest alternative."
-    lost = shown(report_of("0.1"), 200).splitlines()[0]
-    assert lost.startswith(
-        "The GPU did not pay: it cost $1.19 more than everything at groq/oss would have. It pays from"
-    )
-    assert verdict(report_of("1", answers=0)) == ""
+    assert paid == "The GPU saved $0.6100 against the same work at groq/oss."
+    lost = shown(report_of("0.1"), 200).splitlines()
+    assert lost[0] == "The GPU cost $1.19 more than the same work at groq/oss would have."
+    assert lost[1].startswith("It would pay from about 334 requests a day, which is more than it can answer")
+    nothing = verdict_of(report_of("1", answers=0))
+    assert nothing.sentence == "The GPU was rented for $1.39 and answered nothing."
+
+
+def test_the_file_says_what_the_terminal_and_the_money_page_say() -> None:
+    for price in ("1", "0.1"):
+        report = report_of(price)
+        verdict = verdict_of(report)
+        assert f"<h1>{verdict.sentence}</h1>\n<p>{verdict.support[0]}" in report_html(report)
+        assert shown(report, 300).startswith(f"{verdict.sentence}\n{verdict.support[0]}")
 
 
 def test_differences_are_words_and_not_signs() -> None:

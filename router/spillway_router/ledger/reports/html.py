@@ -31,6 +31,7 @@ from spillway_router.ledger.reports.rows import (
     step_rows,
     unit_rows,
 )
+from spillway_router.ledger.reports.verdict import verdict_of
 from spillway_router.ledger.reports.words import (
     forecast_words,
     moment,
@@ -39,7 +40,6 @@ from spillway_router.ledger.reports.words import (
     share,
     title,
     unpriced,
-    verdict,
 )
 
 _STYLE = """
@@ -62,12 +62,14 @@ tr.all td { font-weight: 600; } .note { opacity: .75; font-size: .9rem; }
 
 def report_html(report: Report) -> str:
     """Return the report as a complete HTML document."""
-    name = escape(title(report))
+    name, verdict, warning = escape(title(report)), verdict_of(report), unpriced(report)
+    support = " ".join(sentence for sentence in verdict.support if sentence != warning)
     cloud = text_table(CLOUD_HEAD, cloud_rows(report), last_is_sum=True)
     parts = [
-        f"<h1>{escape(verdict(report)) or name}</h1>",
-        *((f"<p>{name}</p>",) if verdict(report) else ()),
-        *((f"<p><strong>{escape(warning)}</strong></p>",) if (warning := unpriced(report)) else ()),
+        f"<h1>{escape(verdict.sentence)}</h1>",
+        *((f"<p>{escape(support)}</p>",) if support else ()),
+        f"<p>{name}</p>",
+        *((f"<p><strong>{escape(warning)}</strong></p>",) if warning else ()),
         _whole(report),
         f'<div class="sides"><section><h2>Fixed: rented GPU</h2>{_fixed(report)}</section>',
         f"<section><h2>Per request: cloud</h2>{cloud}</section></div>",

@@ -37,7 +37,8 @@ from spillway_router.ledger.reports.rows import (
     step_rows,
     unit_rows,
 )
-from spillway_router.ledger.reports.words import forecast_words, notes, rental_name, share, title, unpriced, verdict
+from spillway_router.ledger.reports.verdict import verdict_of
+from spillway_router.ledger.reports.words import forecast_words, notes, rental_name, share, title, unpriced
 
 _ALWAYS_SHOWN = ("overflow", "escalated", "fallback")
 _PARTS = (("used", "█", "green"), ("idle", "░", "yellow"), ("cloud", "▓", "cyan"))
@@ -50,10 +51,12 @@ _DROPPED_IN_ORDER = ("per request", "GPU idle", "GPU used", "answers", "cloud")
 
 def render_report(report: Report, console: Console) -> None:
     """Print the report: whether the GPU paid, both sides of the cost, then what the alternatives would have cost."""
-    if sentence := verdict(report):
-        console.print(_cell(sentence, "bold"))
+    verdict, warning = verdict_of(report), unpriced(report)
+    console.print(_cell(verdict.sentence, "bold"))
+    if support := [sentence for sentence in verdict.support if sentence != warning]:
+        console.print(_cell(" ".join(support)))
     console.print(_cell(title(report), "bold"))
-    if warning := unpriced(report):
+    if warning:
         console.print(_cell(warning, "bold red"))
     console.print(_whole_bar(report))
     console.print(Columns([_fixed_panel(report.fixed, report.amounts), _cloud_panel(report)], padding=(0, 1)))

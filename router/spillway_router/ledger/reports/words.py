@@ -33,22 +33,6 @@ def title(report: Report) -> str:
     )
 
 
-def verdict(report: Report) -> str:
-    """Return whether the GPU paid, in one sentence, against the cheapest model that could have answered everything;
-    an empty text where nothing can be compared."""
-    whole = [one for one in report.alternatives if one.answers == report.served.answers and one.answers]
-    if not whole or report.unpriced_gpu_hours or not report.fixed.billed_nano:
-        return ""
-    best = min(whole, key=lambda one: one.all_cloud_nano)
-    if best.savings_nano >= 0:
-        amount = report.amounts.money(best.savings_nano)
-        return f"The GPU paid: it saved {amount} against everything at {best.name}, the cheapest alternative."
-    volume, _ = break_even_words(best, best.answers)
-    pays = "" if volume.startswith(("never", "-")) else f" It pays from {volume}."
-    amount = report.amounts.money(-best.savings_nano)
-    return f"The GPU did not pay: it cost {amount} more than everything at {best.name} would have.{pays}"
-
-
 def difference(nano: int, amounts: Amounts) -> str:
     """Return in words what was saved, or what was paid more."""
     if nano == 0:

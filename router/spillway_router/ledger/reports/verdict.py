@@ -1,11 +1,13 @@
-"""The sentence on top of the Money page: did the GPU pay, and from which volume would it."""
+"""The sentence that a report begins with on a terminal, in its HTML file and on the Money page: did the GPU pay, and
+from which volume would it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Literal
 
+from spillway_router.ledger.reports.days import read_zone
 from spillway_router.ledger.reports.model import Alternative, GroupRow, Report
 from spillway_router.ledger.reports.words import unpriced
 
@@ -29,22 +31,23 @@ class Verdict:
         return f"{self.before}{self.answer}{self.after}"
 
 
-def verdict_of(report: Report, today: date) -> Verdict:
-    """Return whether the GPU paid in the days of a report that is grouped by day."""
+def verdict_of(report: Report) -> Verdict:
+    """Return whether the GPU paid in the days of a report. One that is grouped by day also counts the days on which it
+    did."""
     money = report.amounts.money
     cure: tuple[str, ...]
     if not report.requests and not report.fixed.billed_nano:
         return Verdict("Nothing was asked and nothing was rented in these days.", "", "")
     if unpriced(report):
-        cure = ("Set gpu.price_per_hour, and this page says whether the GPU pays.", unpriced(report))
+        cure = ("Set gpu.price_per_hour, and this report says whether the GPU pays.", unpriced(report))
         return Verdict("Nobody has said ", "what the GPU costs", ".", tone="bad", support=cure)
     if not report.fixed.billed_nano:
         return Verdict("No GPU was rented; the cloud cost ", money(report.cloud.cost_nano), ".")
     chosen = compared_with(report)
     if chosen is None:
-        cure = ("Give a cloud backend a price, and this page says whether the GPU pays.",)
+        cure = ("Give a cloud backend a price, and this report says whether the GPU pays.",)
         return Verdict("GPU and cloud cost ", money(report.total_nano), " together.", tone="plain", support=cure)
-    support = _support(report, chosen, today)
+    support = _support(report, chosen)
     if not chosen.answers:
         rent = money(report.fixed.billed_nano)
         return Verdict("The GPU was rented for ", rent, " and answered nothing.", tone="bad", support=support)
@@ -67,8 +70,8 @@ def requests_per_day(report: Report) -> float:
     return report.served.answers * _DAY_MS / passed_ms if passed_ms > 0 else 0.0
 
 
-def _support(report: Report, chosen: Alternative, today: date) -> tuple[str, ...]:
-    sentences = (_pays_from(report, chosen), _paying_days(report, chosen, today), _other(report, chosen))
+def _support(report: Report, chosen: Alternative) -> tuple[str, ...]:
+    sentences = (_pays_from(report, chosen), _paying_days(report, chosen), _other(report, chosen))
     return tuple(filter(None, sentences))
 
 
@@ -86,15 +89,19 @@ def _pays_from(report: Report, chosen: Alternative) -> str:
     return f"It pays from about {point.requests_per_day:,.0f} requests a day; you had {had:,.0f}{of_that}."
 
 
-def _paying_days(report: Report, chosen: Alternative, today: date) -> str:
+def _paying_days(report: Report, chosen: Alternative) -> str:
     """Count the days on which it paid; only where all answers are compared, as the days don't show what is left out."""
     if chosen.answers != report.served.answers or report.by != ("day",):
         return ""
-    full = [row for row in report.groups if row.keys["day"] < today.isoformat()]
+    full = [row for row in report.groups if row.keys["day"] < _made_on(report).isoformat()]
     if len(full) < 2:
         return ""
     paid = sum(saved_on(row) > 0 for row in full)
     return f"On {paid} of {len(full)} full days it did pay."
+
+
+def _made_on(report: Report) -> date:
+    return datetime.fromtimestamp(report.made_ms / 1000, read_zone(report.period.timezone)).date()
 
 
 def saved_on(row: GroupRow) -> int:
