@@ -115,6 +115,8 @@ def test_an_empty_ledger_says_so(tmp_path: Path) -> None:
     page = money_page(empty, empty.__class__(**{**_fields(empty), "groups": ()}), date(2026, 11, 20))
     assert page.is_empty
     assert page.verdict.sentence == "Nothing was asked and nothing was rented in these days."
+    unused = empty.__class__(**{**_fields(empty), "unpriced_gpu_hours": 3.0})
+    assert verdict_of(unused).sentence == "Nobody has said what the GPU costs."
     assert page.unsure == ()
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from spillway_router.core.money.tariff import NANO
 from spillway_router.ledger.reports.model import GroupRow, Report
+from spillway_router.ledger.reports.rows import ALTERNATIVES_HEAD, alternative_rows
 from spillway_router.ledger.reports.verdict import Verdict, compared_with, saved_on, verdict_of
-from spillway_router.ledger.reports.words import break_even_words, forecast_words, notes, share
+from spillway_router.ledger.reports.words import forecast_words, notes, share
 
 MOST_USERS = 100
-ALTERNATIVES_HEAD = ("everything to", "would have cost", "which is", "the GPU pays from", "at utilisation")
 REASONS: Mapping[str, str] = {
     "overflow": "the GPU was full or could not serve it (overflow)",
     "escalated": "the local answer was not sure enough (escalated)",
@@ -105,7 +105,7 @@ def money_page(by_day: Report, by_key: Report, today: date, *, idle_apart: bool 
         reasons=_reasons(by_day),
         unsure=_unsure(by_day),
         alternatives_head=ALTERNATIVES_HEAD,
-        alternatives=tuple(_alternatives(by_day)),
+        alternatives=tuple(alternative_rows(by_day)),
         forecast="" if by_day.forecast is None else forecast_words(by_day.forecast, by_day.amounts),
         notes=tuple(notes(by_day)),
         is_empty=not by_day.requests and not by_day.fixed.billed_nano,
@@ -266,26 +266,6 @@ def _reasons(report: Report) -> tuple[tuple[str, str, str, str], ...]:
         for row in report.cloud.rows
         if row.served.attempts or row.cost_nano
     )
-
-
-def _alternatives(report: Report) -> Iterator[tuple[str, ...]]:
-    money = report.amounts.money
-    if report.all_local is not None:
-        local = report.all_local
-        name = f"the GPU ({local.gpus_needed:,} needed on average)"
-        yield (name, money(local.cost_nano), _difference(local.savings_nano, report), "-", "-")
-    for one in report.alternatives:
-        left_out = report.served.answers - one.answers
-        name = f"{one.name}: {one.answers:,} of {report.served.answers:,} answers" if left_out else one.name
-        cost = money(one.all_cloud_nano)
-        yield (name, cost, _difference(one.savings_nano, report), *break_even_words(one, one.answers))
-
-
-def _difference(saved_nano: int, report: Report) -> str:
-    """Return how much more or less than what was paid something would have cost."""
-    if not saved_nano:
-        return "the same"
-    return f"{report.amounts.money(abs(saved_nano))} {'more' if saved_nano > 0 else 'less'}"
 
 
 def _unsure(report: Report) -> tuple[str, ...]:

@@ -95,8 +95,8 @@ def test_the_file_says_what_the_terminal_and_the_money_page_say() -> None:
 
 
 def test_differences_are_words_and_not_signs() -> None:
-    assert "$1.19 more" in shown(report_of("0.1"), 120)
-    assert "$0.6100 saved" in shown(report_of("1"), 120)
+    assert "$1.19 less" in shown(report_of("0.1"), 120)
+    assert "$0.6100 more" in shown(report_of("1"), 120)
     assert "-$" not in shown(report_of("0.1"), 120)
 
 

@@ -11,7 +11,7 @@ Row = tuple[str, ...]
 CLOUD_HEAD = ("why", "answers", "tokens in + out", "cost", "per answer")
 UNITS_HEAD = ("", "total", "per answered request", "per 1,000 tokens", "per document")
 GROUP_HEAD = ("answers", "GPU used", "GPU idle", "cloud", "total", "per request")
-ALTERNATIVES_HEAD = ("everything to", "would have cost", "both sides cost", "GPU pays from", "at utilisation")
+ALTERNATIVES_HEAD = ("everything to", "would have cost", "which is", "the GPU pays from", "at utilisation")
 OTHER_HEAD = ("other fixed costs", "per month", "cost")
 PRESSED_HEAD = ("key", "tier", "user", "better answers", "rated both", "stars gained")
 CREDITS_HEAD = ("who", "what", "period", "began", "used", "of")
@@ -92,7 +92,7 @@ def alternative_rows(report: Report) -> list[Row]:
     if report.all_local is not None:
         local = report.all_local
         label = f"the GPU ({local.gpus_needed:,} needed on average)"
-        rows.append((label, money(local.cost_nano), difference(local.savings_nano, report.amounts), "", ""))
+        rows.append((label, money(local.cost_nano), difference(local.savings_nano, report.amounts), "-", "-"))
     for one in report.alternatives:
         costs = (money(one.all_cloud_nano), difference(one.savings_nano, report.amounts))
         left_out = report.served.answers - one.answers

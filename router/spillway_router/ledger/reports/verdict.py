@@ -36,11 +36,11 @@ def verdict_of(report: Report) -> Verdict:
     did."""
     money = report.amounts.money
     cure: tuple[str, ...]
-    if not report.requests and not report.fixed.billed_nano:
-        return Verdict("Nothing was asked and nothing was rented in these days.", "", "")
     if unpriced(report):
         cure = ("Set gpu.price_per_hour, and this report says whether the GPU pays.", unpriced(report))
         return Verdict("Nobody has said ", "what the GPU costs", ".", tone="bad", support=cure)
+    if not report.requests and not report.fixed.billed_nano:
+        return Verdict("Nothing was asked and nothing was rented in these days.", "", "")
     if not report.fixed.billed_nano:
         return Verdict("No GPU was rented; the cloud cost ", money(report.cloud.cost_nano), ".")
     chosen = compared_with(report)

@@ -33,11 +33,11 @@ def title(report: Report) -> str:
     )
 
 
-def difference(nano: int, amounts: Amounts) -> str:
-    """Return in words what was saved, or what was paid more."""
-    if nano == 0:
-        return "nothing"
-    return f"{amounts.money(nano)} saved" if nano > 0 else f"{amounts.money(-nano)} more"
+def difference(saved_nano: int, amounts: Amounts) -> str:
+    """Return how much more or less than what was paid something would have cost."""
+    if not saved_nano:
+        return "the same"
+    return f"{amounts.money(abs(saved_nano))} {'more' if saved_nano > 0 else 'less'}"
 
 
 def unpriced(report: Report) -> str:
