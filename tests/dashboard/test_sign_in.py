@@ -10,7 +10,7 @@ import pytest
 from tests.proxy.control.helpers import WHOLE, bearer
 
 from spillway_router.dashboard.desk import own_address
-from spillway_router.dashboard.sessions import LIFE_S, Sessions
+from spillway_router.dashboard.sessions import LIFE_S, MOST_OF_A_KEY, MOST_SESSIONS, Sessions
 from spillway_router.ledger.records import KeyRecord
 from spillway_router.ledger.tables.keys import KeyRing, KeySpec, mint
 from spillway_router.testing.harness import Router, local, routing, settings
@@ -46,6 +46,18 @@ async def test_a_browser_signs_in_once_and_its_cookie_is_not_the_key(tmp_path: P
         assert (await router.client.get("/money.json")).json()["by_day"]["requests"] == 0
 
 
+async def test_signing_in_again_ends_the_session_before(tmp_path: Path) -> None:
+    async with routing(settings(local("http://127.0.0.1:9/v1"), more=REQUIRED), tmp_path) as router:
+        viewer, other = bearer(router, "viewer"), bearer(router, "inference")
+        await sign_in(router, token_of(viewer))
+        first = router.client.cookies["spillway_session"]
+        await sign_in(router, token_of(other))
+        assert router.client.cookies["spillway_session"] != first
+        router.client.cookies.clear()
+        old = await router.client.get("/money", headers={**HTML, "cookie": f"spillway_session={first}"})
+        assert old.status_code == 303
+
+
 async def test_a_wrong_key_is_told_and_counted(tmp_path: Path) -> None:
     async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine), more=REQUIRED), tmp_path) as router:
         refused = await sign_in(router, "sk-spill-0123456789ab-" + 64 * "0")
@@ -61,6 +73,43 @@ async def test_a_form_of_another_site_is_refused(headers: dict[str, str], tmp_pa
         refused = await sign_in(router, token_of(bearer(router, "viewer")), **headers)
         assert refused.status_code == 403
         assert "another site" in refused.text
+
+
+async def test_a_key_that_is_tried_in_any_header_of_a_browser_is_a_failed_login(tmp_path: Path) -> None:
+    text = settings(local("http://127.0.0.1:9/v1"), more="keys: {required: true, failed_logins_per_minute: 2}\n")
+    wrong = "sk-spill-0123456789ab-" + 64 * "0"
+    async with routing(text, tmp_path) as router:
+        replies = [
+            await router.client.get("/money", headers={**HTML, name: value})
+            for name, value in (("x-api-key", wrong), ("api-key", wrong), ("authorization", f"Bearer {wrong}"))
+        ]
+        assert [reply.status_code for reply in replies] == [303, 303, 429]
+        assert router.runtime.services.config().auth.failures.counts["invalid"] == 3
+        slowed = await sign_in(router, wrong)
+        assert slowed.status_code == 429
+        assert int(replies[2].headers["retry-after"]) > 0
+        assert int(slowed.headers["retry-after"]) > 0
+        assert (
+            await router.client.get("/money", headers=HTML)
+        ).status_code == 303  # a browser without a key tried none
+        assert router.runtime.services.config().auth.failures.counts["missing"] == 0
+
+
+async def test_forms_and_addresses_that_make_no_sense_are_refused_and_no_errors(tmp_path: Path) -> None:
+    async with routing(settings(local("http://127.0.0.1:9/v1"), more=REQUIRED), tmp_path) as router:
+        page = await router.client.get("/sign-in", params={"next": "//["}, headers=HTML)
+        assert (page.status_code, 'name="next" value="/"' in page.text) == (200, True)
+        assert (await sign_in(router, "x", origin="http://[")).status_code == 403
+        many = await router.client.post("/sign-in", data={f"f{number}": "" for number in range(1001)})
+        assert (many.status_code, many.json()["error"]["message"]) == (400, "A form has at most 1000 fields.")
+
+
+async def test_what_a_viewer_may_see_is_kept_by_no_cache(tmp_path: Path) -> None:
+    async with routing(settings(local("http://127.0.0.1:9/v1"), more=REQUIRED), tmp_path) as router:
+        await sign_in(router, token_of(bearer(router, "admin")))
+        for path in ("/", "/now.json", "/now", "/money.json", "/money.csv", "/requests.json", "/keys", "/setup"):
+            reply = await router.client.get(path, headers=HTML if path == "/" else {})
+            assert (path, reply.status_code, reply.headers.get("cache-control")) == (path, 200, "no-store")
 
 
 async def test_signing_out_needs_the_token_of_the_form_and_ends_the_session(tmp_path: Path) -> None:
@@ -114,9 +163,17 @@ def test_a_session_ends_by_time_by_a_new_secret_and_when_there_are_too_many() ->
     again = sessions.begin(key, 0.0)
     keys[key.id] = mint(KeySpec("ann", role="viewer"), bytes(6), b"1" * 32, 0).record
     assert sessions.get(again.id, 1.0) is None
+    other = mint(KeySpec("bob"), b"2" * 6, bytes(32), 0).record
+    keys[other.id] = other
+    kept = sessions.begin(other, 0.0)
     for _ in range(1200):
         sessions.begin(key, 0.0)
-    assert len(sessions) == 1000
+    assert len(sessions) == MOST_OF_A_KEY + 1
+    assert sessions.get(kept.id, 1.0) is not None  # no key ends the sessions of another one
+    many = [mint(KeySpec("n"), number.to_bytes(6, "big"), bytes(32), 0).record for number in range(100, 1200)]
+    for one in many:
+        sessions.begin(one, 0.0)
+    assert len(sessions) == MOST_SESSIONS
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 FORM_BYTES = 64 << 10
 FORM_S = 10.0
+FORM_FIELDS = 1000
+"""The most fields of a form; that of a review has one for each value of its document."""
 Handler = Callable[[Request, Viewer], Awaitable[Response]]
 
 
@@ -78,7 +81,9 @@ class Desk:
             refusal = self.parts.services.config().auth.admit(viewer.caller, roles)
             if refusal is not None:
                 raise RefusedError(refusal)
-            return await handler(request, viewer)
+            answer = await handler(request, viewer)
+            answer.headers.setdefault("cache-control", "no-store")  # what one viewer may see is for no cache
+            return answer
         except RangeError as error:
             failure = bad_request(str(error), error.param)
         except LedgerError as error:
@@ -96,7 +101,14 @@ class Desk:
             return RedirectResponse(f"/sign-in?next={quote(_address(request))}", 303, {"cache-control": "no-store"})
         heading = {401: "Sign in again", 403: "This page is not for this key", 503: "Not available now"}
         values = {"heading": heading.get(refusal.status, "That can't be shown"), "message": refusal.message}
-        return self.page(request, None, "problem.html", values, refusal.status)
+        return self.refused(request, refusal, "problem.html", values)
+
+    def refused(self, request: Request, refusal: Refusal, template: str, values: Mapping[str, Any]) -> Response:
+        """Return a page that tells a refusal, with its status and the time after which to try again."""
+        answer = self.page(request, None, template, values, refusal.status)
+        if refusal.retry_after_s:
+            answer.headers["retry-after"] = str(math.ceil(refusal.retry_after_s))
+        return answer
 
     def rendered(self, template: str, values: Mapping[str, Any]) -> str:
         if self._pages is None:
@@ -143,13 +155,15 @@ async def form_fields(request: Request) -> Mapping[str, str]:
                     raise RefusedError(Refusal(413, "request_too_large", f"A form has at most {FORM_BYTES:,} bytes."))
     except TimeoutError:
         raise RefusedError(Refusal(408, "invalid_request", f"The form did not arrive within {FORM_S:g} s.")) from None
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
+    try:
+        return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS))
+    except ValueError:
+        raise bad_request(f"A form has at most {FORM_FIELDS} fields.") from None
 
 
 def own_address(text: str) -> str:
     """Return an address of this router to go on to, the start page for any other text."""
-    parts = urlsplit(text)
-    is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and not parts.netloc and text.isprintable()
+    is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable()
     return text if is_own else "/"
 
 

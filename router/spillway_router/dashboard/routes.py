@@ -104,7 +104,7 @@ class Dashboard:
             caller = self._caller_of(request, token)
             if isinstance(caller, Refusal):
                 values = {"problem": caller.message, "next": target}
-                return self._desk.page(request, None, "sign_in.html", values, caller.status)
+                return self._desk.refused(request, caller, "sign_in.html", values)
             return self._begin(request, caller, target)
 
         @api.post("/sign-out", include_in_schema=False)
@@ -133,6 +133,9 @@ class Dashboard:
         key = self._parts.valid_key(caller.key_id, now_s)
         if key is None:  # revoked in this moment
             raise RefusedError(Refusal(401, "invalid_api_key", "The API key is not valid or was revoked."))
+        before = session_of(self._parts.services, self._desk.sessions, request)
+        if before is not None:  # the browser forgets its cookie
+            self._desk.sessions.end(before[0].id)
         session = self._desk.sessions.begin(key, now_s)
         answer = RedirectResponse(target, 303, {"cache-control": "no-store"})
         answer.set_cookie(

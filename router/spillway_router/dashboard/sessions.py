@@ -17,6 +17,8 @@ COOKIE = "spillway_session"
 LIFE_S = 8 * 3600
 MOST_SESSIONS = 1000
 """The oldest session ends when there is one more."""
+MOST_OF_A_KEY = 50
+"""The oldest session of a key ends when the key has one more, so that no key ends the sessions of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,9 @@ class Sessions:
             secret_sha256=key.secret_sha256,
             until_s=monotonic_s + LIFE_S,
         )
+        same = [one.id for one in self._sessions.values() if one.key_id == key.id]
+        for session_id in same[: max(0, len(same) + 1 - MOST_OF_A_KEY)]:
+            del self._sessions[session_id]
         self._sessions[session.id] = session
         if len(self._sessions) > MOST_SESSIONS:
             self._sessions.popitem(last=False)

@@ -6,7 +6,6 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -14,7 +13,7 @@ from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.dashboard.sessions import COOKIE, Session, Sessions
 from spillway_router.proxy.control.requests import caller_of
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.request.auth import ADMIN_ROLES, KEYLESS, READER_ROLES, USAGE_ROLES
+from spillway_router.proxy.request.auth import ADMIN_ROLES, KEYLESS, READER_ROLES, USAGE_ROLES, sends_key
 from spillway_router.proxy.request.errors import RefusedError
 
 CSRF_FIELD = "csrf"
@@ -52,9 +51,9 @@ def viewer_of(services: Services, sessions: Sessions, request: Request) -> Viewe
         session, caller, name = current
         request.state.key_id = caller.key_id
         return Viewer(caller, name, session.csrf)
-    if "text/html" in request.headers.get("accept", ""):  # a browser that has not signed in yet tried no key
+    if "text/html" in request.headers.get("accept", "") and not sends_key(request.headers):
         unknown = services.config().auth.caller(request.headers, services.clock())
-        if isinstance(unknown, Refusal) and "authorization" not in request.headers:
+        if isinstance(unknown, Refusal):  # a browser that has not signed in yet: no failed login
             raise RefusedError(unknown)
     caller = caller_of(services, request, READER_ROLES)
     return Viewer(caller, "this machine" if caller.role == KEYLESS else caller.key_id, "")
@@ -88,7 +87,7 @@ def check_same_site(request: Request) -> None:
     """Raise RefusedError for a form that a page of another site sent."""
     origin = request.headers.get("origin")
     site = request.headers.get("sec-fetch-site", "same-origin")
-    foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
+    foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host", "")
     if foreign or site not in ("same-origin", "none"):
         raise RefusedError(Refusal(403, "permission_denied", "This form was sent by a page of another site."))
 

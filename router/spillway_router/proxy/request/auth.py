@@ -160,6 +160,11 @@ def _token(headers: Mapping[str, str]) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
+def sends_key(headers: Mapping[str, str]) -> bool:
+    """Return whether a request sends some text as its key."""
+    return bool(_token(headers))
+
+
 def _too_often(per_minute: int, wait_s: float) -> Refusal:
     message = f"This key may send {per_minute} requests per minute. Wait {wait_s:.1f} s."
     return Refusal(429, "rate_limited", message, retry_after_s=max(1.0, wait_s))
