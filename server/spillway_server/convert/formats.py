@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, Protocol
 
+from spillway_server.obstacle import Obstacle
+
+CHECKPOINT_INSTEAD = "Download the checkpoint that the GGUF was made from and convert its directory instead."
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _TAIL
@@ -76,3 +80,30 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "olmo2": Architecture("Olmo2ForCausalLM", "olmo2"),
     }
 )
+
+
+class GgufMetadata(Protocol):
+    """What a GGUF file says of itself, whoever reads it."""
+
+    @property
+    def architecture(self) -> str:
+        """The architecture's name, empty where the file names none."""
+
+    def value(self, key: str, otherwise: Any = None) -> Any:
+        """Return a metadata value; `{arch}` in the key stands for the architecture."""
+
+
+def cannot_be_rebuilt(file: str, header: GgufMetadata) -> Obstacle | None:
+    """Return why the weights of a file of this name can't be rebuilt as a checkpoint; None if they can."""
+    name = header.architecture
+    if name not in ARCHITECTURES:
+        return Obstacle(
+            f"{file} is of architecture {name or 'unknown'!r}; {', '.join(ARCHITECTURES)} (Mistral counts as llama) "
+            "can be converted from GGUF.",
+            CHECKPOINT_INSTEAD,
+        )
+    if int(header.value("{arch}.expert_count") or 0) > 1:
+        return Obstacle(f"{file} is a mixture of experts, which can't be rebuilt from GGUF.", CHECKPOINT_INSTEAD)
+    if int(header.value("split.count") or 1) > 1:
+        return Obstacle(f"{file} is one part of a split GGUF.", "Merge the parts first: llama-gguf-split --merge.")
+    return None

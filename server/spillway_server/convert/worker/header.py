@@ -12,10 +12,8 @@ from typing import Any
 
 import gguf
 
-from spillway_server.convert.formats import ARCHITECTURES, Architecture
+from spillway_server.convert.formats import ARCHITECTURES, CHECKPOINT_INSTEAD, Architecture, cannot_be_rebuilt
 from spillway_server.convert.worker.report import JobError
-
-_CHECKPOINT = "Download the checkpoint that the GGUF was made from and convert its directory instead."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Header:
         value = self.value(key)
         if value is None:
             name = key.replace("{arch}", self.architecture)
-            raise JobError(f"the GGUF file has no {name}.", _CHECKPOINT)
+            raise JobError(f"the GGUF file has no {name}.", CHECKPOINT_INSTEAD)
         return value
 
 
@@ -54,15 +52,10 @@ def open_gguf(path: Path) -> Header:
         ) from error
     field = reader.get_field("general.architecture")
     architecture = "" if field is None else str(field.contents())
-    if architecture not in ARCHITECTURES:
-        raise JobError(
-            f"{path.name} is of architecture {architecture or 'unknown'!r}; "
-            f"{', '.join(ARCHITECTURES)} (Mistral counts as llama) can be converted from GGUF.",
-            _CHECKPOINT,
-        )
     header = Header(reader, architecture)
-    if (header.value("split.count") or 1) > 1:
-        raise JobError(f"{path.name} is one part of a split GGUF.", "Merge the parts first: llama-gguf-split --merge.")
+    obstacle = cannot_be_rebuilt(path.name, header)
+    if obstacle is not None:
+        raise JobError(obstacle.reason, obstacle.fix)
     _check_extent(header, path)
     return header
 
@@ -81,10 +74,9 @@ def _check_extent(header: Header, path: Path) -> None:
 def facts(path: Path) -> dict[str, Any]:
     """Return the file's description as plain data; sizes are in parameters and tokens. Raises `JobError`."""
     header = open_gguf(path)
-    kinds = collections.Counter(
-        {kind: sum(int(t.n_elements) for t in header.reader.tensors if t.tensor_type.name == kind)
-         for kind in {t.tensor_type.name for t in header.reader.tensors}}
-    )  # fmt: skip
+    kinds: collections.Counter[str] = collections.Counter()
+    for tensor in header.reader.tensors:
+        kinds[tensor.tensor_type.name] += int(tensor.n_elements)
     return {
         "architecture": header.architecture,
         "name": header.value("general.name"),
@@ -191,7 +183,7 @@ def _rope_scaling(header: Header, head_dim: int) -> dict[str, Any] | None:
         original = header.value("{arch}.rope.scaling.original_context_length")
         return scaling | ({"original_max_position_embeddings": int(original)} if original else {})
     if kind != "none":
-        raise JobError(f"the GGUF file scales positions by {kind!r}, which can't be rebuilt.", _CHECKPOINT)
+        raise JobError(f"the GGUF file scales positions by {kind!r}, which can't be rebuilt.", CHECKPOINT_INSTEAD)
     factors = next((t for t in header.reader.tensors if t.name == "rope_freqs.weight"), None)
     if factors is None:
         return None
@@ -217,7 +209,7 @@ def llama3_scaling(factors: list[float], base: float, head_dim: int) -> dict[str
         wave = 2 * math.pi * base ** (2 * index / head_dim)
         smooth = min(max((original / wave - low) / (high - low), 0.0), 1.0)
         if abs(1 / ((1 - smooth) / largest + smooth) - stored) > 0.01 * stored:
-            raise JobError("the GGUF file's rope_freqs are not those of Llama 3.1, 3.2 or 3.3.", _CHECKPOINT)
+            raise JobError("the GGUF file's rope_freqs are not those of Llama 3.1, 3.2 or 3.3.", CHECKPOINT_INSTEAD)
     return {
         "rope_type": "llama3",
         "factor": round(largest, 6),

@@ -16,6 +16,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+from spillway_server.convert.formats import CHECKPOINT_INSTEAD
 from spillway_server.convert.steps import digest
 from spillway_server.convert.worker.header import Header
 from spillway_server.convert.worker.report import JobError, report_progress
@@ -88,7 +89,7 @@ def checkpoint_name(name: str, architecture: str = "qwen3") -> str:
         return f"model.layers.{words[1]}.{of_layer[words[2]]}.{words[3]}"
     raise JobError(
         f"the GGUF file has a tensor that is unknown to this architecture: {name} (a mixture of experts?).",
-        "Download the checkpoint that the GGUF was made from and convert its directory instead.",
+        CHECKPOINT_INSTEAD,
     )
 
 
