@@ -14,9 +14,15 @@ from random import Random
 from urllib.parse import quote
 
 from evidence.dashboard.browser import Place, Story
+from spillway_router.core.routing.experiments import UNIT_DIGITS
 from spillway_router.ledger.calendar import start_of
+from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.ids import first_id
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import Write
+from spillway_router.ledger.tables.feedback import FeedbackRecord
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.ledger.tables.reviews import ReviewRecord
 from spillway_router.testing import FakeEngine
 from spillway_router.testing.business import fill
@@ -75,9 +81,60 @@ async def business(folder: Path, *, per_day: int = PER_DAY, size: int = SIZE, mo
             requests = await asyncio.to_thread(fill, router.ledger, first, DAYS, Random(7), per_day=per_day, size=size)
             key = _key(router)
             await _ask(router, engine, key)
+            await asyncio.to_thread(_judge, router.ledger, last)
             for number in range(3):
                 router.ledger.reviews.add(_review(number, int(router.runtime.services.wall() * 1000)))
             yield Scene(router=router, first=first, last=last, requests=requests, key=key)
+
+
+def _judge(ledger: Ledger, last: date) -> None:
+    """Store what audits, ratings and an experiment said on the last day."""
+    rng, at = Random(11), start_of(last)
+    for number in range(120):
+        confidence = rng.uniform(0.6, 1.0)
+        ledger.labels.put(
+            LabelRecord(
+                request_id=f"{first_id(at + number)}{number:017x}",
+                ts=at + number,
+                task="chat",
+                backend="local",
+                model="m",
+                judge="openai",
+                confidence=confidence,
+                right=rng.random() < confidence,
+                scores="{}",
+            )
+        )
+    for number, rating in enumerate((5, 4, 4, 2)):
+        record = FeedbackRecord(
+            request_id=f"{first_id(at)}{number:017x}",
+            ts=at + number,
+            key_id="",
+            backend="local",
+            model="m",
+            rating=rating,
+        )
+        ledger.feedback.put(record)
+    for arm, cost_nano in (("control", 400_000), ("cheaper", 250_000)):
+        rows = [_arm_row(arm, number, at, round(cost_nano * rng.uniform(0.8, 1.2))) for number in range(80)]
+        ledger.commit([Write((row,)) for row in rows])
+
+
+def _arm_row(arm: str, number: int, at: int, cost_nano: int) -> Entry:
+    return Entry(
+        kind="charged",
+        request_id=f"{first_id(at + number)}{arm[:2].encode().hex()}{number:013x}",
+        attempt_no=1,
+        ts=at + number,
+        backend="groq",
+        provider="generic",
+        model="gpt-oss-20b",
+        decision="overflow",
+        status="ok",
+        amount_nano=cost_nano,
+        experiment=f"price/{arm}/{number:0{UNIT_DIGITS}x}",
+        took_ms=700 + number,
+    )
 
 
 def _key(router: Router) -> str:
@@ -132,6 +189,8 @@ def places(scene: Scene) -> tuple[Place, ...]:
     return (
         *PLACES,
         Place("money", scene.money, ("details.more summary",)),
+        Place("quality", f"/quality?from={scene.first}&to={scene.last}"),
+        Place("experiments", "/experiments"),
         Place("requests", "/requests?ended=ok"),
         Place("request", f"/requests/{request.facts.request_id}"),
         Place("old-request", f"/requests/{scene.old_id}"),
@@ -165,6 +224,13 @@ def stories(key: str) -> tuple[Story, ...]:
                 ("text", "[data-live=on]", "live"),
                 ("fetched", "/now.json"),
                 ("fetched", "/money.json?window=7d"),
+                ("click", ".top nav a:has-text('Quality')"),
+                ("text", "h1", "no calibration is in use"),
+                ("fetched", "/quality.json?window=7d"),
+                ("click", ".top nav a:has-text('Experiments')"),
+                ("text", "h1", "the arm cheaper differs"),
+                ("text", ".panel", "cheaper costs"),
+                ("fetched", "/experiments.json?since=4w"),
                 ("click", ".top nav a:has-text('Requests')"),
                 ("select", "#decision", "escalated"),
                 ("click", "main form button"),

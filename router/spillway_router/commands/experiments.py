@@ -69,22 +69,14 @@ def _table(report: ExperimentReport) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from spillway_router.core.money.currency import IN_USD
     from spillway_router.core.printable import printable
+    from spillway_router.ledger.reports.experiments import ARMS_HEAD, arm_row
 
     table = Table(title=f"Experiment {printable(report.name)}", title_justify="left")
-    table.add_column("arm", overflow="fold")
-    for head in ("units", "requests", "cost per\nrequest", "time", "escalated", "rating", "agrees"):
-        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column(ARMS_HEAD[0], overflow="fold")
+    for head in ARMS_HEAD[1:]:
+        table.add_column(head.replace("cost per ", "cost per\n"), justify="right", no_wrap=True)
     for arm in report.arms:
-        table.add_row(
-            Text(printable(arm.name)),
-            f"{arm.units:,}",
-            f"{arm.requests:,}",
-            IN_USD.or_dash(arm.cost_per_request_nano),
-            "-" if arm.took_ms is None else f"{arm.took_ms / 1000:.2f} s",
-            "-" if arm.escalated_share is None else f"{arm.escalated_share:.1%}",
-            "-" if arm.rating is None else f"{arm.rating:.2f} ({arm.ratings:,})",
-            "-" if arm.agreed is None else f"{arm.agreed:.1%}",
-        )
+        name, *figures = arm_row(arm)
+        table.add_row(Text(printable(name)), *figures)
     return table

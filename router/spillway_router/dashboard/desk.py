@@ -45,6 +45,8 @@ class Link:
 LINKS = (
     Link("/", "Now", USAGE_ROLES),
     Link("/money", "Money", USAGE_ROLES),
+    Link("/quality", "Quality", USAGE_ROLES),
+    Link("/experiments", "Experiments", USAGE_ROLES),
     Link("/my-usage", "My usage", frozenset({"inference"})),
     Link("/requests", "Requests", READER_ROLES),
     Link("/reviews", "Reviews", REVIEW_ROLES),

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import KeyRecord
 from spillway_router.ledger.reports.days import ReportQuery
+from spillway_router.ledger.tables.experiments import ExperimentTable
 from spillway_router.ledger.tables.keys import KeyStore
+from spillway_router.ledger.tables.labels import LabelTable
 from spillway_router.ledger.writer import WriterHealth
 from spillway_router.proxy.control.request_list import EntriesBefore
 from spillway_router.proxy.exchange.services import Services
@@ -20,6 +22,8 @@ if TYPE_CHECKING:  # imported for its first reader; an idle router has to be sma
     from spillway_router.config.derived import DerivedConfig
     from spillway_router.documents.reviews import ReviewQueue
     from spillway_router.ledger.reports.model import Report
+    from spillway_router.proxy.audits.audits import AuditCounts
+    from spillway_router.proxy.audits.thresholds import ThresholdState
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,11 @@ class Parts:
     key_names: Callable[[], Mapping[str, str]]
     """Return the names of the valid keys by their ids."""
     keys: KeyStore
+    labels: LabelTable
+    experiments: ExperimentTable
+    thresholds: Callable[[], Sequence[ThresholdState]]
+    """Return the thresholds as audits moved them."""
+    audit_counts: Callable[[], AuditCounts]
     reviews: ReviewQueue
     config: Callable[[], DerivedConfig]
     """Return the configuration in force."""

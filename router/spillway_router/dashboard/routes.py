@@ -15,6 +15,7 @@ from spillway_router.dashboard.admin_pages import AdminPages
 from spillway_router.dashboard.desk import Desk, download, form_fields, is_secure, own_address
 from spillway_router.dashboard.live import Feed
 from spillway_router.dashboard.parts import Parts
+from spillway_router.dashboard.quality_pages import QualityPages
 from spillway_router.dashboard.request_pages import RequestPages
 from spillway_router.dashboard.sessions import COOKIE, LIFE_S
 from spillway_router.dashboard.traffic import Traffic
@@ -39,6 +40,7 @@ class Dashboard:
         self._feed = Feed(self._board)
         self._requests = RequestPages(self._desk)
         self._admin = AdminPages(self._desk)
+        self._quality = QualityPages(self._desk)
 
     def close(self) -> None:
         """End the live pages, which would keep the router from stopping."""
@@ -56,6 +58,7 @@ class Dashboard:
         self._add_sign_in(api)
         self._requests.add_to(api)
         self._admin.add_to(api)
+        self._quality.add_to(api)
 
         @api.get("/static/{name}", include_in_schema=False)
         async def static(name: str) -> Response:

@@ -83,6 +83,23 @@ class ExperimentReport:
     arms: tuple[ArmReport, ...]
 
 
+ARMS_HEAD = ("arm", "units", "requests", "cost per request", "time", "escalated", "rating", "agrees")
+
+
+def arm_row(arm: ArmReport) -> tuple[str, ...]:
+    """Return what an arm did in words and figures, in the columns of ARMS_HEAD."""
+    return (
+        arm.name,
+        f"{arm.units:,}",
+        f"{arm.requests:,}",
+        IN_USD.or_dash(arm.cost_per_request_nano),
+        "-" if arm.took_ms is None else f"{arm.took_ms / 1000:.2f} s",
+        "-" if arm.escalated_share is None else f"{arm.escalated_share:.1%}",
+        "-" if arm.rating is None else f"{arm.rating:.2f} ({arm.ratings:,})",
+        "-" if arm.agreed is None else f"{arm.agreed:.1%}",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ExperimentSetup:
     """What is configured now: the arms of the experiments in order, and the tariff of each backend (None: local)."""

@@ -1,0 +1,67 @@
+"""The Experiments page as values: what each arm did, by how much it differs from the first one, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spillway_router.core.comparison.differences import Interval
+from spillway_router.ledger.reports.experiments import ARMS_HEAD, ArmReport, Comparison, ExperimentReport, arm_row
+
+SINCE = {"7d": ("Last 7 days", 7), "4w": ("Last 4 weeks", 28), "12w": ("Last 12 weeks", 84)}
+"""How far back the page looks: names for links, and days."""
+DEFAULT_SINCE = "4w"
+HEAD = (*ARMS_HEAD, "cost against the first", "time against the first")
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentShown:
+    """One experiment: a row per arm, and a sentence per arm that is compared."""
+
+    name: str
+    rows: tuple[tuple[str, ...], ...]
+    verdicts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Experiments:
+    """Everything on the Experiments page."""
+
+    sentence: str
+    tone: str
+    experiments: tuple[ExperimentShown, ...]
+
+
+def experiments_page(reports: Sequence[ExperimentReport], days: int) -> Experiments:
+    """Return the page of the experiments of so many days."""
+    shown = tuple(_shown(report) for report in reports)
+    if not reports:
+        return Experiments(f"No request was in an experiment in the last {days} days.", "plain", ())
+    decided = [arm for report in reports for arm in report.arms if arm.against is not None and _decided(arm.against)]
+    count = "One experiment" if len(reports) == 1 else f"{len(reports)} experiments"
+    words = {0: "no arm differs from the first one so far", 1: f"the arm {decided[0].name} differs" if decided else ""}
+    said = words.get(len(decided), f"{len(decided)} arms differ")
+    return Experiments(f"{count} had requests, and {said}.", "good" if decided else "plain", shown)
+
+
+def _decided(against: Comparison) -> bool:
+    measures = (against.cost, against.took, against.escalated, against.rating)
+    return any(one is not None and one.decided for one in measures)
+
+
+def _shown(report: ExperimentReport) -> ExperimentShown:
+    return ExperimentShown(
+        name=report.name,
+        rows=tuple((*arm_row(arm), *_intervals(arm)) for arm in report.arms),
+        verdicts=tuple(arm.verdict for arm in report.arms if arm.verdict),
+    )
+
+
+def _intervals(arm: ArmReport) -> tuple[str, str]:
+    if arm.against is None:
+        return "-", "-"
+    return _interval(arm.against.cost), _interval(arm.against.took)
+
+
+def _interval(one: Interval | None) -> str:
+    return "-" if one is None else f"{one.estimate:+.0%} ({one.low:+.0%} to {one.high:+.0%})"
