@@ -15,7 +15,8 @@ from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
-from spillway_router.commands.extract_batch import BatchError, BatchProgress, RouterAddress, count_lines, extract_batch
+from spillway_router.commands.extract_batch import BatchError, BatchProgress, ExtractPlace, count_lines, extract_batch
+from spillway_router.commands.running_router import RouterAddress
 from spillway_router.testing import Answer
 from spillway_router.testing.harness import LIMIT_S, Router
 from spillway_server.demo_model.documents import generate
@@ -31,8 +32,8 @@ def batch(folder: Path, *extra: str) -> tuple[Path, Path]:
     return source, folder / "out.jsonl"
 
 
-def here(router: Router, at_once: int = 4) -> RouterAddress:
-    return RouterAddress(router.url, max_in_flight=at_once)
+def here(router: Router, at_once: int = 4) -> ExtractPlace:
+    return ExtractPlace(RouterAddress(router.url), max_in_flight=at_once)
 
 
 async def test_a_batch_has_a_line_for_every_document_and_an_error_stops_nothing(tmp_path: Path) -> None:
@@ -138,11 +139,22 @@ async def test_an_overloaded_router_is_retried_and_an_unreachable_one_reported(t
     assert {row["error"]["code"] for row in rows(tmp_path / "gone.jsonl")} == {"unreachable"}
 
 
+async def test_no_proxy_of_the_environment_stands_before_the_router(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    source, target = batch(tmp_path)
+    async with setup(answer("none")) as (_, _, router):
+        tally = await extract_batch(source, target, here(router), lambda _: None)
+        assert (tally.results, tally.errors) == (12, 0)
+
+
 def test_lines_are_counted_and_a_missing_file_is_reported(tmp_path: Path) -> None:
     source, target = batch(tmp_path, "", " ", "x")
     assert count_lines(source) == 13
+    place = ExtractPlace(RouterAddress("http://127.0.0.1:1"))
     with pytest.raises(BatchError, match="can't be read"):
-        asyncio.run(extract_batch(tmp_path / "none", target, RouterAddress("http://127.0.0.1:1"), lambda _: None))
+        asyncio.run(extract_batch(tmp_path / "none", target, place, lambda _: None))
     assert BatchProgress().cost_usd == 0
 
 

@@ -9,16 +9,15 @@ from typing import Annotated
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, router_url
+from spillway_router.commands.running_router import KeyOption, RouterAddress, RouterOption
 
 
 def chat(
     text: Annotated[str | None, typer.Argument(help="Answer this text and exit; - reads standard input.")] = None,
     path: ConfigOption = None,
-    url: Annotated[
-        str | None, typer.Option(help="The router's address. The default is `listen` of the configuration.")
-    ] = None,
+    url: RouterOption = None,
     model: Annotated[str, typer.Option(help="An alias, or backend/model.")] = "auto",
-    key: Annotated[str, typer.Option(envvar="SPILLWAY_API_KEY", show_envvar=True, help="API key.")] = "",
+    key: KeyOption = "",
     private: Annotated[bool, typer.Option("--private", help="The text must not leave this machine's engines.")] = False,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The maximum number of tokens per answer.")] = None,
     as_json: JsonOption = False,
@@ -28,7 +27,7 @@ def chat(
 
     from spillway_router.commands.chat_client import ChatError, ChatTarget, converse, one_shot
 
-    target = ChatTarget(url=router_url(path, url), model=model, key=key, private=private, max_tokens=max_tokens)
+    target = ChatTarget(RouterAddress(router_url(path, url), key, private), model, max_tokens)
     console = Console()
     if text is None:
         if as_json:

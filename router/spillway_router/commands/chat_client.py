@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from time import monotonic
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from spillway_router.commands.running_router import RouterAddress
 from spillway_router.core.money.currency import Amounts
 from spillway_router.core.money.tariff import NANO
 from spillway_router.providers.sse import Event, SseDecoder, SseError
@@ -33,15 +34,10 @@ class ChatError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChatTarget:
-    """The router to talk to and the options of each request.
+    """The router to talk to and the options of each request. `max_tokens` None leaves the limit to the backend."""
 
-    `url` is the router's root; `max_tokens` None leaves the limit to the backend.
-    """
-
-    url: str
+    router: RouterAddress
     model: str = "auto"
-    key: str = ""
-    private: bool = False
     max_tokens: int | None = None
     timeout_s: float = 600.0
 
@@ -78,9 +74,7 @@ def ask(
     client: httpx.Client, target: ChatTarget, messages: list[Message], on_text: Callable[[str], None]
 ) -> ChatAnswer:
     """Send a conversation; `on_text` receives the answer as it arrives. Raises `ChatError`."""
-    headers = {"authorization": f"Bearer {target.key}"} if target.key else {}
-    if target.private:
-        headers["x-spillway-privacy"] = "local-only"
+    router = target.router
     body: dict[str, Any] = {
         "model": target.model,
         "messages": messages,
@@ -91,15 +85,13 @@ def ask(
         body["max_tokens"] = target.max_tokens
     started = monotonic()
     try:
-        with client.stream("POST", f"{target.url}/v1/chat/completions", json=body, headers=headers) as response:
+        with client.stream("POST", f"{router.url}/v1/chat/completions", json=body, headers=router.headers) as response:
             if response.status_code != 200:
                 response.read()
-                raise ChatError(_refusal(response))
+                raise ChatError(router.refusal(response.status_code, response.text))
             return _read(response, started, on_text)
-    except httpx.UnsupportedProtocol:
-        raise ChatError(f"{target.url} is no address; write it like http://127.0.0.1:8080") from None
-    except httpx.ConnectError:
-        raise ChatError(f"nothing answers at {target.url}; start it with `spillway up` or `spillway route`") from None
+    except (httpx.UnsupportedProtocol, httpx.ConnectError) as error:
+        raise ChatError(router.unreachable(error)) from None
     except (httpx.HTTPError, SseError) as error:
         raise ChatError(f"the answer was interrupted: {error or type(error).__name__}") from None
 
@@ -159,15 +151,6 @@ def _parsed(event: Event) -> dict[str, Any] | None:
     return parsed if isinstance(parsed, dict) else None
 
 
-def _refusal(response: httpx.Response) -> str:
-    try:
-        error: Mapping[str, Any] = response.json()["error"]
-        fix = ". Give the key with --key or SPILLWAY_API_KEY" if response.status_code == 401 else ""
-        return f"{response.status_code} {error['code']}: {error['message']}{fix}"
-    except (ValueError, KeyError, TypeError):
-        return f"{response.status_code} from {response.url}: is that a Spillway router?"
-
-
 def one_shot(target: ChatTarget, text: str, console: Console, *, as_json: bool) -> None:
     """Answer one text and print it; with `as_json` nothing is printed before the end. Raises `ChatError`."""
     with httpx.Client(timeout=target.timeout_s, trust_env=False) as client:
@@ -184,7 +167,7 @@ def converse(target: ChatTarget, console: Console, lines: Callable[[], str]) -> 
 
     An error ends one answer, not the conversation.
     """
-    console.print(f"{target.url}, model {target.model}. {COMMANDS_HELP}", style="dim", highlight=False)
+    console.print(f"{target.router.url}, model {target.model}. {COMMANDS_HELP}", style="dim", highlight=False)
     conversation = _Conversation([])
     with httpx.Client(timeout=target.timeout_s, trust_env=False) as client:
         while True:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, router_url, say
+from spillway_router.commands.running_router import KeyOption, RouterAddress, RouterOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spillway_router.commands.extract_batch import BatchProgress, ExtractCall, RouterAddress
+    from spillway_router.commands.extract_batch import BatchProgress, ExtractCall, ExtractPlace
 
 FilesArgument = Annotated[
     list[Path] | None,
@@ -45,29 +46,27 @@ def extract(
         bool, typer.Option("--private", help="The documents must not leave this machine's engines.")
     ] = False,
     concurrency: Concurrency = 8,
-    url: Annotated[
-        str | None, typer.Option(help="The router's address. The default is `listen` of the configuration.")
-    ] = None,
-    key: Annotated[str, typer.Option(envvar="SPILLWAY_API_KEY", show_envvar=True, help="API key.")] = "",
+    url: RouterOption = None,
+    key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Extract fields from documents, by a local model, parsers, an external model, or a person's review."""
-    from spillway_router.commands.extract_batch import RouterAddress
+    from spillway_router.commands.extract_batch import ExtractPlace
 
     if (batch is None) == (not files):
         fail("name files or folders to read, or pass --batch IN.jsonl --out OUT.jsonl")
     if (batch is None) != (out is None):
         fail("--batch and --out must be used together")
-    address = RouterAddress(router_url(path, url), key, private, concurrency)
+    place = ExtractPlace(RouterAddress(router_url(path, url), key, private), concurrency)
     if batch is not None and out is not None:
-        _batch(batch, out, address, as_json=as_json)
+        _batch(batch, out, place, as_json=as_json)
         return
     fields: dict[str, Any] = {"parser": parser}
     if schema:
         fields["schema"] = _schema(schema)
     if min_confidence is not None:
         fields["min_confidence"] = min_confidence
-    _files(files or [], address, fields, as_json=as_json)
+    _files(files or [], place, fields, as_json=as_json)
 
 
 def _schema(name: str) -> Any:
@@ -80,14 +79,14 @@ def _schema(name: str) -> Any:
         fail(f"{file} can't be used as a JSON schema: {error}")
 
 
-def _files(files: list[Path], address: RouterAddress, fields: Mapping[str, Any], *, as_json: bool) -> None:
+def _files(files: list[Path], place: ExtractPlace, fields: Mapping[str, Any], *, as_json: bool) -> None:
     import asyncio
 
     from spillway_router.commands.extract_batch import extract_client
 
     async def extract_all() -> bool:
         succeeded = True
-        async with extract_client(address) as extract_one:
+        async with extract_client(place) as extract_one:
             for file in _named(files):
                 status, reply = await _reply(extract_one, file, fields)
                 succeeded = succeeded and status == 200
@@ -151,7 +150,7 @@ def _show(file: Path, reply: Mapping[str, Any]) -> None:
         say(f"  waiting for review: spillway reviews show {reply['review_id']}")
 
 
-def _batch(source: Path, target: Path, address: RouterAddress, *, as_json: bool) -> None:
+def _batch(source: Path, target: Path, place: ExtractPlace, *, as_json: bool) -> None:
     import asyncio
 
     from rich.console import Console
@@ -172,7 +171,7 @@ def _batch(source: Path, target: Path, address: RouterAddress, *, as_json: bool)
                 text = f"{source.name}: {so_far.reviews} to review, {so_far.errors} errors, {so_far.cost_usd:.6f} USD"
                 bar.update(task, completed=so_far.before + so_far.results + so_far.errors, description=text)
 
-            progress = asyncio.run(extract_batch(source, target, address, on_row))
+            progress = asyncio.run(extract_batch(source, target, place, on_row))
     except BatchError as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -31,6 +31,8 @@ from typing import IO, Any, Protocol
 
 import httpx
 
+from spillway_router.commands.running_router import RouterAddress
+
 PATH = "/v1/documents/extract"
 MAX_TRIES = 6
 MAX_WAIT_S = 60.0
@@ -44,13 +46,10 @@ class BatchError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class RouterAddress:
-    """A router and the options of each request. `url` is its root; at most `max_in_flight` documents are sent at
-    once."""
+class ExtractPlace:
+    """The router that reads the documents; at most `max_in_flight` are sent at once."""
 
-    url: str
-    key: str = ""
-    private: bool = False
+    router: RouterAddress
     max_in_flight: int = 8
     timeout_s: float = 900.0
 
@@ -95,7 +94,7 @@ class BatchProgress:
 
 
 async def extract_batch(
-    source: Path, target: Path, address: RouterAddress, on_row: Callable[[BatchProgress], None]
+    source: Path, target: Path, place: ExtractPlace, on_row: Callable[[BatchProgress], None]
 ) -> BatchProgress:
     """Run a batch to its end, calling `on_row` after every output line. Raises `BatchError`."""
     progress = BatchProgress()
@@ -104,7 +103,7 @@ async def extract_batch(
     try:
         with target.open("ab", buffering=0) as out:
             lines = (line for line in read_lines(source) if line.number not in done)
-            async for row in _results(lines, address, lambda line: line.key(source, target)):
+            async for row in _results(lines, place, lambda line: line.key(source, target)):
                 _write(out, row)
                 progress.add(row)
                 on_row(progress)
@@ -174,19 +173,19 @@ def _write(out: IO[bytes], row: Mapping[str, Any]) -> None:
 
 
 async def _results(
-    lines: Iterable[InputLine], address: RouterAddress, key_of: Callable[[InputLine], str]
+    lines: Iterable[InputLine], place: ExtractPlace, key_of: Callable[[InputLine], str]
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield output rows as they are ready. The next input line is read when fewer than `max_in_flight` are in
     flight.
 
     This is not periodic work (aio/periodic.py): nothing is repeated and no clock drives it; it ends with the input.
     """
-    async with extract_client(address) as extract_one:
+    async with extract_client(place) as extract_one:
         waiting = iter(lines)
         running: set[asyncio.Task[dict[str, Any]]] = set()
         try:
             while True:
-                while len(running) < address.max_in_flight and (line := next(waiting, None)) is not None:
+                while len(running) < place.max_in_flight and (line := next(waiting, None)) is not None:
                     running.add(asyncio.ensure_future(_row_of(extract_one, line, key_of(line))))
                 if not running:
                     return
@@ -220,17 +219,19 @@ async def _row_of(extract_one: ExtractCall, line: InputLine, key: str) -> dict[s
 
 
 @asynccontextmanager
-async def extract_client(address: RouterAddress) -> AsyncIterator[ExtractCall]:
+async def extract_client(place: ExtractPlace) -> AsyncIterator[ExtractCall]:
     """Open a connection to a router and yield the function that sends one document: body -> (status, reply or error).
 
     The function waits and retries while the router is overloaded.
     """
-    headers = {"authorization": f"Bearer {address.key}"} if address.key else {}
-    if address.private:
-        headers["x-spillway-privacy"] = "local-only"
-    limits = httpx.Limits(max_connections=address.max_in_flight)
+    router = place.router
+    limits = httpx.Limits(max_connections=place.max_in_flight)
     async with httpx.AsyncClient(
-        base_url=address.url, headers=headers, limits=limits, timeout=httpx.Timeout(address.timeout_s, connect=10.0)
+        base_url=router.url,
+        headers=router.headers,
+        limits=limits,
+        timeout=httpx.Timeout(place.timeout_s, connect=10.0),
+        trust_env=False,
     ) as client:
 
         async def extract_one(body: Mapping[str, Any], key: str = "") -> tuple[int, Any]:
@@ -238,10 +239,7 @@ async def extract_client(address: RouterAddress) -> AsyncIterator[ExtractCall]:
                 try:
                     reply = await client.post(PATH, json=body, headers={"idempotency-key": key} if key else None)
                 except httpx.HTTPError as error:
-                    return 0, {
-                        "code": "unreachable",
-                        "message": f"{address.url}: {type(error).__name__} {error}".strip(),
-                    }
+                    return 0, {"code": "unreachable", "message": router.unreachable(error)}
                 if reply.status_code not in RETRIED or not left:
                     break
                 await asyncio.sleep(_wait_s(reply))

@@ -1,14 +1,18 @@
-"""What commands ask a running router: its address, the key that they send, and GET requests for JSON."""
+"""What commands ask a running router: its address, what they send along, GET requests for JSON, and its refusals."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spillway_router.commands.common import fail
+
+if TYPE_CHECKING:
+    import httpx
 
 UrlOption = Annotated[
     str | None, typer.Option(help="Ask the router at this address, such as http://127.0.0.1:8080, and not the ledger.")
@@ -24,15 +28,38 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RouterAddress:
-    """A router's root URL, and the API key that is sent to it; "" for none."""
+    """A router's root URL, the API key that is sent to it ("" for none), and whether the requests are private."""
 
     url: str
     key: str = field(default="", repr=False)
+    private: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
         """The headers that every request to it has."""
-        return {"authorization": f"Bearer {self.key}"} if self.key else {}
+        key = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        return key | ({"x-spillway-privacy": "local-only"} if self.private else {})
+
+    def refusal(self, status: int, text: str) -> str:
+        """Return an answer with an error status in words, with what to do about a missing key."""
+        try:
+            error = json.loads(text)["error"]
+            message = f"{status} {error['code']}: {error['message']}"
+        except (ValueError, KeyError, TypeError):
+            return f"{status} from {self.url}: is that a Spillway router?"
+        fix = " Give one with --key or SPILLWAY_API_KEY." if status == 401 and not self.key else ""
+        return f"{message}{fix}"
+
+    def unreachable(self, error: httpx.HTTPError) -> str:
+        """Return why there is no answer, in words."""
+        import httpx
+
+        match error:
+            case httpx.UnsupportedProtocol():
+                return f"{self.url} is no address; write it like http://127.0.0.1:8080"
+            case httpx.ConnectError():
+                return f"nothing answers at {self.url}; start it with `spillway up`, or give its address with --url"
+        return f"{self.url} did not answer: {str(error) or type(error).__name__}"
 
 
 def get_json(
@@ -46,26 +73,11 @@ def get_json(
         reply = httpx.get(
             router.url + path, params=parameters, headers=router.headers, timeout=TIMEOUT_S, trust_env=False
         )
-    except httpx.UnsupportedProtocol:
-        fail(f"{router.url} is no address; write it like http://127.0.0.1:8080")
-    except httpx.ConnectError:
-        fail(f"nothing answers at {router.url}; start it with `spillway up`, or give its address with --url")
     except httpx.HTTPError as error:
-        fail(f"{router.url} did not answer: {type(error).__name__}")
+        fail(router.unreachable(error))
     if reply.status_code not in accepts:
-        fail(_refusal(reply.status_code, reply.text, router))
+        fail(router.refusal(reply.status_code, reply.text))
     try:
         return reply.json()
     except ValueError:
         fail(f"{router.url}{path} did not answer with JSON: is that a Spillway router?")
-
-
-def _refusal(status: int, text: str, router: RouterAddress) -> str:
-    import json
-
-    try:
-        message = str(json.loads(text)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{status} from {router.url}: is that a Spillway router?"
-    fix = " Give one with --key or SPILLWAY_API_KEY." if status == 401 and not router.key else ""
-    return f"{status}: {message}{fix}"
