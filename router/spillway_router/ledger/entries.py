@@ -41,7 +41,8 @@ Kind = Literal["reserved", "charged", "released", "adjusted", "gpu_hour", "idle"
 Status = Literal["", "ok", "error", "aborted", "discarded", "unknown"]
 """How an attempt ended.
 
-`ok`: the client got the whole answer. `aborted`: the client left during the answer. `error`: the attempt failed.
+`ok`: the client got the whole answer. `aborted`: the client left during the answer. `error`: the attempt failed, or was
+given up for another one.
 `discarded`: the answer was finished but replaced (a local draft that was escalated). `unknown`: the end is unknown, and
 the attempt is charged at its bound until it is reconciled. Empty: no attempt ended (reserved, fixed cost).
 """

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import apsw
 import httpx
 import pytest
 
+from spillway_router.core.routing.backlog import BacklogView
 from spillway_router.ledger.entries import Entry
+from spillway_router.proxy.control.request_list import line_of_entries
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import Router, cloud, local, routing, settings
 from spillway_router.testing.streams import USAGE, delta
 
 HEDGING = "hedging: {enabled: true, after: 1, shortest_ms: 30, share: 1, usd_per_second: 1}\n"
+FAR_MS = 4_000_000_500_000 // 900_000 * 900_000
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -29,10 +33,10 @@ ENGINE, CLOUD = stream("from the engine"), stream("from the cloud")
 
 @asynccontextmanager
 async def hedging(
-    engine: FaultUpstream, other: FaultUpstream, more: str = "", rule: str = HEDGING
+    engine: FaultUpstream, other: FaultUpstream, more: str = "", rule: str = HEDGING, folder: Path | None = None
 ) -> AsyncIterator[Router]:
     """A router whose engine is hedged by a cloud."""
-    async with routing(settings(local(engine), cloud(other), more=rule + more)) as router:
+    async with routing(settings(local(engine), cloud(other), more=rule + more), folder) as router:
         answer, other.answer = other.answer, CLOUD
         for _ in range(3):  # so that the router knows how soon the cloud begins
             assert (await router.chat({**STREAM, "model": "cloud/cloud-m", "max_tokens": 5})).is_success
@@ -68,7 +72,7 @@ async def test_a_stream_that_does_not_begin_is_answered_by_the_second_backend() 
         assert (reply.headers["x-spillway-backend"], reply.headers["x-spillway-decision"]) == ("cloud", "overflow")
         assert reply.headers["x-spillway-reason"].split(",")[-1] == "hedge"
         first, second = await settled(router, reply, 2)
-        assert (first.backend, first.attempt_no, first.status, first.amount_nano) == ("local", 1, "aborted", 0)
+        assert (first.backend, first.attempt_no, first.status, first.amount_nano) == ("local", 1, "error", 0)
         assert (second.backend, second.attempt_no, second.status, second.amount_nano > 0) == ("cloud", 2, "ok", True)
         await asyncio.wait_for(engine.seen[0].closed.wait(), 10)  # the slower call is cancelled
         record = (await router.client.get(f"/v1/requests/{reply.headers['x-request-id']}")).json()
@@ -91,7 +95,7 @@ async def test_the_first_backend_answers_after_all_and_the_second_is_cancelled_a
         assert (reply.headers["x-spillway-backend"], reply.headers["x-spillway-decision"]) == ("local", "local")
         first, second = await settled(router, reply, 2)
         assert (first.backend, first.status) == ("local", "ok")
-        assert (second.backend, second.attempt_no, second.status, second.kind) == ("cloud", 2, "aborted", "charged")
+        assert (second.backend, second.attempt_no, second.status, second.kind) == ("cloud", 2, "error", "charged")
         assert second.reasons.split(",")[-1] == "hedge"
         await asyncio.wait_for(other.seen[0].closed.wait(), 10)
         assert router.runtime.services.memory.hedges.counts == {"lost": 1}
@@ -127,7 +131,7 @@ async def test_a_client_that_leaves_ends_both_legs(tmp_path: Path) -> None:
         await asyncio.wait_for(other.seen[0].closed.wait(), 10)
         request_id = other.seen[0].headers["x-client-request-id"].removesuffix(".2")
         await router.until(lambda: len(ended(router, request_id)) == 2)
-        assert [(row.attempt_no, row.status) for row in ended(router, request_id)] == [(1, "aborted"), (2, "aborted")]
+        assert [(row.attempt_no, row.status) for row in ended(router, request_id)] == [(1, "aborted"), (2, "error")]
 
 
 @pytest.mark.parametrize(
@@ -173,3 +177,72 @@ async def test_an_answer_that_begins_in_time_is_not_hedged() -> None:
         assert "from the engine" in reply.text
         assert not other.seen
         assert not router.runtime.services.memory.hedges.counts
+
+
+def answers_of(router: Router) -> int:
+    """Return the number of answers that reports count."""
+    return sum(total.answers for total in router.ledger.totals(0, FAR_MS))
+
+
+async def test_of_two_legs_one_is_the_answer_whichever_row_is_written_last() -> None:
+    begin = asyncio.Event()
+    async with (
+        FaultUpstream(ENGINE.after(begin)) as engine,
+        FaultUpstream(CLOUD.after(asyncio.Event())) as other,
+        hedging(engine, other) as router,
+    ):
+        before = answers_of(router)
+        asking = asyncio.create_task(router.chat(STREAM))
+        await other.arrival()
+        begin.set()
+        lost = await asking
+        engine.answer, other.answer = ENGINE.after(asyncio.Event()), CLOUD
+        won = await router.chat(STREAM)
+        for reply, backend, decision in ((lost, "local", "local"), (won, "cloud", "overflow")):
+            await settled(router, reply, 2)
+            line = line_of_entries(router.ledger.entries_of(reply.headers["x-request-id"]))
+            assert (line.backend, line.ended, line.decision) == (backend, "ok", decision)
+        assert answers_of(router) - before == 2
+
+
+async def test_a_backend_that_failed_in_the_race_is_not_asked_again_at_once() -> None:
+    begin = asyncio.Event()
+    down = Answer.json({"error": {"message": "down"}}, 500)
+    async with (
+        FaultUpstream(down.after(begin)) as engine,
+        FaultUpstream(down) as other,
+        hedging(engine, other, "slo: {ttft_ms: 100, tpot_ms: 1000}\n") as router,
+    ):
+        asking = asyncio.create_task(router.chat(STREAM))
+        await other.arrival()
+        asyncio.get_running_loop().call_later(0.2, begin.set)  # the promised time is over, so no pause fits into it
+        reply = await asking
+        assert (reply.status_code, len(engine.seen), len(other.seen)) == (502, 1, 1)
+        assert [row.status for row in await settled(router, reply, 2)] == ["error", "error"]
+
+
+async def test_a_hedge_whose_money_was_set_aside_too_late_is_never_sent(tmp_path: Path) -> None:
+    begin = asyncio.Event()
+    async with (
+        FaultUpstream(ENGINE.after(begin)) as engine,
+        FaultUpstream(CLOUD) as other,
+        hedging(engine, other, folder=tmp_path) as router,
+    ):
+        board, clock = router.runtime.board, router.runtime.services.clock
+        with closing(apsw.Connection(str(tmp_path / "ledger.db"))) as held:
+            held.execute("BEGIN IMMEDIATE")  # so that the hold of the second leg waits
+            asking = asyncio.create_task(router.chat(STREAM))
+            await router.until(lambda: router.runtime.writer.health.queued_rows > 0)
+            begin.set()
+            await router.until(lambda: is_answering(board.current(clock()).backends["local"].backlog))
+            held.execute("ROLLBACK")
+        reply = await asking
+        assert "from the engine" in reply.text
+        first, second = await settled(router, reply, 2)
+        assert (first.status, second.kind, second.amount_nano) == ("ok", "released", 0)
+        assert not other.seen
+
+
+def is_answering(backlog: BacklogView | None) -> bool:
+    """Return whether the only request at an engine has its first token."""
+    return backlog is not None and backlog.in_flight == 1 and not backlog.waiting_first_token

@@ -185,7 +185,7 @@ async def test_who_leaves_while_the_engine_is_asked_stops_it(tmp_path: Path) -> 
         (record,) = router.runtime.services.records.recent(1)
         await router.until(lambda: len(router.ledger.entries_of(record.facts.request_id)) == 2)
         rows = router.ledger.entries_of(record.facts.request_id)
-        assert {(row.decision, row.status) for row in rows} == {("local", "aborted"), ("audit", "aborted")}
+        assert {(row.decision, row.status) for row in rows} == {("local", "aborted"), ("audit", "error")}
         assert router.runtime.board.in_flight()["local"] == 0
         assert not strong.seen
 

@@ -15,6 +15,7 @@ from spillway_router.core.routing.experiments import title_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import Balance
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+from spillway_router.proxy.control.request_list import line_of_entries
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import Router, cloud, local, routing, settings
 
@@ -91,6 +92,21 @@ async def test_a_shadow_is_asked_and_compared_and_the_client_never_sees_it(
         assert results(metrics) == {f'arm="e/s",result="{finding}"': 1}
         assert 'spillway_shadow_choices_total{answered="local",arm="e/s",chosen="cloud"} 1.0' in metrics
         assert 'spillway_arm_requests_total{arm="e/control",decision="local",status="200"} 1.0' in metrics
+
+
+async def test_a_shadow_that_is_interrupted_is_charged_and_no_answer() -> None:
+    async with (
+        FaultUpstream(GREEN) as engine,
+        FaultUpstream(SAME.after(asyncio.Event())) as other,
+        routing(settings(local(engine), cloud(other), more=ALIAS + ASKED)) as router,
+    ):
+        reply = await router.chat()
+        await other.arrival()
+        await router.runtime.shadows.stop()
+        row = await shadow_row(router, reply)
+        assert (row.kind, row.status, row.amount_nano > 0) == ("charged", "error", True)
+        line = line_of_entries(router.ledger.entries_of(reply.headers["x-request-id"]))
+        assert (line.backend, line.decision, line.ended) == ("local", "local", "ok")
 
 
 async def test_the_client_does_not_wait_for_a_shadow() -> None:

@@ -31,7 +31,7 @@ async def open_again(
     attempt_no: int,
 ) -> UpstreamAttempt | NotOpened:
     """Open an attempt for a request whose client has its answer already. `attempt_no` is the attempt's own number."""
-    return await open_attempt(
+    attempt = await open_attempt(
         services,
         config,
         facts,
@@ -41,6 +41,9 @@ async def open_again(
         numbers=AttemptNumbers(attempt_no - 1),
         request_started_s=services.clock(),
     )
+    if isinstance(attempt, UpstreamAttempt):
+        attempt.answers = False
+    return attempt
 
 
 async def ask_again(

@@ -92,6 +92,7 @@ class UpstreamAttempt:
         "_draft",
         "_pending",
         "_request_started_s",
+        "answers",
         "became_cloud",
         "candidate",
         "charge_nano",
@@ -136,6 +137,8 @@ class UpstreamAttempt:
         self.leaves = not route.pool.local
         self.became_cloud = False
         """Whether a reload took away that the backend is local."""
+        self.answers = True
+        """Whether the client gets what comes of it. Where it does not, no end of it counts as an answer."""
         self.candidate = candidate
         self.hold = hold
         self.tracked = tracked
@@ -299,7 +302,7 @@ class UpstreamAttempt:
             self.services.local_queues.go_on(self.route.backend.name)
         if outcome.kind == "ok" and self.hold.stored:
             self._learn(outcome)
-        status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error")
+        status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error") if self.answers else "error"
         self.record = replace(self._settle(outcome, status, now_s), discarded=discarded)
 
     def _of_backend(self, outcome: Outcome) -> Outcome:
@@ -325,7 +328,8 @@ class UpstreamAttempt:
         assert ended is not None
         if outcome.kind == "ok":
             self._learn(outcome)
-        status: Status = "aborted" if outcome.kind in ("ok", "cancelled") or outcome.billed else "error"
+        arrived = outcome.kind in ("ok", "cancelled") or outcome.billed
+        status: Status = "aborted" if arrived and self.answers else "error"
         settled = self._settle(outcome, status, self.services.clock())
         # The request's record says how the attempt ended for the client.
         kept = replace(ended.outcome, usage=outcome.usage)

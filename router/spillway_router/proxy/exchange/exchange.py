@@ -249,7 +249,10 @@ async def _ask_in_turn(state: ExchangeState) -> Outcome | None:
             continue
         if not state.services.memory.failing_bodies.is_empty and _is_hopeless(state, candidate):
             continue
-        latest = await ask(state, candidate, replaceable=candidate is not candidates[-1])
+        if state.hedged is not None and state.hedged[0] is candidate:
+            latest: Outcome | None = state.hedged[1]  # it was asked beside the one before
+        else:
+            latest = await ask(state, candidate, replaceable=candidate is not candidates[-1])
         if latest is None:
             continue
         failed, outcome = candidate, latest
@@ -521,7 +524,7 @@ async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
         if lasting and fetched.kind == "ok":
             _remember_refusals(state, attempt, lasting)
         if fetched.kind == "timeout" and attempt.is_overdue():
-            fetched = replace(fetched, kind="cancelled", detail=BETTER_LATE)
+            fetched, attempt.answers = replace(fetched, kind="cancelled", detail=BETTER_LATE), False
         deliverable = fetched.kind == "ok"
         if deliverable and should_escalate(state, attempt.backend, attempt.confidence):
             deliverable = not await escalate(state, attempt, upstream, fetched)

@@ -16,6 +16,7 @@ from spillway_router.core.routing.hedging import delay_s
 from spillway_router.core.routing.model import Candidate, DecisionKind, Outcome
 from spillway_router.ledger.holds import AttemptReason
 from spillway_router.proxy.exchange.attempt import NotOpened, UpstreamAttempt, open_attempt
+from spillway_router.proxy.exchange.byok import redacted
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
 from spillway_router.proxy.exchange.taking_back import known_refusals
@@ -75,27 +76,35 @@ async def fetch_hedged(state: ExchangeState, first: Leg, second: Candidate, end:
             rival = await _rival(state, first, second)
         if rival is None:
             return first, await fetching
+        if fetching.done() and not _may_race(fetching):  # while the money of the second leg was set aside
+            _count(state, "lost")
+            return first, await fetching
         racing = asyncio.ensure_future(rival.upstream.fetch())
         won = await _first_answer(fetching, racing)
         winner = rival if won is racing else first
         _count(state, "won" if winner is rival else "lost" if not racing.done() or _is_ok(racing) else "failed")
         if winner is rival:
             state.decided, state.reasons = rival.attempt.hold.reason.kind, rival.attempt.hold.reason.reasons
+        elif racing.done() and not _is_ok(won):
+            state.hedged = (second, redacted(racing.result(), rival.attempt.route))
         return winner, won.result()
     finally:
         tasks = [task for task in (fetching, racing) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if rival is not None:
-            loser = first if winner is rival else rival
-            lost: asyncio.Future[Outcome] | None = fetching if winner is rival else racing
-            end(loser.attempt, loser.upstream, HEDGED if lost is None else _as_loser(lost))
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:  # also where the wait itself is cancelled
+            if rival is not None:
+                loser = first if winner is rival else rival
+                lost: asyncio.Future[Outcome] | None = fetching if winner is rival else racing
+                loser.attempt.answers = False
+                end(loser.attempt, loser.upstream, HEDGED if lost is None else _as_loser(lost))
 
 
 def _as_loser(task: asyncio.Future[Outcome]) -> Outcome:
     """Return how the leg ends that does not answer: as it failed, or because the other one was faster."""
-    if task.cancelled() or task.exception() is not None or task.result().kind == "ok":
+    if not task.done() or task.cancelled() or task.exception() is not None or task.result().kind == "ok":
         return HEDGED
     return task.result()
 
@@ -105,13 +114,19 @@ async def _first_answer(first: asyncio.Future[Outcome], second: asyncio.Future[O
     does at once if it is the request's own fault."""
     await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
     if first.done():
-        if _is_ok(first) or first.result().kind == "rejected":
+        if not _may_race(first):
             return first
         await asyncio.wait({second})
     elif not _is_ok(second):
         await asyncio.wait({first})
         return first
     return second if _is_ok(second) else first
+
+
+def _may_race(first: asyncio.Future[Outcome]) -> bool:
+    """Return whether the second backend may still answer, as the first one failed by no fault of the request. Raises
+    what the fetch raised."""
+    return first.result().kind not in ("ok", "rejected")
 
 
 def _is_ok(task: asyncio.Future[Outcome]) -> bool:
@@ -132,12 +147,14 @@ async def _rival(state: ExchangeState, first: Leg, candidate: Candidate) -> Leg 
     kind: DecisionKind = "overflow" if first.attempt.backend.local else "routed"
     if candidate.backend.local:
         kind = "local"
+    route, left_out = state.route(candidate), known_refusals(state.services, state.facts, candidate.backend)
+    body = prepare(state.facts, state.client.body, state.body, route, 0, left_out)
     attempt = await open_attempt(
         state.services,
         state.config,
         state.facts,
         candidate,
-        route=state.route(candidate),
+        route=route,
         reason=AttemptReason(kind, (*state.reasons, HEDGE)),
         numbers=state.numbers,
         request_started_s=state.started_s,
@@ -148,8 +165,6 @@ async def _rival(state: ExchangeState, first: Leg, candidate: Candidate) -> Leg 
     attempt.passed_headers = state.passed_headers
     attempt.tracked.replaceable = True
     state.attempts.append(attempt)
-    left_out = known_refusals(state.services, state.facts, attempt.backend)
-    body = prepare(state.facts, state.client.body, state.body, attempt.route, 0, left_out)
     return Leg(attempt, StreamAnswer(state, attempt, body, None))
 
 

@@ -114,6 +114,7 @@ async def _ask(
     if isinstance(attempt, NotOpened):
         return None
     state.attempts.append(attempt)
+    attempt.answers = False
     outcome, score = Outcome("cancelled", billed=True, detail="the client left"), None
     try:
         question = question_body(state.body, attempt.backend.model, answer, rule)

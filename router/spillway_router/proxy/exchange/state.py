@@ -7,7 +7,7 @@ from typing import Any
 from spillway_router.core.caching.key import CachePlace
 from spillway_router.core.confidence.judge import ConfidenceVerdict
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.routing.model import CacheHit, Candidate, Decision, Refusal, RequestFacts
+from spillway_router.core.routing.model import CacheHit, Candidate, Decision, Outcome, Refusal, RequestFacts
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.client.heartbeat import Heartbeat
 from spillway_router.proxy.client.judgement import AnswerJudge
@@ -35,8 +35,8 @@ class ExchangeState:
     __slots__ = (
         "answer_judge", "answer_text", "attempts", "backend", "body", "byok_route", "cache_hit", "cache_note",
         "cache_place", "client", "code", "confidence", "config", "cost_requested", "decided", "decision", "facts",
-        "heartbeat", "numbers", "passed_headers", "probe", "reasons", "refusal", "response_id", "services", "skipped",
-        "started_s", "status", "verdict",
+        "heartbeat", "hedged", "numbers", "passed_headers", "probe", "reasons", "refusal", "response_id", "services",
+        "skipped", "started_s", "status", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,8 @@ class ExchangeState:
         self.skipped = ""
         """The reason token for a candidate that was not asked at all."""
         self.heartbeat: Heartbeat | None = None
+        self.hedged: tuple[Candidate, Outcome] | None = None
+        """The second backend of a race that brought no answer, and how it failed."""
         self.response_id = ""
         """The id of the answer on /v1/responses."""
         self.probe: str | None = None
