@@ -34,6 +34,7 @@ COMMANDS = {
     "deploy": "spillway_router.commands.deploy:deploy",
     "calibrate": "spillway_router.commands.calibrate:calibrate",
     "calibrate-cache": "spillway_router.commands.calibrate_cache:calibrate_cache",
+    "calibrate-complexity": "spillway_router.commands.calibrate_complexity:calibrate_complexity",
     "serve": "spillway_server.cli:serve",
     "plan": "spillway_server.cli:plan",
     "doctor": "spillway_router.commands.doctor:doctor",

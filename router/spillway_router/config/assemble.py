@@ -20,7 +20,7 @@ from spillway_router.config.load import ConfigError, ConfigProblem, ConfigReject
 from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.places import place_of
 from spillway_router.config.policy_part import step_names
-from spillway_router.config.rules import named_backends, policy_rules
+from spillway_router.config.rules import learned_complexity, named_backends, policy_rules
 from spillway_router.config.setting_faults import close_name
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
 from spillway_router.config.tls import tls_problems
@@ -34,6 +34,7 @@ from spillway_router.core.routing.backlog import EngineRates, Slo
 from spillway_router.core.routing.model import ANY_MODEL, Backend, Capability, Endpoint
 from spillway_router.core.routing.policy import AnyModel, ConfidenceRule, Policy
 from spillway_router.core.routing.rules import Rules
+from spillway_router.core.routing.traits.learned import LearnedComplexity
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.http_client.types import Target
 from spillway_router.prices import book as prices
@@ -112,6 +113,8 @@ class Assembly:
     rules: Rules = Rules()
     semantic: SemanticRules | None = None
     """When similar questions get a stored answer; None if they never do."""
+    learned_complexity: LearnedComplexity | None = None
+    """What says the complexity of requests in place of the sum of weights."""
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -168,6 +171,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     findings.problems.extend(step_problems(settings.confidence, policy, scoring.step_calibrations))
     rules = policy_rules(settings.policy, policy.backends, policy.confidence, findings)
     rules = replace(rules, rules=(*arm_rules(settings.experiments, policy, findings), *rules.rules))
+    learned = learned_complexity(settings.policy, findings)
     findings.warnings.extend(step_warnings(policy, rules))
     policy = replace(policy, spaces=alias_spaces(policy, rules))
     explicit = {alias: part.chain for alias, part in settings.aliases.items()}
@@ -184,6 +188,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
         scoring=scoring,
         rules=rules,
         semantic=semantic,
+        learned_complexity=learned,
     )
 
 

@@ -95,7 +95,7 @@ class DerivedConfig:
             assembly=assembly,
             limits=request_limits(settings),
             privacy=_privacy_rule(settings),
-            traits=trait_reader(settings.policy, assembly.rules),
+            traits=trait_reader(settings.policy, assembly.rules, assembly.learned_complexity),
             keys_required=settings.keys.required or not settings.loopback,
             failed_logins_per_minute=settings.keys.failed_logins_per_minute,
             budgets=budget_lines(settings),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -161,8 +162,10 @@ class PolicyPart(Part):
     """Rules that choose backends by what a request asks for, who asks, and when.
 
     The complexity of a request is the sum of the `weights` of what is found in its last message, from 0 to 10. A
-    message of `long_words` words or more is long. `words` adds to the words by which a factor or a task is known;
-    `languages` are those whose words are looked for. Hours are in `timezone`.
+    message of `long_words` words or more is long. With `learned_complexity`, a file written by
+    `spillway calibrate-complexity`, it is ten times the probability that the local answer is not enough. `words` adds
+    to the words by which a factor or a task is known; `languages` are those whose words are looked for. Hours are in
+    `timezone`.
     """
 
     rules: tuple[PolicyRulePart, ...] = ()
@@ -171,6 +174,7 @@ class PolicyPart(Part):
     languages: tuple[Literal["en", "de", "es", "fr"], ...] = ("en", "de", "es", "fr")
     words: Mapping[str, tuple[Annotated[str, Field(min_length=1, max_length=100)], ...]] = {}
     long_words: int = Field(LONG_WORDS, ge=1)
+    learned_complexity: Path | None = None
 
     @field_validator("words")
     @classmethod

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import get_args
 from zoneinfo import ZoneInfo
 
+from spillway_router.config.fitted_file import FittedFile
 from spillway_router.config.load import ConfigProblem, Findings
 from spillway_router.config.policy_part import (
     EffectsPart,
@@ -22,8 +23,15 @@ from spillway_router.config.policy_part import (
 from spillway_router.core.routing.model import Backend, Endpoint
 from spillway_router.core.routing.policy import ConfidenceRule
 from spillway_router.core.routing.rules import DAYS, Conditions, Hours, Rule, Rules, Span
+from spillway_router.core.routing.traits.learned import LearnedComplexity, LearnedComplexityError
 from spillway_router.core.routing.traits.reader import TraitReader
 
+_LEARNED_FILE = FittedFile(
+    setting="policy.learned_complexity",
+    from_json=LearnedComplexity.from_json,
+    malformed=LearnedComplexityError,
+    make_one="make one with `spillway calibrate-complexity`",
+)
 CLOUD, LOCAL = "cloud", "local"
 """The words of `forbid` that stand for all backends of a side."""
 GENERATING = frozenset(get_args(Endpoint)) - {"embeddings"}
@@ -42,13 +50,28 @@ def policy_rules(
     return Rules(tuple(rules), ZoneInfo(part.timezone))
 
 
-def trait_reader(part: PolicyPart, rules: Rules) -> TraitReader | None:
-    """Return what judges requests; None if no rule looks at their text."""
+def trait_reader(part: PolicyPart, rules: Rules, learned: LearnedComplexity | None = None) -> TraitReader | None:
+    """Return what judges requests; None if no rule looks at their text. `learned` is used where one looks at the
+    complexity."""
     if not rules.reads_text:
         return None
+    weights = {str(factor): weight for factor, weight in part.weights.items()}
+    if not any(rule.when.complexity for rule in rules.rules):
+        learned = None
     return TraitReader(
-        part.languages, part.words, {str(factor): weight for factor, weight in part.weights.items()}, part.long_words
+        languages=part.languages,
+        more_words=part.words,
+        weights=weights,
+        long_words=part.long_words,
+        learned=learned,
     )
+
+
+def learned_complexity(part: PolicyPart, findings: Findings) -> LearnedComplexity | None:
+    """Return what `policy.learned_complexity` holds; None without one. What is wrong with it is added to `findings`."""
+    if part.learned_complexity is None:
+        return None
+    return _LEARNED_FILE.read(part.learned_complexity, findings)
 
 
 def named_backends(part: PolicyPart) -> Iterator[tuple[str, tuple[str, ...]]]:

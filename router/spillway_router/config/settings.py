@@ -929,6 +929,9 @@ class Settings(Part):
             update["tls"] = self.tls.model_copy(update=files)
         update["backends"] = tuple(part.with_paths(placed) for part in self.backends)
         update["cache"] = self.cache.with_paths_from(folder)
+        if self.policy.learned_complexity is not None:
+            learned = placed(self.policy.learned_complexity)
+            update["policy"] = self.policy.model_copy(update={"learned_complexity": learned})
         if self.keys.secret_key_file is not None:
             file = placed(self.keys.secret_key_file)
             update["keys"] = self.keys.model_copy(update={"secret_key_file": file})

@@ -39,7 +39,7 @@ class Traits:
     complexity: int
     """0 (trivial) to 10."""
     factors: tuple[str, ...]
-    """What the complexity is the sum of (complexity.py)."""
+    """What the complexity is the sum of (complexity.py); after "learned", where a fitted file says it (learned.py)."""
     language: str
     """ISO 639-1 code of the language, "" if it is not known."""
 

@@ -21,6 +21,7 @@ import re2
 from spillway_router.core.routing.traits.complexity import WEIGHTS, complexity
 from spillway_router.core.routing.traits.conversation import Conversation, Task, Traits
 from spillway_router.core.routing.traits.language import language
+from spillway_router.core.routing.traits.learned import LEARNED, LearnedComplexity
 from spillway_router.core.routing.traits.words import KINDS, WORDS
 
 LONG_WORDS = 120
@@ -34,7 +35,8 @@ _FENCE = "```"
 class TraitReader:
     """Judges conversations by the words of some languages, and by those that are added to them.
 
-    Raises ValueError for a language without words, and for words of an unknown kind.
+    A `learned` complexity takes the place of the sum of weights. Raises ValueError for a language without words, and
+    for words of an unknown kind.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class TraitReader:
         more_words: Mapping[str, Iterable[str]] | None = None,
         weights: Mapping[str, int] = WEIGHTS,
         long_words: int = LONG_WORDS,
+        learned: LearnedComplexity | None = None,
     ) -> None:
         more = more_words or {}
         for name in languages:
@@ -53,6 +56,7 @@ class TraitReader:
                 raise ValueError(f"no factor or task is called {kind!r}; use {', '.join(KINDS)}")
         self._weights = {**WEIGHTS, **weights}
         self._long_words = long_words
+        self._learned = learned
         options = re2.Options()
         options.case_sensitive = False
         self._set = re2.Set.SearchSet(options)
@@ -65,10 +69,13 @@ class TraitReader:
         """Return the judgement on a conversation."""
         kinds = frozenset([KINDS[index] for index in self._set.Match(conversation.asked) or ()])
         factors = self._factors(conversation, kinds)
+        learned = self._learned
         return Traits(
             task=_task(conversation, kinds),
-            complexity=complexity(factors, self._weights),
-            factors=factors,
+            complexity=complexity(factors, self._weights)
+            if learned is None
+            else learned.complexity(conversation, factors),
+            factors=factors if learned is None else (LEARNED, *factors),
             language=language(conversation.asked),
         )
 
