@@ -138,11 +138,7 @@ def deploy(
             force=force,
             budget=budget,
         )
-        order = order_of(options, loaded, dry_run)
-        _inspect(target, order)  # before the model, whose configuration may have to be fetched
-        plan = _check_fit(target, order.gpu, replace(options, model=order.model))
-        order = replace(order, engine_args=plan.layout.arguments(), force=force)
-        _inspect(target, order)  # the very text that is sent
+        order, plan = _inspected_order(target, options, loaded, dry_run)
         if dry_run:
             steps = _plan(target, order)
             _show(replace(steps, notes=(*steps.notes, *plan.warnings)), order, True, as_json)
@@ -150,6 +146,18 @@ def deploy(
             _create(target=target, order=order, loaded=loaded, no_key=no_key, yes=yes, wait_min=wait)
     except DeployError as error:
         fail(f"{target}: {error}")
+
+
+def _inspected_order(
+    target: str, options: DeployOptions, loaded: Loaded, dry_run: bool
+) -> tuple[DeploymentOrder, EnginePlan]:
+    """Return an order in which nothing is wrong, with the plan of its engine. Raises `DeployError`."""
+    order = order_of(options, loaded, dry_run)
+    _inspect(target, order)  # before the model, whose configuration may have to be fetched
+    plan = _check_fit(target, order.gpu, replace(options, model=order.model))
+    order = replace(order, engine_args=plan.layout.arguments(), force=options.force)
+    _inspect(target, order)  # the very text that is sent
+    return order, plan
 
 
 def order_of(options: DeployOptions, loaded: Loaded, dry_run: bool) -> DeploymentOrder:

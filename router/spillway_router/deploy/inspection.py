@@ -96,9 +96,9 @@ def _reachable(settings: Settings) -> Iterator[str]:
         yield "backends: none is the machine's own engine; add one with provider: vllm and base_url"
 
 
-def _literal_secrets(data: Mapping[str, Any]) -> Iterator[str]:
+def _literal_secrets(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield the places of passwords and keys that stand in the text: it travels where many can read it."""
-    pending: list[tuple[str, Any]] = [("", data)]
+    pending: list[tuple[str, Any]] = [("", values)]
     while pending:
         where, value = pending.pop()
         if isinstance(value, dict):

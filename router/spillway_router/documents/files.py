@@ -48,22 +48,22 @@ def read_document(path: Path) -> str:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise UnreadableFileError(f"{path} has {size} bytes; at most {MAX_FILE_BYTES} are read: split it")
-        data = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise UnreadableFileError(f"{path} can't be read: {error.strerror or error}") from None
-    return text_of(data, str(path))
+    return text_of(content, str(path))
 
 
-def text_of(data: bytes, name: str) -> str:
+def text_of(content: bytes, name: str) -> str:
     """Return the text in the bytes of a file; `name` names it in errors. Raise UnreadableFileError."""
-    if data.startswith(b"%PDF-"):
-        return _text_of_pdf(data, name)
-    if data.startswith(b"PK\x03\x04"):
-        return _text_of_docx(data, name)
-    if data.startswith(_PICTURES):
+    if content.startswith(b"%PDF-"):
+        return _text_of_pdf(content, name)
+    if content.startswith(b"PK\x03\x04"):
+        return _text_of_docx(content, name)
+    if content.startswith(_PICTURES):
         raise UnreadableFileError(f"{name} is a picture without text: {_OCR}")
     try:
-        return data.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UnreadableFileError(
             f"{name} is neither UTF-8 text nor a PDF nor a DOCX; convert it, or save it as UTF-8"
@@ -75,7 +75,7 @@ def documents_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _text_of_pdf(data: bytes, name: str) -> str:
+def _text_of_pdf(content: bytes, name: str) -> str:
     try:
         import pypdfium2
     except ImportError:
@@ -83,7 +83,7 @@ def _text_of_pdf(data: bytes, name: str) -> str:
             f"{name} is a PDF; reading one needs the extra `documents`: pip install '.[documents]' from the checkout"
         ) from None
     try:
-        with pypdfium2.PdfDocument(data) as pdf:
+        with pypdfium2.PdfDocument(content) as pdf:
             if len(pdf) > MAX_PAGES:
                 raise UnreadableFileError(f"{name} has {len(pdf)} pages; at most {MAX_PAGES} are read: split it")
             pages = [_lines(list(_pieces(page))) for page in pdf]
@@ -135,22 +135,22 @@ def _joined(row: list[_Piece]) -> str:
     return line
 
 
-def _text_of_docx(data: bytes, name: str) -> str:
+def _text_of_docx(content: bytes, name: str) -> str:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            info = archive.getinfo("word/document.xml")
-            if info.file_size > MAX_XML_BYTES:
-                raise UnreadableFileError(f"{name} unpacks to {info.file_size} bytes; split it")
-            with archive.open(info) as file:
-                content = file.read(MAX_XML_BYTES + 1)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entry = archive.getinfo("word/document.xml")
+            if entry.file_size > MAX_XML_BYTES:
+                raise UnreadableFileError(f"{name} unpacks to {entry.file_size} bytes; split it")
+            with archive.open(entry) as file:
+                xml = file.read(MAX_XML_BYTES + 1)
     except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError):
         raise UnreadableFileError(
             f"{name} is an archive, but no DOCX that can be opened; save it as PDF or text"
         ) from None
-    if len(content) > MAX_XML_BYTES or b"<!DOCTYPE" in content[:4096]:
+    if len(xml) > MAX_XML_BYTES or b"<!DOCTYPE" in xml[:4096]:
         raise UnreadableFileError(f"{name} holds what no word processor writes; save it as PDF or text")
     try:
-        body = ElementTree.fromstring(content).find(f"{_WORD}body")  # noqa: S314 - bounded, and no DTD
+        body = ElementTree.fromstring(xml).find(f"{_WORD}body")  # noqa: S314 - bounded, and no DTD
     except ElementTree.ParseError as error:
         raise UnreadableFileError(f"{name} is a damaged DOCX: {error}") from None
     text = "" if body is None else "\n".join(_blocks(body))

@@ -7,11 +7,11 @@ import orjson
 from spillway_router.providers.sse import SseDecoder, SseError
 
 
-def stream_text(data: bytes) -> str:
+def stream_text(stream: bytes) -> str:
     """Return the text of the first choice in the events of a stream; empty if they can't be read or have none."""
     parts: list[str] = []
     try:
-        for event in SseDecoder().feed(data):
+        for event in SseDecoder().feed(stream):
             if event.data and event.data != b"[DONE]":
                 parts.append(_text_of(orjson.loads(event.data)))
     except (SseError, ValueError):

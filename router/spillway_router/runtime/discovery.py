@@ -49,7 +49,7 @@ class Discovery:
         for part in parts:
             try:
                 async with asyncio.timeout(LOOKUP_S):
-                    engines[part.name] = await _found(part)
+                    engines[part.name] = await _listed_engines(part)
             except (OSError, UnicodeDecodeError, DiscoveryError) as error:
                 self._note(part, str(error) or type(error).__name__)
             else:
@@ -70,7 +70,7 @@ class Discovery:
         return min((part.discover_every_s for part in self._written().backends if part.discover), default=60.0)
 
 
-async def _found(part: BackendPart) -> tuple[str, ...]:
+async def _listed_engines(part: BackendPart) -> tuple[str, ...]:
     """Return the base URLs of the engines that a backend's source lists now. Raises OSError and DiscoveryError."""
     if part.discover == "file":
         text = await asyncio.to_thread(Path(part.discover_from).read_text, encoding="utf-8")

@@ -140,7 +140,7 @@ def _unknown(name: str, why: Obstacle) -> ModelSpec:
     )
 
 
-def known(name: str) -> ModelSpec:
+def recorded_model(name: str) -> ModelSpec:
     """Return a model of the recorded configurations. Raises `KeyError` for any other."""
     record = recorded.find(name)
     spec = None if record is None else of_config(record.config, record.name, origin=f"recorded from {record.source}")

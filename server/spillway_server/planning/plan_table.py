@@ -12,7 +12,7 @@ from spillway_server.obstacle import Obstacle
 from spillway_server.planning import recorded
 from spillway_server.planning.hardware import Hardware
 from spillway_server.planning.measurements import shipped
-from spillway_server.planning.models import known
+from spillway_server.planning.models import recorded_model
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES
 from spillway_server.planning.shapes import GIB
@@ -45,7 +45,7 @@ def matrix(gpus: Sequence[str] = NAMES, models: Sequence[str] | None = None) -> 
     """Return, in Markdown, which recorded model runs on how many GPUs of which kind, with the KV tokens that remain."""
     lines = [f"| model | weights, GiB | {' | '.join(gpus)} |", "|" + "---|" * (2 + len(gpus))]
     for name in recorded.names() if models is None else models:
-        shape = known(name).shape
+        shape = recorded_model(name).shape
         size = "" if shape is None else f"{shape.weight_bytes / GIB:,.1f}"
         lines.append(f"| {name} | {size} | {' | '.join(_cell(gpu, name) for gpu in gpus)} |")
     return "\n".join(lines) + "\n"
@@ -54,7 +54,7 @@ def matrix(gpus: Sequence[str] = NAMES, models: Sequence[str] | None = None) -> 
 def _cell(gpu: str, name: str) -> str:
     """Return the least number of GPUs that hold the model, and the tokens that their KV cache holds."""
     for count in COUNTS:
-        plan = make_plan(PROFILES[gpu], known(name), PlanOptions(devices=count))
+        plan = make_plan(PROFILES[gpu], recorded_model(name), PlanOptions(devices=count))
         if isinstance(plan, EnginePlan):
             many = f"{count} GPUs: " if count > 1 else ""
             return f"{many}{plan.kv_tokens or 0:,}"
@@ -68,7 +68,7 @@ def page() -> str:
 
 def _line(gpu: str, model: str) -> str:
     options = PlanOptions()
-    plan = make_plan(PROFILES[gpu], known(model), options)
+    plan = make_plan(PROFILES[gpu], recorded_model(model), options)
     if isinstance(plan, Obstacle):
         return f"| {gpu} | {model} | does not fit: {plan.reason} {plan.fix} | | | | | | | |"
     return _fitting(gpu, plan, options.mean_tokens)

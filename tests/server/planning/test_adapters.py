@@ -19,11 +19,11 @@ from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning import adapters
 from spillway_server.planning.adapters import Adapter
-from spillway_server.planning.models import DEMO_WEIGHTS, ModelSpec, known
+from spillway_server.planning.models import DEMO_WEIGHTS, ModelSpec, recorded_model
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, cpu_profile
 
-QWEN = known("Qwen/Qwen2.5-7B-Instruct-AWQ")
+QWEN = recorded_model("Qwen/Qwen2.5-7B-Instruct-AWQ")
 GGUF = ModelSpec(location="/m/x.gguf", served_name="x", dtype="float16", quantisation="gguf", shape=None)
 
 

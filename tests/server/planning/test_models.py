@@ -18,7 +18,7 @@ from spillway_server.planning.models import (
     Sources,
     choose,
     from_directory,
-    known,
+    recorded_model,
     resolve,
 )
 
@@ -85,7 +85,7 @@ def test_a_model_of_sentences_is_no_longer_than_its_own_limit(text: str, longest
 
 
 def test_kv_bytes_per_token_of_known_models() -> None:
-    qwen, llama = known(T4_CLASS).shape, known("meta-llama/Llama-3.1-8B-Instruct").shape
+    qwen, llama = recorded_model(T4_CLASS).shape, recorded_model("meta-llama/Llama-3.1-8B-Instruct").shape
     assert qwen is not None
     assert llama is not None
     assert qwen.kv_bytes_per_token(2) == 56 * 1024
@@ -212,7 +212,7 @@ def test_auto_goes_by_hardware() -> None:
     assert choose(with_gpu((7, 5))) == T4_CLASS
     assert choose(with_gpu((8, 0))) == T4_CLASS
     assert choose(with_gpu((8, 9))) == FP8_CLASS
-    assert all(known(name).shape is not None for name in (T4_CLASS, FP8_CLASS))
+    assert all(recorded_model(name).shape is not None for name in (T4_CLASS, FP8_CLASS))
 
 
 def test_the_demo_model_is_complete(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning.arguments import parse, value_of
-from spillway_server.planning.models import ModelSpec, known
+from spillway_server.planning.models import ModelSpec, recorded_model
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, Profile, cpu_profile
 from spillway_server.planning.shapes import ModelShape
@@ -21,8 +21,8 @@ DEMO = ModelSpec(
     quantisation=None,
     shape=ModelShape(parameters=1_900_000, weight_bytes=3_800_000, layers=3, kv_heads=2, head_dim=64, max_len=1024),
 )
-QWEN_AWQ = known("Qwen/Qwen2.5-7B-Instruct-AWQ")
-QWEN_16 = known("Qwen/Qwen2.5-7B-Instruct")
+QWEN_AWQ = recorded_model("Qwen/Qwen2.5-7B-Instruct-AWQ")
+QWEN_16 = recorded_model("Qwen/Qwen2.5-7B-Instruct")
 MODELS = (
     "Qwen/Qwen2.5-7B-Instruct-AWQ",
     "Qwen/Qwen2.5-7B-Instruct",
@@ -68,7 +68,7 @@ def flag(plan: EnginePlan, name: str) -> str | None:
 
 @pytest.mark.parametrize(("gpu", "name"), CASES)
 def test_every_gpu_with_every_model(gpu: str, name: str) -> None:
-    profile, model = PROFILES[gpu], known(name)
+    profile, model = PROFILES[gpu], recorded_model(name)
     plan = make_plan(profile, model, PlanOptions())
     thousands = CAPACITY[gpu][MODELS.index(name)]
     if thousands is None:
@@ -159,7 +159,7 @@ def test_served_name_can_be_changed() -> None:
 
 
 def test_two_devices_hold_what_one_cannot() -> None:
-    llama = known("meta-llama/Llama-3.1-8B-Instruct")
+    llama = recorded_model("meta-llama/Llama-3.1-8B-Instruct")
     plan = planned(PROFILES["t4"], llama, devices=2)
     assert flag(plan, "--tensor-parallel-size") == "2"
     assert plan.kv_tokens is not None
@@ -207,7 +207,7 @@ def test_an_architecture_that_vllm_does_not_know_is_refused() -> None:
 
 
 def test_no_request_is_longer_than_the_model_reads() -> None:
-    short = known("microsoft/Phi-3-mini-4k-instruct")
+    short = recorded_model("microsoft/Phi-3-mini-4k-instruct")
     assert flag(planned(PROFILES["a100-80"], short), "--max-model-len") == "4096"
     assert "4096" in refused(PROFILES["a100-80"], short, "--max-model-len=16384").reason
     longer = planned(PROFILES["a100-80"], short, "--max-model-len=16384", '--hf-overrides={"rope_theta": 1}')
@@ -227,7 +227,7 @@ def test_other_address_is_warned_about() -> None:
         (PROFILES["t4"], QWEN_AWQ, ("--max-model-len", "200k"), "reads at most 32768"),
         (
             PROFILES["t4"],
-            known("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16"),
+            recorded_model("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16"),
             ("--max-model-len=100k",),
             "the KV cache holds",
         ),
@@ -241,7 +241,7 @@ def test_other_address_is_warned_about() -> None:
             (),
             "GGUF",
         ),
-        (cpu_profile(16 * GIB), known("RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic"), (), "CPU can't run fp8"),
+        (cpu_profile(16 * GIB), recorded_model("RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic"), (), "CPU can't run fp8"),
         (cpu_profile(4 * GIB), QWEN_16, (), "does not fit"),
         (
             Profile(

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning.arguments import parse, value_of
 from spillway_server.planning.layouts import Layout, why_not
-from spillway_server.planning.models import known
+from spillway_server.planning.models import recorded_model
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES
 
-MODEL = known("Qwen/Qwen2.5-7B-Instruct")
+MODEL = recorded_model("Qwen/Qwen2.5-7B-Instruct")
 FLAGS = {
     "tensor": ("--tensor-parallel-size", "2"),
     "pipeline": ("--pipeline-parallel-size", "2"),
@@ -87,7 +87,7 @@ def test_the_command_line_shows_them() -> None:
     ],
 )
 def test_devices_become_engines_before_they_split_a_model(gpu: str, gpus: int, model: str, layout: Layout) -> None:
-    plan = make_plan(PROFILES[gpu], known(model), PlanOptions(devices=gpus))
+    plan = make_plan(PROFILES[gpu], recorded_model(model), PlanOptions(devices=gpus))
     assert isinstance(plan, EnginePlan), plan
     assert plan.layout == layout
     assert plan.layout.devices == gpus
@@ -106,7 +106,7 @@ def test_heads_that_do_not_divide_are_refused_with_what_does() -> None:
 
 
 def test_groups_of_weights_must_divide_as_well() -> None:
-    shape = known("Qwen/Qwen2.5-7B-Instruct-AWQ").shape
+    shape = recorded_model("Qwen/Qwen2.5-7B-Instruct-AWQ").shape
     assert shape is not None
     # 18,944 columns are 148 groups of 128: they divide by 4, and not by 8.
     assert why_not(shape, 4) is None
@@ -115,9 +115,9 @@ def test_groups_of_weights_must_divide_as_well() -> None:
 
 
 def test_a_latent_is_kept_whole_on_every_device() -> None:
-    shape = known("deepseek-ai/DeepSeek-V3").shape
+    shape = recorded_model("deepseek-ai/DeepSeek-V3").shape
     assert shape is not None
     assert shape.kv_elements(1) == shape.kv_elements(8) == 576
-    grouped = known("meta-llama/Llama-3.1-8B-Instruct").shape
+    grouped = recorded_model("meta-llama/Llama-3.1-8B-Instruct").shape
     assert grouped is not None
     assert [grouped.kv_elements(split) for split in (1, 8, 16)] == [2048, 256, 256]

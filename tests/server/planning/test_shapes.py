@@ -10,7 +10,7 @@ import pytest
 
 from spillway_server.planning import architectures, memory, parameters, recorded
 from spillway_server.planning.memory import Budget
-from spillway_server.planning.models import known
+from spillway_server.planning.models import recorded_model
 from spillway_server.planning.shapes import GIB, ModelShape, UnknownStateError, shape_of
 
 # The numbers of parameters that the hub counts in the published files.
@@ -48,14 +48,17 @@ def test_every_record_has_a_source_and_a_shape() -> None:
         record = recorded.find(name)
         assert record is not None
         assert record.source
-        spec = known(name)
+        spec = recorded_model(name)
         assert spec.shape is not None
         assert architectures.is_known(spec.architecture), name
 
 
 def test_quantised_weights_take_their_bits_and_their_groups() -> None:
-    plain, awq = known("Qwen/Qwen2.5-7B-Instruct").shape, known("Qwen/Qwen2.5-7B-Instruct-AWQ").shape
-    fp8, mxfp4 = known("RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic").shape, known("openai/gpt-oss-20b").shape
+    plain, awq = recorded_model("Qwen/Qwen2.5-7B-Instruct").shape, recorded_model("Qwen/Qwen2.5-7B-Instruct-AWQ").shape
+    fp8, mxfp4 = (
+        recorded_model("RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic").shape,
+        recorded_model("openai/gpt-oss-20b").shape,
+    )
     assert None not in (plain, awq, fp8, mxfp4)
     # The sizes of the files on the hub, in GB: 15.23, 5.57, 8.71 and 13.76.
     sizes = [shape.weight_bytes / 1e9 for shape in (plain, awq, fp8, mxfp4) if shape]
@@ -64,7 +67,7 @@ def test_quantised_weights_take_their_bits_and_their_groups() -> None:
 
 
 def test_only_chosen_experts_work_on_a_token() -> None:
-    shape = known("Qwen/Qwen3-30B-A3B").shape
+    shape = recorded_model("Qwen/Qwen3-30B-A3B").shape
     assert shape is not None
     assert shape.active_parameters / 1e9 == pytest.approx(3.3, abs=0.1)
 
