@@ -126,6 +126,7 @@ GROUPS: tuple[Group, ...] = (
     Group((measures_docs.DEAD_LINKS,), measures_docs.links, "about 20 s; needs `make install-docs`"),
     Group((measures_docs.EXAMPLES_FAILED,), measures_docs.failing_examples, "about 30 s"),
     Group((measures_newcomer.FIRST_ANSWER,), measures_newcomer.first_answer, "up to 15 minutes; installs everything"),
+    Group((measures_newcomer.MONEY_PAGE,), measures_newcomer.money_page, "up to 20 minutes; installs everything"),
     Group((measures_use.MISTAKES,), measures_use.mistakes_well_told, "about 1 minute"),
     Group((measures_usage.USAGE_SHAPES,), measures_usage.usage_shapes, "about 15 s"),
     Group(("budget.leaked_reservations",), measures_money.leaked, "about 3 minutes; starts PostgreSQL"),

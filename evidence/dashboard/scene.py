@@ -37,6 +37,7 @@ _PRICES = {
 }
 _MORE = """
 gpu: {name: a100-80, price_per_hour: "1.39"}
+fleet: {max: 3}
 confidence: {threshold: 0.6, escalate_to: [openai]}
 budgets: [{scope: all, period: month, limit_usd: "300"}, {scope: all, period: day, limit_usd: "12"}]
 """
@@ -191,6 +192,7 @@ def places(scene: Scene) -> tuple[Place, ...]:
         Place("money", scene.money, ("details.more summary",)),
         Place("quality", f"/quality?from={scene.first}&to={scene.last}"),
         Place("experiments", "/experiments"),
+        Place("fleet", "/fleet?since=4w"),
         Place("requests", "/requests?ended=ok"),
         Place("request", f"/requests/{request.facts.request_id}"),
         Place("old-request", f"/requests/{scene.old_id}"),
@@ -231,6 +233,9 @@ def stories(key: str) -> tuple[Story, ...]:
                 ("text", "h1", "the arm cheaper differs"),
                 ("text", ".panel", "cheaper costs"),
                 ("fetched", "/experiments.json?since=4w"),
+                ("click", ".top nav a:has-text('Fleet')"),
+                ("text", "h1", "There should be"),
+                ("fetched", "/fleet.json?since=7d"),
                 ("click", ".top nav a:has-text('Requests')"),
                 ("select", "#decision", "escalated"),
                 ("click", "main form button"),

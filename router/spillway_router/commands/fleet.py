@@ -16,8 +16,9 @@ from spillway_router.config.load import process_environment
 if TYPE_CHECKING:
     from spillway_router.config.fleet_part import FleetPart
     from spillway_router.config.load import Loaded
-    from spillway_router.core.fleet.scaler import FleetTerms, ScalingDecision
-    from spillway_router.replay.fleet import DemandHistory, FleetPlan, OverflowPrice
+    from spillway_router.core.fleet.scaler import ScalingDecision
+    from spillway_router.replay.fleet import FleetPlan
+    from spillway_router.replay.fleet_now import FleetSetup
 
 DAY_S = 86_400
 LONGEST_RUN_S = 600
@@ -51,9 +52,13 @@ def plan(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what yesterday (UTC) would have cost with each number of GPUs, by the scaler, and at best in hindsight."""
     loaded = load(path)
     today_s = now_ms() // 1000 // DAY_S * DAY_S
-    terms, overflow = _terms(loaded)
-    history = _history(loaded, (today_s - DAY_S, today_s), terms, overflow)
     from spillway_router.replay.fleet import plan_of
+    from spillway_router.replay.fleet_now import history_of
+
+    setup = _setup(loaded)
+    terms, overflow = setup.terms, setup.overflow
+    with opened(loaded, "read") as ledger:
+        history = history_of(loaded, ledger, (today_s - DAY_S, today_s), setup)
 
     costs = plan_of(history.between(today_s - DAY_S, today_s), terms)
     day = datetime.fromtimestamp(today_s - DAY_S, UTC).date()
@@ -107,72 +112,43 @@ def _run(arguments: tuple[str, ...]) -> None:
 
 
 def _fleet(loaded: Loaded) -> FleetPart:
-    fleet = loaded.settings.fleet
-    if fleet is None:
-        fail("There is no `fleet` in the configuration. Add, for example, fleet: {max: 4}.")
-    return fleet
+    from spillway_router.replay.fleet_now import FleetError, fleet_of
+
+    try:
+        return fleet_of(loaded)
+    except FleetError as error:
+        fail(str(error))
 
 
-def _terms(loaded: Loaded) -> tuple[FleetTerms, OverflowPrice]:
+def _setup(loaded: Loaded) -> FleetSetup:
     """Return the terms of the scaler, and where overflow goes. What is missing for them ends the command."""
     from spillway_router.config.load import ConfigError
-    from spillway_router.core.replay.replay import CloudModel
-    from spillway_router.replay.fleet import OverflowPrice
-    from spillway_router.replay.policies import policy_of
+    from spillway_router.replay.fleet_now import FleetError, fleet_setup
 
-    fleet, gpu = _fleet(loaded), loaded.settings.gpu
-    usd = fleet.price_per_hour or gpu.hourly
-    if usd <= 0:
-        fail("The price of a GPU is unknown. Set fleet.price_per_hour, or gpu.price_per_hour.")
     try:
-        policy = policy_of("now", loaded, datetime.now(UTC).date(), CloudModel()).terms.policy
+        return fleet_setup(loaded, datetime.now(UTC).date())
+    except FleetError as error:
+        fail(str(error))
     except ConfigError as error:
         fail("The configuration has errors:\n" + "\n".join(f"  - {problem}" for problem in error.problems))
-    priced = [
-        OverflowPrice(name, tariff)
-        for name in policy.aliases["auto"]
-        if not policy.backends[name].local and (tariff := policy.backends[name].tariff) is not None
-    ]
-    if not priced:
-        fail("Overflow has no price, because the chain of `auto` has no cloud. Add one to compare a GPU with.")
-    return fleet.terms(usd), priced[0]
 
 
 def _decided(loaded: Loaded, since: str, rented: int | None) -> tuple[ScalingDecision, int]:
     """Return the decision from the ledger since some time, and how many GPUs are rented."""
-    from spillway_router.replay.fleet import decide_now
+    from spillway_router.replay.fleet_now import fleet_now
 
-    now = now_ms()
-    terms, overflow = _terms(loaded)
-    history = _history(loaded, (since_ms(since, now) // 1000, now // 1000), terms, overflow)
-    present = loaded.settings.gpu.count if rented is None else rented
-    return decide_now(history, terms, present), present
-
-
-def _history(loaded: Loaded, span_s: tuple[int, int], terms: FleetTerms, overflow: OverflowPrice) -> DemandHistory:
-    from spillway_router.config.costs import work_coefficients
-    from spillway_router.replay.compare import ledger_requests
-    from spillway_router.replay.fleet import demand_history
-
-    coefficients = work_coefficients(loaded.settings)
+    now, setup = now_ms(), _setup(loaded)
+    span_s = (since_ms(since, now) // 1000, now // 1000)
     with opened(loaded, "read") as ledger:
-        recorded = ledger_requests(ledger, span_s[0] * 1000, span_s[1] * 1000, frozenset())
-        return demand_history((one.past for one in recorded), overflow, coefficients, span_s, terms.most)
+        present = fleet_now(loaded, ledger, span_s, setup, rented)
+    return present.decision, present.rented
 
 
 def _show_decision(decision: ScalingDecision, *, as_json: bool) -> None:
     if as_json:
-        reasons = [
-            {
-                "gpu": one.layer,
-                "reason": one.token,
-                "balance_usd": round(one.balance_nano / 1e9, 6),
-                "changes_at_usd": round(one.changes_at_nano / 1e9, 6),
-                "sentence": one.sentence(),
-            }
-            for one in decision.reasons
-        ]
-        typer.echo(json.dumps({"gpus": decision.target, "reasons": reasons}, indent=2))
+        from spillway_router.replay.fleet_now import decision_values
+
+        typer.echo(json.dumps(decision_values(decision), indent=2))
         return
     say(f"GPUs: {decision.target}")
     for one in decision.reasons:

@@ -47,6 +47,7 @@ LINKS = (
     Link("/money", "Money", USAGE_ROLES),
     Link("/quality", "Quality", USAGE_ROLES),
     Link("/experiments", "Experiments", USAGE_ROLES),
+    Link("/fleet", "Fleet", USAGE_ROLES),
     Link("/my-usage", "My usage", frozenset({"inference"})),
     Link("/requests", "Requests", READER_ROLES),
     Link("/reviews", "Reviews", REVIEW_ROLES),

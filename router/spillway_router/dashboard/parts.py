@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # imported for its first reader; an idle router has to be sma
     from spillway_router.ledger.reports.model import Report
     from spillway_router.proxy.audits.audits import AuditCounts
     from spillway_router.proxy.audits.thresholds import ThresholdState
+    from spillway_router.replay.fleet_now import FleetNow
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,9 @@ class Parts:
     keys: KeyStore
     labels: LabelTable
     experiments: ExperimentTable
+    fleet: Callable[[int], Awaitable[FleetNow]]
+    """Return how many GPUs there should be by the requests of so many days. Raises FleetError, ConfigError and
+    LedgerError."""
     thresholds: Callable[[], Sequence[ThresholdState]]
     """Return the thresholds as audits moved them."""
     audit_counts: Callable[[], AuditCounts]

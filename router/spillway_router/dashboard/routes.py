@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.dashboard.admin_pages import AdminPages
 from spillway_router.dashboard.desk import Desk, download, form_fields, is_secure, own_address
+from spillway_router.dashboard.fleet_pages import FleetPages
 from spillway_router.dashboard.live import Feed
 from spillway_router.dashboard.parts import Parts
 from spillway_router.dashboard.quality_pages import QualityPages
@@ -41,6 +42,7 @@ class Dashboard:
         self._requests = RequestPages(self._desk)
         self._admin = AdminPages(self._desk)
         self._quality = QualityPages(self._desk)
+        self._fleet = FleetPages(self._desk)
 
     def close(self) -> None:
         """End the live pages, which would keep the router from stopping."""
@@ -59,6 +61,7 @@ class Dashboard:
         self._requests.add_to(api)
         self._admin.add_to(api)
         self._quality.add_to(api)
+        self._fleet.add_to(api)
 
         @api.get("/static/{name}", include_in_schema=False)
         async def static(name: str) -> Response:

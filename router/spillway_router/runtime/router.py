@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -112,6 +112,7 @@ from spillway_router.signals.board import Board
 
 if TYPE_CHECKING:
     from spillway_router.ledger.reports.model import Report
+    from spillway_router.replay.fleet_now import FleetNow
 
 log = logging.getLogger("spillway")
 _T = TypeVar("_T")
@@ -526,6 +527,7 @@ class Runtime:
             keys=self._keys,
             labels=self.ledger.labels,
             experiments=self.ledger.experiments,
+            fleet=self._fleet,
             thresholds=lambda: self.audits.threshold_states(self.services.config()),
             audit_counts=lambda: self.audits.counts,
             reviews=self.reviews,
@@ -560,6 +562,19 @@ class Runtime:
             out = StringIO()
             export_focus(self.ledger, read_range(query, now_ms), now_ms, out, daily=True)
             return out.getvalue()
+
+        return await self._alone(work)
+
+    async def _fleet(self, days: int) -> FleetNow:
+        """Return how many GPUs there should be by the requests of so many days. Raises FleetError, ConfigError or
+        LedgerError."""
+
+        def work(now_ms: int) -> FleetNow:
+            from spillway_router.replay.fleet_now import fleet_now, fleet_setup
+
+            loaded, now_s = self.config.loaded, now_ms // 1000
+            setup = fleet_setup(loaded, datetime.fromtimestamp(now_s, UTC).date())
+            return fleet_now(loaded, self.ledger, (now_s - days * 86_400, now_s), setup)
 
         return await self._alone(work)
 
