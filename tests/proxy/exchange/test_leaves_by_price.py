@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.proxy.answers import answer
 
-from spillway_router.testing import FaultUpstream
+from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import Router, cloud, routing, settings
 
 WHOLE = answer("beta")
@@ -71,6 +71,21 @@ async def test_a_request_that_still_waits_at_the_last_moment_leaves() -> None:
             assert (reply.headers["x-spillway-backend"], reply.headers["x-spillway-decision"]) == ("cloud", "overflow")
             assert "hurried" not in names(engine)
             gate.set()
+            assert {(await task).status_code for task in tasks} == {200}
+
+
+async def test_a_request_whose_cloud_fails_at_the_last_moment_goes_on_waiting_for_the_engine() -> None:
+    async with FaultUpstream() as engine, FaultUpstream(Answer.json({"error": {"message": "down"}}, 500)) as other:
+        gate = asyncio.Event()
+        engine.answer = WHOLE.after(gate)
+        async with routing(settings(engine_line(engine), cloud(other), more=CALM)) as router:
+            tasks = await filled(router, 4)
+            # It leaves after 1.5 s; as it is long, it may wait for four times its own time, which is more than 4 s.
+            last = asyncio.create_task(router.chat(asking("hurried", words=22_000), x_spillway_slo_ttft_ms="2000"))
+            await other.arrival()
+            gate.set()
+            reply = await last
+            assert (reply.status_code, reply.headers.get("x-spillway-backend")) == (200, "local")
             assert {(await task).status_code for task in tasks} == {200}
 
 

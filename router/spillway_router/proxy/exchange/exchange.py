@@ -27,6 +27,7 @@ from spillway_router.core.routing import retry_budget
 from spillway_router.core.routing.affinity import preferred_engine
 from spillway_router.core.routing.fair_queue import ENGINE_WAIT_SHARE
 from spillway_router.core.routing.filters import cost_bound_nano
+from spillway_router.core.routing.leaving import MAY_NOT_LEAVE
 from spillway_router.core.routing.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
 from spillway_router.core.routing.policy import (
     decide,
@@ -240,11 +241,12 @@ async def _ask_in_turn(state: ExchangeState) -> Outcome | None:
     failed: Candidate | None = None
     outcome: Outcome | None = None
     candidates = state.decision.candidates
-    if state.config.leaves_by_price is not None:
-        first = waits_first(state)
-        if first is not None:
-            candidates = (first, *[one for one in candidates if one is not first])
-    for candidate in candidates:
+    first = None if state.config.leaves_by_price is None else waits_first(state)
+    if first is not None:
+        candidates = (first, *candidates)  # it is asked again in its own place if its turn does not come before
+    for number, candidate in enumerate(candidates, 1):
+        if candidate is first and number > 1 and state.attempts_at(first):
+            continue
         if failed is not None and not (_is_available(state, candidate) and _may_pay(state, candidate)):
             continue
         if not state.services.memory.failing_bodies.is_empty and _is_hopeless(state, candidate):
@@ -252,7 +254,7 @@ async def _ask_in_turn(state: ExchangeState) -> Outcome | None:
         if state.hedged is not None and state.hedged[0] is candidate:
             latest: Outcome | None = state.hedged[1]  # it was asked beside the one before
         else:
-            latest = await ask(state, candidate, replaceable=candidate is not candidates[-1])
+            latest = await ask(state, candidate, replaceable=number < len(candidates))
         if latest is None:
             continue
         failed, outcome = candidate, latest
@@ -422,7 +424,11 @@ async def _turn_of(state: ExchangeState, candidate: Candidate) -> Candidate | No
     slo_ttft_s = state.facts.hints.slo_ttft_s or state.config.policy.slo.ttft_s
     until_s, density = state.started_s + longest_wait_s(candidate, slo_ttft_s), None
     if state.config.leaves_by_price is not None:
-        until_s, density = min(until_s, leave_by_s(state)), density_of(state, candidate)
+        leave_s = leave_by_s(state)
+        if leave_s > state.services.clock():
+            until_s, density = min(until_s, leave_s), density_of(state, candidate)
+        else:
+            density = MAY_NOT_LEAVE  # the clouds had their time, and none has taken it
     turn = await state.services.local_queues.enter(candidate, state.facts.caller, until_s, density)
     if turn is None:
         state.refusal, state.skipped = QUEUE_FULL, "queue"

@@ -95,6 +95,10 @@ class ExchangeState:
         """How to reach the candidate: with the caller's own key if there is one."""
         return self.byok_route or self.config.route_to(candidate.backend)
 
+    def attempts_at(self, candidate: Candidate) -> list[UpstreamAttempt]:
+        """Return the attempts at the backend of a candidate."""
+        return [attempt for attempt in self.attempts if attempt.backend.name == candidate.backend.name]
+
     def model(self) -> str:
         """Return the model that answers the client, as its backend knows it; empty while nobody does."""
         if self.cache_hit is not None:
