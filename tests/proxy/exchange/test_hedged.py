@@ -166,6 +166,25 @@ async def test_what_may_not_or_is_not_worth_it_is_never_hedged(
         assert not router.runtime.services.memory.hedges.counts["won"]
 
 
+@pytest.mark.parametrize(
+    ("more", "text"), [("", "engine"), ("confidence: {threshold: 0.8, escalate_to: [cloud]}\n", "cloud")]
+)
+async def test_an_engine_whose_answers_are_judged_answers_in_no_race_as_a_hedge_is_not_judged(
+    more: str, text: str
+) -> None:
+    begin = asyncio.Event()
+    async with (
+        FaultUpstream(ENGINE) as engine,
+        FaultUpstream(CLOUD.after(begin)) as other,
+        hedging(engine, other, f"aliases: {{auto: {{chain: [cloud, local]}}}}\n{more}") as router,
+    ):
+        asking = asyncio.create_task(router.chat(STREAM))
+        await other.arrival()
+        asyncio.get_running_loop().call_later(1.0, begin.set)
+        reply = await asking
+        assert f"from the {text}" in reply.text
+
+
 async def test_an_answer_that_begins_in_time_is_not_hedged() -> None:
     slow = HEDGING.replace("shortest_ms: 30", "shortest_ms: 9000")
     async with (

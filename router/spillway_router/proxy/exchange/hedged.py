@@ -21,6 +21,7 @@ from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
 from spillway_router.proxy.exchange.taking_back import known_refusals
 from spillway_router.proxy.exchange.upstream_body import prepare
+from spillway_router.proxy.scoring.scoring import is_scored
 
 HEDGE = "hedge"
 """The reason token of an answer of the second backend."""
@@ -54,6 +55,8 @@ def second_candidate(state: ExchangeState, attempt: UpstreamAttempt) -> Candidat
     for candidate in state.decision.candidates:
         backend = candidate.backend
         if backend.name == attempt.backend.name or (backend.local and services.local_queues.count):
+            continue
+        if is_scored(state.config.policy.confidence, state.facts, backend):  # nobody judges the answer of a hedge
             continue
         if services.board.is_available(backend.name, services.clock(), state.facts.caller.key_id):
             return candidate
