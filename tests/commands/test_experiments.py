@@ -132,3 +132,27 @@ def test_no_request_of_an_experiment_is_an_error_that_says_so(config: Path) -> N
     assert "no request of the experiment 'other' since 4w" in spillway(
         "--config", str(config), "--name", "other", code=1
     )
+
+
+def test_a_bandit_gives_the_traffic_to_what_is_rated_as_well_for_less(tmp_path: Path) -> None:
+    config = str(written(tmp_path, cheaper=0.2, users=1_000))
+    shares = json.loads(spillway("--config", config, "--bandit", "rating", "--json"))["bandit"]
+    assert shares == {"test": {"b": 1.0, "control": 0.0}}
+    shown = " ".join(spillway("--config", config, "--bandit", "rating").split())
+    assert "By rating per dollar, Thompson sampling would give these shares: b 100%, control 0%." in shown
+    assert "Thompson" not in spillway("--config", config)
+
+
+def test_a_bandit_says_what_it_lacks(config: Path) -> None:
+    shown = " ".join(spillway("--config", str(config), "--bandit", "agreement").split())
+    assert "A bandit says nothing yet: it needs two arms with a cost and 50 units with agreements each" in shown
+
+
+def test_the_same_seed_draws_the_same_shares(tmp_path: Path) -> None:
+    config = str(written(tmp_path, cheaper=0.0, users=400))
+    first, again, other = (
+        json.loads(spillway("--config", config, "--bandit", "rating", "--seed", seed, "--json"))["bandit"]["test"]
+        for seed in ("1", "1", "2")
+    )
+    assert first == again != other
+    assert 0 < first["b"] < 1

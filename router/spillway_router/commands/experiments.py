@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened
 from spillway_router.commands.since import SinceOption, since_ms
+from spillway_router.core.comparison.thompson import Worth
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,12 +23,19 @@ def experiments(
     path: ConfigOption = None,
     name: Annotated[str, typer.Option("--name", help="Only this experiment.")] = "",
     since: SinceOption = "4w",
+    bandit: Annotated[
+        Worth | None, typer.Option(help="Also show the shares that Thompson sampling on this, per dollar, would give.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws of --bandit; the same seed draws the same shares.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Show cost, time, escalations and ratings of each arm of an experiment, how it differs from the control, and a
     verdict in words. The intervals hold however often you look."""
+    from random import Random
+
     from spillway_router.config.assemble import assembly_of
     from spillway_router.config.load import ConfigError
+    from spillway_router.ledger.reports.bandit import bandit_shares
     from spillway_router.ledger.reports.experiments import ExperimentSetup, experiment_reports
 
     loaded = load(path)
@@ -45,16 +54,21 @@ def experiments(
     if not reports:
         what = f"no request of the experiment {name!r}" if name else "no request of an experiment"
         fail(f"there is {what} since {since}; try a longer --since, or add `experiments` to the configuration")
+    shares = None if bandit is None else bandit_shares(sums, bandit, Random(seed))  # noqa: S311
     if as_json:
         from spillway_router.ledger.reports.json_report import with_usd
 
-        typer.echo(json.dumps({"experiments": with_usd(reports)}, indent=2))
+        shown = {report.name: shares[report.name] for report in reports} if shares is not None else None
+        bandits = {} if shown is None else {"bandit": shown}
+        typer.echo(json.dumps({"experiments": with_usd(reports), **bandits}, indent=2))
         return
-    _print(reports)
+    _print(reports, bandit, shares or {})
 
 
-def _print(reports: list[ExperimentReport]) -> None:
+def _print(reports: list[ExperimentReport], bandit: Worth | None, shares: Mapping[str, Mapping[str, float]]) -> None:
     from rich.console import Console
+
+    from spillway_router.ledger.reports.bandit import bandit_sentence
 
     console = Console()
     for report in reports:
@@ -62,6 +76,8 @@ def _print(reports: list[ExperimentReport]) -> None:
         for arm in report.arms:
             if arm.verdict:
                 console.print(arm.verdict, markup=False)
+        if bandit is not None:
+            console.print(bandit_sentence(shares.get(report.name, {}), bandit), markup=False)
         console.print()
 
 
