@@ -45,6 +45,7 @@ class Link:
 LINKS = (
     Link("/", "Now", USAGE_ROLES),
     Link("/money", "Money", USAGE_ROLES),
+    Link("/what-if", "What if", USAGE_ROLES),
     Link("/quality", "Quality", USAGE_ROLES),
     Link("/experiments", "Experiments", USAGE_ROLES),
     Link("/fleet", "Fleet", USAGE_ROLES),

@@ -16,6 +16,7 @@ from spillway_router.dashboard.desk import Desk, download, form_fields, is_secur
 from spillway_router.dashboard.fleet_pages import FleetPages
 from spillway_router.dashboard.live import Feed
 from spillway_router.dashboard.parts import Parts
+from spillway_router.dashboard.planning_pages import PlanningPages
 from spillway_router.dashboard.quality_pages import QualityPages
 from spillway_router.dashboard.request_pages import RequestPages
 from spillway_router.dashboard.sessions import COOKIE, LIFE_S
@@ -43,6 +44,7 @@ class Dashboard:
         self._admin = AdminPages(self._desk)
         self._quality = QualityPages(self._desk)
         self._fleet = FleetPages(self._desk)
+        self._planning = PlanningPages(self._desk)
 
     def close(self) -> None:
         """End the live pages, which would keep the router from stopping."""
@@ -62,6 +64,7 @@ class Dashboard:
         self._admin.add_to(api)
         self._quality.add_to(api)
         self._fleet.add_to(api)
+        self._planning.add_to(api)
 
         @api.get("/static/{name}", include_in_schema=False)
         async def static(name: str) -> Response:

@@ -27,6 +27,9 @@ from spillway_router.core.money.attribution import BreakEven, GpuRental, Traffic
 from spillway_router.core.money.tariff import NANO, Tariff, TariffError, Usage, price
 
 HOURS_PER_MONTH = 730
+VOLUMES = ("1k/month", "10k/month", "100k/month")
+PROMPT_TOKENS, OUTPUT_TOKENS = 1155, 211
+"""The mean request of the Azure 2023 conversation trace (loadtests/traces)."""
 DAYS_PER_MONTH = Fraction(365, 12)
 _MONTH_US = HOURS_PER_MONTH * 3600 * 10**6
 
