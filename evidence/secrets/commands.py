@@ -7,11 +7,10 @@ import json
 import signal
 import stat
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +22,7 @@ from evidence.secrets.canaries import Written, spellings
 from evidence.secrets.router import NAMES, Site, environment
 from spillway_router.testing.postgres_server import ServerMissingError, postgres_server
 from spillway_router.testing.processes import await_ready, eventually, running
+from spillway_router.testing.threaded_server import threaded_server
 
 READING: Final[tuple[tuple[str, ...], ...]] = (
     ("check",), ("check", "--json"), ("check", "--offline"), ("doctor",), ("plan", "--json"), ("schema",),
@@ -125,15 +125,8 @@ def refusing_service() -> Iterator[str]:
 
         do_POST = do_DELETE = do_GET  # noqa: N815 - the base class's names
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+    with threaded_server(Handler) as url:
+        yield url
 
 
 def engine(site: Site) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from evidence.runpod_schema import Schema
+
+from spillway_router.testing.threaded_server import threaded_server
 
 KEY = "rpa_test_key_of_nobody"
 _ACTIONS = {"RUNNING": ["stop", "restart", "terminate"], "EXITED": ["start", "terminate"]}
@@ -151,13 +152,5 @@ def runpod_server() -> Iterator[Account]:
     """The server on a free port of loopback; `account.url` is its base URL."""
     account = Account()
     handler = type("Handler", (_Handler,), {"account": account, "schema": Schema()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    account.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with threaded_server(handler) as account.url:
         yield account
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=10)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -19,6 +18,7 @@ from spillway_router.deploy import TARGETS as ALL
 from spillway_router.deploy.inspection import order_problems
 from spillway_router.deploy.order import DeploymentOrder
 from spillway_router.deploy.readiness import await_ready
+from spillway_router.testing.threaded_server import threaded_server
 
 CLOUD = ("--cloud", "groq=openai/gpt-oss-20b")
 GROQ = (*CLOUD, "--secret", "GROQ_API_KEY")
@@ -166,15 +166,8 @@ def machine(statuses: list[int]) -> Iterator[str]:
         def log_message(self, *words: object) -> None:
             """Quiet."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=10)
+    with threaded_server(Handler) as url:
+        yield url
 
 
 def test_a_rented_machine_is_asked_until_it_is_ready() -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from spillway_router.commands import reachability
 from spillway_router.commands.reachability import ask_all
 from spillway_router.config import load
 from spillway_router.config.assemble import Assembly, BackendTarget, assembly_of
+from spillway_router.testing.threaded_server import threaded_server
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -52,16 +53,11 @@ class Answers(BaseHTTPRequestHandler):
 def server() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     gate, seen = threading.Event(), []  # type: ignore[var-annotated]
     handler = type("Handler", (Answers,), {"seen": seen, "gate": gate})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    with threaded_server(handler) as url:
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", seen
+            yield url, seen
         finally:
             gate.set()
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture

@@ -326,7 +326,7 @@ def _create(*, target: str, order: DeploymentOrder, loaded: Loaded, no_key: bool
 
 
 def _check_recorded(target: str, handle: str, loaded: Loaded, unrecorded: bool) -> None:
-    """Raise `DeployError` for what was not deployed from here: it may be somebody's else."""
+    """Raise `DeployError` for what was not deployed from here: it may be somebody else's."""
     from spillway_router.commands.deploy_execution import deployments
 
     handles = [each.handle for each in deployments(loaded).all() if each.target == target]

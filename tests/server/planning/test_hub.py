@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spillway_router.testing.threaded_server import threaded_server
 from spillway_server.obstacle import Obstacle
 from spillway_server.planning.hardware import Hardware
 from spillway_server.planning.hub import Hub
@@ -66,19 +66,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with threaded_server(_Handler) as url:
+        yield url
 
 
-def found(name: str, hub: Hub) -> ModelSpec | Obstacle:
+def resolved(name: str, hub: Hub) -> ModelSpec | Obstacle:
     return resolve(name, Hardware((), 2, 2**34), Sources(Path("/nonexistent"), hub))
 
 
 def test_configuration_and_sizes_are_read(endpoint: str) -> None:
-    model = found("org/plain", Hub(endpoint))
+    model = resolved("org/plain", Hub(endpoint))
     assert isinstance(model, ModelSpec), model
     assert model.shape is not None
     assert (model.shape.weight_bytes, model.shape.largest_file) == (5_000_000_000, 4_000_000_000)
@@ -87,35 +84,35 @@ def test_configuration_and_sizes_are_read(endpoint: str) -> None:
 
 
 def test_without_a_listing_the_index_names_the_size(endpoint: str) -> None:
-    model = found("org/unlisted", Hub(endpoint))
+    model = resolved("org/unlisted", Hub(endpoint))
     assert isinstance(model, ModelSpec), model
     assert model.shape is not None
     assert model.shape.weight_bytes == 2_471_645_608
 
 
 def test_a_gated_model_wants_a_token(endpoint: str) -> None:
-    closed = found("org/gated", Hub(endpoint))
+    closed = resolved("org/gated", Hub(endpoint))
     assert isinstance(closed, Obstacle)
     assert "HF_TOKEN" in closed.fix
-    wrong = found("org/gated", Hub(endpoint, "hf_wrong"))
+    wrong = resolved("org/gated", Hub(endpoint, "hf_wrong"))
     assert isinstance(wrong, Obstacle)
     assert "no access" in wrong.reason
     assert "hf_wrong" not in wrong.reason + wrong.fix
-    opened = found("org/gated", Hub(endpoint, "hf_right"))
+    opened = resolved("org/gated", Hub(endpoint, "hf_right"))
     assert isinstance(opened, ModelSpec), opened
     assert opened.gated
 
 
 @pytest.mark.parametrize(("name", "reason"), [("org/absent", "has no"), ("org/list", "not a JSON object")])
 def test_what_is_not_there_is_said(endpoint: str, name: str, reason: str) -> None:
-    obstacle = found(name, Hub(endpoint))
+    obstacle = resolved(name, Hub(endpoint))
     assert isinstance(obstacle, Obstacle)
     assert reason in obstacle.reason
     assert "--force" in obstacle.fix
 
 
 def test_a_hub_out_of_reach_is_said() -> None:
-    obstacle = found("org/plain", Hub("http://127.0.0.1:9", timeout_s=2))
+    obstacle = resolved("org/plain", Hub("http://127.0.0.1:9", timeout_s=2))
     assert isinstance(obstacle, Obstacle)
     assert "can't be asked" in obstacle.reason
     assert "--model-config" in obstacle.fix
