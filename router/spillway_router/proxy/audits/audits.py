@@ -15,7 +15,6 @@ as of those that the local model answered.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -25,8 +24,7 @@ from typing import Any, Literal
 
 import orjson
 
-from spillway_router.aio.enduring import Enduring
-from spillway_router.aio.unexpected import UNEXPECTED
+from spillway_router.aio.sample_queue import SampleQueue
 from spillway_router.core.confidence import drift
 from spillway_router.core.confidence.agreement import agree
 from spillway_router.core.routing.policy import decide_escalation
@@ -51,9 +49,6 @@ from spillway_router.proxy.exchange.ruling import under_rules
 from spillway_router.proxy.exchange.services import Services
 
 log = logging.getLogger("spillway.audits")
-
-MOST_WAITING = 64
-MOST_WAITING_BYTES = 16 * 1024 * 1024
 
 Result = Literal[
     "agreed",
@@ -101,8 +96,7 @@ class Audits:
     ) -> None:
         self._draw = draw
         self._store_label = store_label
-        self._waiting: asyncio.Queue[AuditSample] = asyncio.Queue(MOST_WAITING)
-        self._waiting_bytes = 0
+        self._queue: SampleQueue[AuditSample] = SampleQueue("audits", "audit", _size)
         self._thresholds: dict[AuditKind, AuditedThreshold] = {
             "chat": AuditedThreshold("chat", lambda state: on_revoked("chat", state)),
             "document": AuditedThreshold("document", lambda state: on_revoked("document", state)),
@@ -110,7 +104,6 @@ class Audits:
         self._calls: Counter[AuditKind] = Counter()
         self._results: Counter[tuple[AuditKind, Result]] = Counter()
         self._probes: Counter[tuple[AuditKind, Result]] = Counter()
-        self._worker: Enduring | None = None
 
     @property
     def state(self) -> AuditState:
@@ -172,42 +165,29 @@ class Audits:
         """Audit an answer that the client got, unless too much waits already. Never waits."""
         if not sample.facts.privacy.may_leave:
             return
-        size = len(sample.raw) + len(sample.answer)
-        if self._waiting.full() or self._waiting_bytes + size > MOST_WAITING_BYTES:
+        if not self._queue.offer(sample):
             self._results[_kind(sample), "dropped"] += 1
-            return
-        self._waiting_bytes += size
-        self._waiting.put_nowait(sample)
 
     # the worker
 
     def start(self, services: Services) -> None:
         """Start the worker."""
-        self._worker = Enduring("audits", partial(self._audit_forever, services))
-        self._worker.start()
+        self._queue.start(1, partial(self._audited, services))
 
     async def stop(self) -> None:
         """Stop the worker. The audit under way ends as interrupted, those that wait are forgotten."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await worker.stop()
+        await self._queue.stop()
 
     async def settled(self) -> None:
         """Wait until no sample waits (for tests)."""
-        await self._waiting.join()
+        await self._queue.settled()
 
-    async def _audit_forever(self, services: Services) -> None:
-        while True:
-            sample = await self._waiting.get()
-            self._waiting_bytes -= len(sample.raw) + len(sample.answer)
-            result: Result = "failed"
-            try:
-                result = await self._audit(services, sample)
-            except Exception as error:
-                UNEXPECTED.note("audit", error, "an audit failed unexpectedly")
-            finally:
-                self._results[_kind(sample), result] += 1
-                self._waiting.task_done()
+    async def _audited(self, services: Services, sample: AuditSample) -> None:
+        result: Result = "failed"
+        try:
+            result = await self._audit(services, sample)
+        finally:
+            self._results[_kind(sample), result] += 1
 
     async def _audit(self, services: Services, sample: AuditSample) -> Result:
         facts = await renewed(services, sample.facts, sample.raw)  # it has waited
@@ -263,6 +243,10 @@ async def _ask(config: ActiveConfig, sample: AuditSample, attempt: UpstreamAttem
         return reply
     finally:
         attempt.close(outcome, discarded=outcome.kind == "ok")
+
+
+def _size(sample: AuditSample) -> int:
+    return len(sample.raw) + len(sample.answer)
 
 
 def _kind(sample: AuditSample) -> AuditKind:

@@ -9,15 +9,13 @@ budget and counts in all others that cover the key. A local engine is asked only
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from spillway_router.aio.enduring import Enduring
-from spillway_router.aio.unexpected import UNEXPECTED
+from spillway_router.aio.sample_queue import SampleQueue
 from spillway_router.core.confidence.agreement import agree
 from spillway_router.core.routing.experiments import Arm
 from spillway_router.core.routing.fair_queue import ENGINE_WAIT_SHARE
@@ -35,8 +33,6 @@ from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.shadow_sample import ShadowSample
 
 WORKERS = 4
-MOST_WAITING = 64
-MOST_WAITING_BYTES = 16 * 1024 * 1024
 BUDGET_PAUSE_S = 60.0
 """How long a shadow asks nobody after its budget had no room."""
 AGREES, DIFFERS = "agrees", "differs"
@@ -68,12 +64,10 @@ class Shadows:
     """The `ShadowSink` of a running router. `start` it inside the event loop and `stop` it when done."""
 
     def __init__(self) -> None:
-        self._waiting: asyncio.Queue[ShadowSample] = asyncio.Queue(MOST_WAITING)
-        self._waiting_bytes = 0
+        self._queue: SampleQueue[ShadowSample] = SampleQueue("shadows", "background", _size)
         self._results: Counter[tuple[str, Result]] = Counter()
         self._choices: Counter[tuple[str, str, str]] = Counter()
         self._paused_until_s: dict[str, float] = {}
-        self._workers: list[Enduring] = []
 
     @property
     def counts(self) -> ShadowCounts:
@@ -82,39 +76,20 @@ class Shadows:
 
     def offer(self, sample: ShadowSample) -> None:
         """Take a request that has its answer, unless too much waits already. Never waits."""
-        size = _size(sample)
-        if self._waiting.full() or self._waiting_bytes + size > MOST_WAITING_BYTES:
+        if not self._queue.offer(sample):
             self._results[sample.facts.experiment.partition("/")[0], "dropped"] += 1
-            return
-        self._waiting_bytes += size
-        self._waiting.put_nowait(sample)
 
     def start(self, services: Services) -> None:
         """Start the workers."""
-        self._workers = [Enduring("shadows", partial(self._work, services)) for _ in range(WORKERS)]
-        for worker in self._workers:
-            worker.start()
+        self._queue.start(WORKERS, partial(self._shadow, services))
 
     async def stop(self) -> None:
         """Stop the workers. What is under way ends as interrupted, what waits is forgotten."""
-        workers, self._workers = self._workers, []
-        for worker in workers:
-            await worker.stop()
+        await self._queue.stop()
 
     async def settled(self) -> None:
         """Wait until nothing waits (for tests)."""
-        await self._waiting.join()
-
-    async def _work(self, services: Services) -> None:
-        while True:
-            sample = await self._waiting.get()
-            self._waiting_bytes -= _size(sample)
-            try:
-                await self._shadow(services, sample)
-            except Exception as error:
-                UNEXPECTED.note("background", error, "a shadow failed unexpectedly")
-            finally:
-                self._waiting.task_done()
+        await self._queue.settled()
 
     async def _shadow(self, services: Services, sample: ShadowSample) -> None:
         facts = await renewed(services, sample.facts, sample.raw)  # it has waited
