@@ -22,7 +22,6 @@ CLIENTS = ("httpx.Client", "httpx.AsyncClient", "httpx.AsyncHTTPTransport", "htt
 BEHIND_PROXIES = frozenset(
     {
         "router/spillway_router/deploy/runpod_api.py",
-        "router/spillway_router/commands/extract_batch.py",
         "server/spillway_server/planning/hub.py",
     }
 )
