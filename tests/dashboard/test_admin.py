@@ -91,3 +91,28 @@ def test_only_fields_that_differ_are_changed() -> None:
     values = {"id": "4711", "AL": 23.4, "note": None}
     form = {"value:id": "4711", "value:AL": "23.5", "value:note": "none seen"}
     assert changed_values(values, form) == {"AL": 23.5, "note": "none seen"}
+
+
+async def test_what_the_pages_show_is_also_json_without_a_secret(tmp_path: Path) -> None:
+    async with business(tmp_path, per_day=2, more=REQUIRED) as scene:
+        await signed_in(scene)
+        client, secret = scene.router.client, scene.key.rpartition("-")[2]
+        keys = await client.get("/keys.json")
+        assert {row["name"] for row in keys.json()["keys"]} >= {"ann", "billing-service"}
+        setup = await client.get("/setup.json")
+        assert [name for name, *_ in setup.json()["prices"]] == ["local", "groq", "openai"]
+        assert (setup.json()["problems"], setup.json()["changes"]) == ([], [])
+        reviews = (await client.get("/reviews.json")).json()["reviews"]
+        assert [row["schema"] for row in reviews] == ["biometry"] * 3
+        usage = (await client.get("/my-usage.json?window=today")).json()
+        assert usage["answers"] > 0
+        assert usage["terms"]["name"] == "ann"
+        assert usage["requests"][0]["key"] == "ann"
+        assert secret not in keys.text + setup.text
+        assert "api_key: k" not in setup.text
+
+
+async def test_the_json_of_an_administrator_is_for_nobody_else(tmp_path: Path) -> None:
+    async with business(tmp_path, per_day=2, more=REQUIRED) as scene:
+        for path in ("/keys.json", "/setup.json", "/reviews.json", "/my-usage.json"):
+            assert (await scene.router.client.get(path)).status_code == 401

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from spillway_router.core.routing.model import Refusal
-from spillway_router.dashboard.desk import Desk, form_fields
+from spillway_router.dashboard.desk import Desk, form_fields, wants_json
 from spillway_router.dashboard.viewer import Viewer, check_post
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LastAdminError
@@ -40,6 +40,10 @@ class AdminPages:
         async def keys(request: Request) -> Response:
             return await self._desk.shown(request, ADMIN_ROLES, self._keys)
 
+        @api.get("/keys.json", include_in_schema=False)
+        async def keys_json(request: Request) -> Response:
+            return await self._desk.shown(request, ADMIN_ROLES, self._keys)
+
         @api.post("/keys", include_in_schema=False)
         async def create_key(request: Request) -> Response:
             return await self._desk.shown(request, ADMIN_ROLES, self._create_key)
@@ -52,12 +56,20 @@ class AdminPages:
         async def setup(request: Request) -> Response:
             return await self._desk.shown(request, ADMIN_ROLES, self._setup)
 
+        @api.get("/setup.json", include_in_schema=False)
+        async def setup_json(request: Request) -> Response:
+            return await self._desk.shown(request, ADMIN_ROLES, self._setup)
+
         @api.post("/setup", include_in_schema=False)
         async def reload(request: Request) -> Response:
             return await self._desk.shown(request, ADMIN_ROLES, self._reload)
 
         @api.get("/reviews", include_in_schema=False)
         async def reviews(request: Request) -> Response:
+            return await self._desk.shown(request, REVIEW_ROLES, self._reviews)
+
+        @api.get("/reviews.json", include_in_schema=False)
+        async def reviews_json(request: Request) -> Response:
             return await self._desk.shown(request, REVIEW_ROLES, self._reviews)
 
         @api.get("/reviews/{review_id}", include_in_schema=False)
@@ -90,6 +102,8 @@ class AdminPages:
             }
             for record in records
         ]
+        if wants_json(request):
+            return JSONResponse({"keys": rows})
         values = {
             "valid": [row for row in rows if row["revoked"] is None],
             "revoked": [row for row in rows if row["revoked"] is not None],
@@ -173,6 +187,8 @@ class AdminPages:
                 ("policy", assembly.policy.version),
             ],
         }
+        if wants_json(request):
+            return JSONResponse(values)
         return self._desk.page(request, viewer, "setup.html", values, 400 if problems and not changes else 200)
 
     async def _reload(self, request: Request, viewer: Viewer) -> Response:
@@ -198,6 +214,8 @@ class AdminPages:
             }
             for record in records
         ]
+        if wants_json(request):
+            return JSONResponse({"reviews": rows})
         return self._desk.page(request, viewer, "reviews.html", {"rows": rows, "most": MOST_REVIEWS})
 
     async def _review(self, request: Request, viewer: Viewer, problem: str = "", status: int = 200) -> Response:

@@ -148,6 +148,11 @@ def wants_html(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "")
 
 
+def wants_json(request: Request) -> bool:
+    """Return whether the figures of a page are asked for, and not the page."""
+    return request.url.path.endswith(".json")
+
+
 async def form_fields(request: Request) -> Mapping[str, str]:
     """Read the fields of a form. Raise RefusedError if it is too large or late."""
     body = b""

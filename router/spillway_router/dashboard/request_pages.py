@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from spillway_router.core.routing.model import Refusal
-from spillway_router.dashboard.desk import Desk
+from spillway_router.dashboard.desk import Desk, wants_json
 from spillway_router.dashboard.times import duration
 from spillway_router.dashboard.viewer import Viewer
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
@@ -54,11 +55,15 @@ class RequestPages:
         async def my_usage(request: Request) -> Response:
             return await self._desk.shown(request, READER_ROLES, self._my_usage)
 
+        @api.get("/my-usage.json", include_in_schema=False)
+        async def my_usage_json(request: Request) -> Response:
+            return await self._desk.shown(request, READER_ROLES, self._my_usage)
+
     async def _list(self, request: Request, viewer: Viewer) -> Response:
         parts = self._desk.parts
         chosen = {name: text for name in FILTERS if (text := request.query_params.get(name, ""))}
         page = await listed(parts.services, parts.entries_before, filter_of(chosen, viewer.caller), PER_PAGE)
-        if request.url.path.endswith(".json"):
+        if wants_json(request):
             lines = [line_values(line) for line in page.lines]
             return JSONResponse({"requests": lines, "next": page.following, "notice": page.notice})
         names = parts.key_names()
@@ -124,12 +129,13 @@ class RequestPages:
                 for row in mine
             ],
             "terms": {} if key is None else shown(key),
-            "window": window,
-            "windows": NAMES,
-            "days_words": words(window, today),
             "requests": [] if page is None else [row_of_line(line, parts.key_names()) for line in page.lines],
         }
-        return self._desk.page(request, viewer, "my_usage.html", values)
+        if wants_json(request):
+            lines = [asdict(row) for row in values["requests"]]
+            return JSONResponse({**values, "requests": lines, "from": str(window.first), "to": str(window.last)})
+        days = {"window": window, "windows": NAMES, "days_words": words(window, today)}
+        return self._desk.page(request, viewer, "my_usage.html", {**values, **days})
 
 
 def row_of_line(line: RequestLine, key_names: Mapping[str, str]) -> RequestRow:
