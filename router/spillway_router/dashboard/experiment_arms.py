@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spillway_router.core.comparison.differences import Interval
+from spillway_router.dashboard.windows import LookBack
 from spillway_router.ledger.reports.experiments import ARMS_HEAD, ArmReport, Comparison, ExperimentReport, arm_row
 
-SINCE = {"7d": ("Last 7 days", 7), "4w": ("Last 4 weeks", 28), "12w": ("Last 12 weeks", 84)}
-"""How far back the page looks: names for links, and days."""
-DEFAULT_SINCE = "4w"
+LOOK_BACK = LookBack(("7d", "4w", "12w"), usual="4w")
 HEAD = (*ARMS_HEAD, "cost against the first", "time against the first")
 
 

@@ -8,11 +8,10 @@ from starlette.responses import JSONResponse, Response
 
 from spillway_router.dashboard.desk import Desk
 from spillway_router.dashboard.viewer import Viewer
+from spillway_router.dashboard.windows import LookBack, days_of
 from spillway_router.proxy.request.auth import USAGE_ROLES
 
-SINCE = {"1d": ("Last day", 1), "7d": ("Last 7 days", 7), "4w": ("Last 4 weeks", 28)}
-"""How far back the page looks: names for links, and days."""
-DEFAULT_SINCE = "7d"
+LOOK_BACK = LookBack(("1d", "7d", "4w"), usual="7d")
 HEAD = ("GPU", "because", "balance", "changes at")
 
 
@@ -39,11 +38,10 @@ class FleetPages:
         from spillway_router.core.money.currency import IN_USD
         from spillway_router.replay.fleet_now import FleetError, decision_values
 
-        since = request.query_params.get("since", DEFAULT_SINCE)
-        since = since if since in SINCE else DEFAULT_SINCE
+        since = LOOK_BACK.since(request.query_params)
         is_json = request.url.path.endswith(".json")
         try:
-            now = await self._desk.parts.fleet(SINCE[since][1])
+            now = await self._desk.parts.fleet(days_of(since))
         except (FleetError, ConfigError) as error:
             missing = str(error)
             if is_json:
@@ -63,5 +61,5 @@ class FleetPages:
             )
             for one in now.decision.reasons
         ]
-        shown = {"now": now, "rows": rows, "head": HEAD, "since": since, "choices": SINCE}
+        shown = {"now": now, "rows": rows, "head": HEAD, "since": since, "choices": LOOK_BACK.links}
         return self._desk.page(request, viewer, "fleet.html", shown)

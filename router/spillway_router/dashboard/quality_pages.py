@@ -92,14 +92,14 @@ class QualityPages:
         return await LEDGER_CALLS.run(work, limit_s=LIMIT_S)
 
     async def _experiments(self, request: Request, viewer: Viewer) -> Response:
-        from spillway_router.dashboard.experiment_arms import DEFAULT_SINCE, HEAD, SINCE
+        from spillway_router.dashboard.experiment_arms import HEAD, LOOK_BACK
+        from spillway_router.dashboard.windows import days_of
 
-        since = request.query_params.get("since", DEFAULT_SINCE)
-        since = since if since in SINCE else DEFAULT_SINCE
-        page = await self._experiments_of(SINCE[since][1])
+        since = LOOK_BACK.since(request.query_params)
+        page = await self._experiments_of(days_of(since))
         if request.url.path.endswith(".json"):
             return JSONResponse(asdict(page))
-        values = {"page": page, "since": since, "choices": SINCE, "head": HEAD}
+        values = {"page": page, "since": since, "choices": LOOK_BACK.links, "head": HEAD}
         return self._desk.page(request, viewer, "experiments.html", values)
 
     async def _experiments_of(self, days: int) -> Experiments:

@@ -1,4 +1,4 @@
-"""The days of the Money page: yesterday, the last week, this month, the month before, or any that somebody chose."""
+"""The days of a page: a window such as yesterday or this month, any that somebody chose, or so many until now."""
 
 from __future__ import annotations
 
@@ -17,6 +17,31 @@ NAMES: Mapping[str, str] = {
     "month": "This month",
     "last-month": "Last month",
 }
+_AGO = {"1d": ("Last day", 1), "7d": ("Last 7 days", 7), "4w": ("Last 4 weeks", 28), "12w": ("Last 12 weeks", 84)}
+"""What `since` may be: its text for links, and days."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookBack:
+    """How far back a page may look, as `since` names it, and how far it does if it is not said."""
+
+    choices: tuple[str, ...]
+    usual: str
+
+    def since(self, parameters: Mapping[str, str]) -> str:
+        """Return the choice that the parameters of a page name."""
+        since = parameters.get("since", self.usual)
+        return since if since in self.choices else self.usual
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """The text of the link for each choice."""
+        return {name: _AGO[name][0] for name in self.choices}
+
+
+def days_of(since: str) -> int:
+    """Return the days of a choice."""
+    return _AGO[since][1]
 
 
 @dataclass(frozen=True, slots=True)
