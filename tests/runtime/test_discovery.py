@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from spillway_router.testing import FaultUpstream
 from spillway_router.testing.harness import Router, routing
 
 WHOLE = answer("beta")
+PRICED = "gpu: {price_per_hour: '1.39'}\n"
 
 
 def pool(source: str, kind: str = "file") -> str:
@@ -78,6 +81,32 @@ async def test_an_engine_at_a_public_address_is_refused_and_the_others_stay(tmp_
             await router.until(lambda: engines_of(router) == {name_of(engine): "up"})
             assert not await router.runtime.use_engines({"pool": (engine.url, "http://8.8.8.8:8000/v1")})
             assert engines_of(router) == {name_of(engine): "up"}
+
+
+async def test_engines_that_are_found_during_a_reload_do_not_undo_it(tmp_path: Path) -> None:
+    file = tmp_path / "engines.txt"
+    async with FaultUpstream(WHOLE) as engine, FaultUpstream(WHOLE) as other:
+        file.write_text(engine.url)
+        async with routing(pool(str(file)) + PRICED, tmp_path, wait=False) as router:
+            runtime = router.runtime
+            await router.until(lambda: engines_of(router) == {name_of(engine): "up"})
+            router.path.write_text(router.path.read_text() + "privacy: {default: local-only}\n")
+            with closing(apsw.Connection(str(tmp_path / "ledger.db"))) as held:
+                held.execute("BEGIN IMMEDIATE")  # so that the reload waits for the ledger
+                reloading = asyncio.create_task(runtime.reload("test"))
+                await router.until(lambda: default_of(router) == "local-only")
+                assert not reloading.done()
+                finding = asyncio.create_task(runtime.use_engines({"pool": (engine.url, other.url)}))
+                await router.until(lambda: name_of(other) in runtime.config.assembly.policy.backends)
+                held.execute("ROLLBACK")
+            assert await reloading == []
+            assert await finding
+            assert default_of(router) == "local-only"
+
+
+def default_of(router: Router) -> str:
+    """The privacy of requests that say nothing of it."""
+    return router.runtime.config.loaded.settings.privacy.default
 
 
 async def test_a_name_gives_an_engine_per_address() -> None:

@@ -261,8 +261,7 @@ class Runtime:
         before = self.config
         try:
             written = self._written.again()
-            await self._replace(DerivedConfig.of(loaded_with(written, self._engines), utc_day(self._wall())))
-            self._written = written
+            await self._replace(DerivedConfig.of(loaded_with(written, self._engines), utc_day(self._wall())), written)
         except ConfigError as error:
             for problem in error.problems:
                 log.warning("configuration not reloaded: %s", problem)
@@ -280,12 +279,11 @@ class Runtime:
         """Use the engines that were found for discovered backends; False, with a warning, if they can't be used."""
         try:
             config = DerivedConfig.of(loaded_with(self._written, engines), utc_day(self._wall()))
-            await self._replace(config)
+            await self._replace(config, engines=engines)
         except ConfigError as error:
             for problem in error.problems:
                 log.warning("the engines that were found are not used: %s", problem)
             return False
-        self._engines = dict(engines)
         log.info("using the engines %s", "; ".join(f"{name}: {', '.join(urls)}" for name, urls in engines.items()))
         return True
 
@@ -420,9 +418,14 @@ class Runtime:
         periodic = steady.periodic()
         return Service("clock", periodic.stop, periodic.start)
 
-    async def _replace(self, config: DerivedConfig) -> None:
-        """Put another configuration in force while the router runs."""
+    async def _replace(
+        self, config: DerivedConfig, written: Loaded | None = None, engines: Engines | None = None
+    ) -> None:
+        """Put another configuration in force while the router runs. `written` and `engines` are what it was made from,
+        where that is new: the next change starts from them, even if it comes while this one waits."""
         self._apply(config)
+        self._written = self._written if written is None else written
+        self._engines = self._engines if engines is None else dict(engines)
         self.services.memory.refused_additions.forget()
         await self.gpu_billing.reprice(config.fixed)
         self._watch_engines()
