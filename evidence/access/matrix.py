@@ -25,6 +25,8 @@ ANY_KEY = frozenset({"inference", "viewer", "admin"})
 ASKERS = frozenset({"inference", "admin"})
 READERS = frozenset({"viewer", "admin"})
 ADMINS = frozenset({"admin"})
+FORMS = frozenset[str]()
+"""Nobody by an API key: a form needs the token of the session that it was shown in."""
 PERMITTED: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/"): EVERYBODY,
     ("GET", "/health"): EVERYBODY,
@@ -45,6 +47,11 @@ PERMITTED: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/setup"): ADMINS,
     ("GET", "/reviews"): READERS,
     ("GET", "/reviews/{review_id}"): ADMINS,
+    ("POST", "/keys"): FORMS,
+    ("POST", "/keys/{key_id}/{action}"): FORMS,
+    ("POST", "/setup"): FORMS,
+    ("POST", "/reviews/{review_id}"): FORMS,
+    **{("GET", f"/{page}{end}"): READERS for page in ("quality", "experiments", "fleet") for end in ("", ".json")},
     ("GET", "/now.json"): READERS,
     ("GET", "/money"): READERS,
     ("GET", "/money.json"): READERS,
@@ -186,7 +193,7 @@ def _expected(
     if caller in ROLES:
         return "in" if caller in roles else "403"
     no_key = caller in ("nobody", "foreign text")
-    return "in" if mode == "no key needed" and no_key and roles not in (ADMINS, _REVIEWS.get(path)) else "401"
+    return "in" if mode == "no key needed" and no_key and roles not in (ADMINS, FORMS, _REVIEWS.get(path)) else "401"
 
 
 _REVIEWS = dict.fromkeys(("/v1/reviews", "/v1/reviews/{review_id}", "/reviews"), READERS)

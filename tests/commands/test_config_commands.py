@@ -124,7 +124,7 @@ def test_a_user_without_rights_gets_a_message_and_no_traceback() -> None:
         (("calibrate",), '"tokens": [["token", logprob, ['),
         (("calibrate",), "--output"),
         (("extract",), "--output"),
-        (("convert",), "w4a16|16bit"),
+        (("convert",), "auto|w4a16|w8a16|16bit"),
     ],
 )
 def test_help_shows_choices_and_loses_no_bracket(words: tuple[str, ...], shown: str) -> None:

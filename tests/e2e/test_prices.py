@@ -174,7 +174,7 @@ def test_check_warns_of_a_stale_price_without_an_error(file: Path, tmp_path: Pat
     file.write_text(f"{ledger}prices: {{stale_after_days: 30}}\nbackends:\n{stale}")
     shown = spillway("check", "-c", file, "--offline")
     assert shown.exit_code == 0, shown.output
-    assert "  warning      line 4, backends.old: its price was checked" in shown.stdout
+    assert f"  warning      {file}:4: backends.old: its price was checked" in shown.stdout
     assert "prices.stale_after_days = 30" in shown.stdout
     (warning,) = answer("check", "-c", file, "--offline")["warnings"]
     assert (warning["where"], warning["line"]) == ("backends.old", 4)

@@ -280,7 +280,7 @@ def _is_possible(hold: Hold, tariff: Tariff, charge: _Charge) -> bool:
     tokens = (hold.backend.context_tokens or MOST_UNKNOWN_TOKENS) * (1 + uses)
     if usage.told_nano is None:
         return usage.prompt_tokens <= tokens and usage.completion_tokens <= tokens * choices
-    extras = Extras(service=usage.service, calls=usage.calls)
+    extras = Extras(service=usage.service, calls=usage.calls, media=True)
     most_nano = upper_bound(tariff, tokens, tokens * choices, extras)
     return charge.nano <= most_nano
 

@@ -30,7 +30,7 @@ from spillway_router.ledger.holds import AttemptReason
 from spillway_router.ledger.pacer import Pacer, PacingRules
 from spillway_router.ledger.provider_keys import ProviderKeys
 from spillway_router.ledger.writer import LedgerWriter
-from spillway_router.proxy.client.client import SentReply
+from spillway_router.proxy.client.client import SentReply, StreamCopy
 from spillway_router.proxy.client.error_shapes import error_event
 from spillway_router.proxy.client.replies import Lines, refusal_reply
 from spillway_router.proxy.exchange.active_config import ActiveConfig, DrainLimits
@@ -124,6 +124,7 @@ class RecordingClient:
         self.base_headers: tuple[bytes, ...] = (b"x-request-id: req_1\r\n",)
         self.started = self.waiting = self.disconnected = self.ended = False
         self.copy_reply = False
+        self.stream_copy: StreamCopy | None = None
         self.sent_reply: SentReply | None = None
         self.status, self.content, self.stream = 0, b"", b""
         self.headers_sent: Lines = []

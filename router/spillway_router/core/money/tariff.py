@@ -219,18 +219,17 @@ class Tariff:
         _check_dates(self.valid_from, self.valid_until)
         values = [*base.values(), *(value for step in self.steps for value in step.rates.all().values())]
         unit = 10 ** max(_decimals(value) for value in values)
-        media_units = {name: _units(value, unit) for name, value in self.media}
-        prices = _token_prices(self.rates, unit, media_units)
+        prices = _token_prices(self.rates, unit)
         for slot, derived in (
             ("_base", prices),
             ("_flat", None if self.steps or self.per_second else prices),
-            ("_steps_of_service", _price_steps(prices, self.steps, unit, media_units)),
+            ("_steps_of_service", _price_steps(prices, self.steps, unit)),
             ("_request", _units(self.per_request, unit)),
             ("_second", _units(self.per_second, unit)),
             ("_unit", unit),
             ("fee_units", {name: _units(value, unit) for name, value in self.fees}),
             ("_ref", ""),
-            ("media_units", media_units),
+            ("media_units", {name: _units(value, unit) for name, value in self.media}),
         ):
             object.__setattr__(self, slot, derived)
 
@@ -568,13 +567,15 @@ class Extras:
 
     `seconds` is the longest that it may take. `service` is the requested one; a provider may still serve the request
     as standard. `default_modes` are those in which it may serve a request that asks for none of them. `calls` are the
-    most uses of each of the provider's own tools.
+    most uses of each of the provider's own tools. `media` says that tokens of sound or pictures may be among the
+    others.
     """
 
     seconds: int | Decimal = 0
     service: str = STANDARD
     default_modes: tuple[str, ...] = ()
     calls: tuple[tuple[str, int], ...] = ()
+    media: bool = False
 
 
 NO_EXTRAS = Extras()
@@ -594,19 +595,34 @@ def upper_bound(tariff: Tariff, input_tokens: int, output_tokens: int, extras: E
 
     `input_tokens` are the most that may be billed as input. A byte-level tokenizer never produces more tokens than the
     prompt has UTF-8 bytes. `output_tokens` are the most of all choices together. Each counts at the highest price of
-    its kind, cache writes, reasoning and media included, in the dearest mode and at the dearest step that such a prompt
-    can reach.
+    its kind, cache writes and reasoning included, in the dearest mode and at the dearest step that such a prompt can
+    reach.
     """
     seconds, service, modes = extras.seconds, extras.service, extras.default_modes
     if min(input_tokens, output_tokens) < 0 or seconds < 0:
         raise TariffError("upper_bound needs tokens and seconds of 0 or more")
     tokens = 0
+    of_input, of_output = _dearest_media(tariff) if extras.media else (0, 0)
     for name in {STANDARD, service, *modes, *(mode_of((service, mode)) for mode in modes)}:
         for above, prices in tariff._steps_of_service.get(name, ()):
             if input_tokens > above:
-                tokens = max(tokens, input_tokens * prices.dearest_input + output_tokens * prices.dearest_output)
+                dearest_input, dearest_output = (
+                    max(prices.dearest_input, of_input),
+                    max(prices.dearest_output, of_output),
+                )
+                tokens = max(tokens, input_tokens * dearest_input + output_tokens * dearest_output)
     numerator, unit = tariff._charge(tokens, 1, seconds, tariff._fees(extras.calls))
     return -(-numerator // unit)
+
+
+def _dearest_media(tariff: Tariff) -> tuple[int, int]:
+    """Return the highest prices of media in the prompt and in the output, in the tariff's unit; 0 where none is
+    known."""
+    prices = tariff.media_units
+    return (
+        max([units for name, units in prices.items() if not name.endswith(_OF_OUTPUT)], default=0),
+        max([units for name, units in prices.items() if name.endswith(_OF_OUTPUT)], default=0),
+    )
 
 
 def usd(nano: int) -> str:
@@ -648,12 +664,9 @@ def _times(rates: Rates, factor: Decimal) -> Rates:
     )
 
 
-def _token_prices(rates: Rates, unit: int, media_units: Mapping[str, int]) -> _TokenPrices:
+def _token_prices(rates: Rates, unit: int) -> _TokenPrices:
     units = {name: _units(value, unit) for name, value in rates.all().items()}
-    inputs = [units["input"], units["cached_input"], units["cache_write"], units["cache_write_long"]]
-    outputs = [units["output"], units["reasoning"]]
-    for name, value in media_units.items():
-        (outputs if name.endswith(_OF_OUTPUT) else inputs).append(value)
+    inputs = (units["input"], units["cached_input"], units["cache_write"], units["cache_write_long"])
     return _TokenPrices(
         input=units["input"],
         output=units["output"],
@@ -662,13 +675,11 @@ def _token_prices(rates: Rates, unit: int, media_units: Mapping[str, int]) -> _T
         write_long=units["cache_write_long"],
         reasoning=units["reasoning"],
         dearest_input=max(inputs),
-        dearest_output=max(outputs),
+        dearest_output=max(units["output"], units["reasoning"]),
     )
 
 
-def _price_steps(
-    base: _TokenPrices, steps: Iterable[TariffStep], unit: int, media_units: Mapping[str, int]
-) -> dict[str, _PriceSteps]:
+def _price_steps(base: _TokenPrices, steps: Iterable[TariffStep], unit: int) -> dict[str, _PriceSteps]:
     """Return the steps of each service, those for the longest prompts first.
 
     A service without a price from 0 tokens on begins with the price of the standard service.
@@ -680,7 +691,7 @@ def _price_steps(
         if above in prices and (above > 0 or step.service == STANDARD or prices[-1] is not base):
             where = f"above {step.above_tokens} tokens" if step.above_tokens else "for prompts of any length"
             raise TariffError(f"two prices {where} in service {step.service or 'standard'!r}; keep one")
-        prices[above] = _token_prices(step.rates, unit, media_units)
+        prices[above] = _token_prices(step.rates, unit)
     return {service: tuple(sorted(prices.items(), key=lambda p: -p[0])) for service, prices in by_service.items()}
 
 

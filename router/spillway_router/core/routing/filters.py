@@ -45,12 +45,16 @@ def cost_bound_nano(facts: RequestFacts, backend: Backend) -> int:
     input_tokens = most_input_tokens(facts, backend, costs) + TEMPLATE_TOKENS * costs.passes
     output_tokens = (output_bound(facts, backend) + costs.output_tokens) * costs.output_passes
     output_tokens *= max(facts.choices, facts.billed_choices)
-    if facts.service == tariff.STANDARD and not costs.calls:  # nearly every request
+    if facts.service == tariff.STANDARD and not costs.calls and not costs.fills_context:  # nearly every request
         bound_nano = tariff.flat_bound(price, input_tokens, output_tokens)
         if bound_nano is not None:
             return bound_nano
     extras = tariff.Extras(
-        seconds=backend.longest_s, service=facts.service, default_modes=backend.default_modes, calls=costs.calls
+        seconds=backend.longest_s,
+        service=facts.service,
+        default_modes=backend.default_modes,
+        calls=costs.calls,
+        media=costs.fills_context,  # sound and pictures to be made are among what nobody knows the cost of
     )
     return tariff.upper_bound(price, input_tokens, output_tokens, extras)
 
