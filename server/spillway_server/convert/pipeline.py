@@ -173,9 +173,10 @@ class Conversion:
         return done if isinstance(done, Obstacle) else (facts, folder)
 
     def _climb(self, reference: Path) -> _Rung | Obstacle:
-        """Judge the rungs that the precision names, until one passes the gate; return the last that was judged.
+        """Judge the rungs that the precision names, until one has no fault of its own; return the last that was judged.
 
-        Where the reference itself fails (too few samples, none of its kind), no rung can pass, and the first is taken.
+        Where the reference itself fails (too few samples, none of its kind), no rung can pass; its reasons are then no
+        fault of a rung, and a loss of quality still is.
         """
         first: gate.GateVerdict | None = None
         ladder: list[dict[str, Any]] = []
@@ -196,7 +197,7 @@ class Conversion:
             size = sum(verification.weight_sizes(folder).values())
             ladder.append(_row(name, size, plain, verdict))
             rung = _Rung(folder, {**recipe, "ladder": ladder}, verdict)
-            if verdict.verified or not first.verified:
+            if set(verdict.reasons) <= set(first.reasons):
                 break
         assert rung is not None, "every precision has a rung"
         return rung

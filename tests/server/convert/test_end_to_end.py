@@ -46,8 +46,7 @@ def convert(
     wish = ConversionOptions(
         out=out,
         samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])),
-        bounds=Bounds(min_samples=FEW),
-        **{"precision": "16bit", **wishes},
+        **{"precision": "16bit", "bounds": Bounds(min_samples=FEW), **wishes},
     )
     judge = find_llama(None, (ROOT,)) if llama else None
     return Conversion(
@@ -355,6 +354,15 @@ def test_the_ladder_climbs_to_16_bit_where_nothing_less_is_accepted(tmp_path: Pa
     assert rows[-1]["verified"]
     assert [row["precision"] for row in rows] == ["4 bit", "w8a16", "16bit"][: len(rows)]
     assert len(rows) >= 2
+
+
+@pytest.mark.parametrize("needed", [FEW, FEW + 1])
+def test_what_loses_quality_is_not_written_even_where_the_samples_can_not_verify(tmp_path: Path, needed: int) -> None:
+    tight = Bounds(min_samples=needed, max_ratio=1.0)
+    verdict = done(convert(F16, tmp_path / "out", llama=False, precision="auto", eight_bit=False, bounds=tight)).verdict
+    assert [row["precision"] for row in verdict.recipe["ladder"]] == ["4 bit", "16bit"]
+    assert verdict.recipe["method"] == "none"
+    assert verdict.verified == (needed == FEW)
 
 
 def test_templates_of_a_tokenizer_directory_come_along(tmp_path: Path) -> None:
