@@ -42,16 +42,19 @@ PERMITTED: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/requests"): ANY_KEY,
     ("GET", "/requests.json"): ANY_KEY,
     ("GET", "/requests/{request_id}"): ANY_KEY,
-    ("GET", "/my-usage"): ANY_KEY,
-    ("GET", "/keys"): ADMINS,
-    ("GET", "/setup"): ADMINS,
-    ("GET", "/reviews"): READERS,
+    **{("GET", f"/my-usage{end}"): ANY_KEY for end in ("", ".json")},
+    **{("GET", f"/{page}{end}"): ADMINS for page in ("keys", "setup") for end in ("", ".json")},
+    **{("GET", f"/reviews{end}"): READERS for end in ("", ".json")},
     ("GET", "/reviews/{review_id}"): ADMINS,
     ("POST", "/keys"): FORMS,
     ("POST", "/keys/{key_id}/{action}"): FORMS,
     ("POST", "/setup"): FORMS,
     ("POST", "/reviews/{review_id}"): FORMS,
-    **{("GET", f"/{page}{end}"): READERS for page in ("quality", "experiments", "fleet") for end in ("", ".json")},
+    **{
+        ("GET", f"/{page}{end}"): READERS
+        for page in ("quality", "experiments", "fleet", "what-if")
+        for end in ("", ".json")
+    },
     ("GET", "/now.json"): READERS,
     ("GET", "/money"): READERS,
     ("GET", "/money.json"): READERS,
@@ -196,7 +199,7 @@ def _expected(
     return "in" if mode == "no key needed" and no_key and roles not in (ADMINS, FORMS, _REVIEWS.get(path)) else "401"
 
 
-_REVIEWS = dict.fromkeys(("/v1/reviews", "/v1/reviews/{review_id}", "/reviews"), READERS)
+_REVIEWS = dict.fromkeys(("/v1/reviews", "/v1/reviews/{review_id}", "/reviews", "/reviews.json"), READERS)
 """Routes of reviews, which need a key everywhere."""
 
 
