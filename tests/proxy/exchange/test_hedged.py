@@ -11,6 +11,7 @@ import apsw
 import httpx
 import pytest
 
+from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.backlog import BacklogView
 from spillway_router.ledger.entries import Entry
 from spillway_router.proxy.control.request_list import line_of_entries
@@ -164,6 +165,29 @@ async def test_what_may_not_or_is_not_worth_it_is_never_hedged(
         assert "from the engine" in reply.text
         assert not other.seen
         assert not router.runtime.services.memory.hedges.counts["won"]
+
+
+@pytest.mark.parametrize("short_nano", [0, 1])
+async def test_both_legs_together_keep_to_what_the_request_may_cost(short_nano: int) -> None:
+    begin = asyncio.Event()
+    async with (
+        FaultUpstream(ENGINE.after(begin)) as slow,
+        FaultUpstream(CLOUD) as other,
+        routing(settings(cloud(slow, "slow"), cloud(other), more=HEDGING)) as router,
+    ):
+        bounds_nano = []
+        begin.set()
+        for model in ("slow/slow-m", "cloud/cloud-m"):
+            reply = await router.chat({**STREAM, "model": model})
+            bounds_nano += [row.reserved_nano for row in router.ledger.entries_of(reply.headers["x-request-id"])]
+        begin.clear()
+        most_usd = usd(sum(bounds_nano) - short_nano)
+        other.seen.clear()
+        asking = asyncio.create_task(router.chat(STREAM, **{"x-spillway-max-cost-usd": most_usd}))
+        await slow.arrival()
+        asyncio.get_running_loop().call_later(0.25 if short_nano else 5, begin.set)
+        assert ("from the engine" if short_nano else "from the cloud") in (await asking).text
+        assert len(other.seen) == 1 - short_nano
 
 
 @pytest.mark.parametrize(

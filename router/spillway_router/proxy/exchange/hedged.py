@@ -56,11 +56,19 @@ def second_candidate(state: ExchangeState, attempt: UpstreamAttempt) -> Candidat
         backend = candidate.backend
         if backend.name == attempt.backend.name or (backend.local and services.local_queues.count):
             continue
+        if not _both_may_be_paid(state, attempt.candidate, candidate):
+            continue
         if is_scored(state.config.policy.confidence, state.facts, backend):  # nobody judges the answer of a hedge
             continue
         if services.board.is_available(backend.name, services.clock(), state.facts.caller.key_id):
             return candidate
     return None
+
+
+def _both_may_be_paid(state: ExchangeState, first: Candidate, second: Candidate) -> bool:
+    """Return whether both legs together keep to what the request may cost; budgets are asked when they are held."""
+    limit_nano = state.facts.hints.max_cost_nano
+    return limit_nano is None or first.bound_nano + second.bound_nano <= limit_nano
 
 
 async def fetch_hedged(state: ExchangeState, first: Leg, second: Candidate, end: End) -> tuple[Leg, Outcome]:
