@@ -33,7 +33,7 @@ MEASURED_SPEED = Speed(MEASURED, "here", RATES)
 
 def served(written: str, speed: Speed | None, profile: Profile = PROFILES["l4"]) -> Settings:
     """The settings of `written` beside an engine of this speed."""
-    plan = make_plan(profile, models.known("Qwen/Qwen2.5-7B-Instruct-AWQ"), PlanOptions())
+    plan = make_plan(profile, models.recorded_model("Qwen/Qwen2.5-7B-Instruct-AWQ"), PlanOptions())
     assert isinstance(plan, EnginePlan)
     launch = Launch((), {}, EngineAddress("http://127.0.0.1:8001", "m"), Path("engine.log"))
     prepared = Prepared(

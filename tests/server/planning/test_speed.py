@@ -44,7 +44,7 @@ L4 = Subject(hardware="NVIDIA L4", device="l4", devices=1, model=AWQ, quantisati
 
 
 def planned(gpu: str, model: str = AWQ, *flags: str) -> EnginePlan:
-    plan = make_plan(PROFILES[gpu], models.known(model), PlanOptions(vllm_args=flags))
+    plan = make_plan(PROFILES[gpu], models.recorded_model(model), PlanOptions(vllm_args=flags))
     assert isinstance(plan, EnginePlan)
     return plan
 

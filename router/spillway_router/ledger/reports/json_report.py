@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from spillway_router.core.money.attribution import BreakEven
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.reports.model import Report
 
@@ -33,7 +34,12 @@ def report_of_values(values: Any) -> Report:
     """Return the report whose JSON values these are, such as a router sends them. Raises ValueError."""
     from pydantic import TypeAdapter  # only reports of other routers need it
 
-    return TypeAdapter(Report).validate_python(values)
+    try:
+        alternatives = [{**each, "break_even": BreakEven(**each["break_even"])} for each in values["alternatives"]]
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"no alternatives of a report: {error}") from None
+    # The compiled BreakEven doesn't say of what type its fields are, so that pydantic can't make one.
+    return TypeAdapter(Report).validate_python({**values, "alternatives": alternatives})
 
 
 def with_usd(value: Any) -> Any:
