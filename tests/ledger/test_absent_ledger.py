@@ -92,13 +92,17 @@ async def test_the_ledger_is_not_to_blame_for_a_pause_of_the_whole_process(ledge
         ledger.allowed.clear()
         paid = asyncio.create_task(router.hold("paid", 5))
         await until(ledger.reached.is_set)
+        local = asyncio.create_task(answer(router, "local"))
+        looks = asyncio.get_running_loop().create_future()
+        await until(lambda: router.writer.health.queued_rows == 2)
+        asyncio.get_running_loop().call_later(PATIENCE_S, looks.set_result, None)
         Event().wait(2 * AWAY_AFTER_S)  # the loop stands still, and the commit with it
-        looked = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(2 * PATIENCE_S, looked.set_result, None)
-        await looked
+        await looks
         assert not router.writer.health.degraded
+        assert not len(router.writer.journal)
         ledger.allowed.set()
         assert isinstance(await paid, Hold)
+        await local
         assert isinstance(await router.hold("next", 5), Hold)
 
 

@@ -288,13 +288,15 @@ class LedgerWriter:
         self._looking = bool(waiting)
         if not waiting:
             return
-        latest_s = self._loop.time() - PATIENCE_S
+        now_s = self._loop.time()
+        late_s = now_s - self._look_due_s
         for batch in waiting:
-            if not batch.in_journal and batch.handed_s <= latest_s:
+            # After a pause of the whole process, the ledger gets the time until the next look.
+            if not batch.in_journal and batch.handed_s <= now_s - PATIENCE_S and late_s < PATIENCE_S:
                 batch.in_journal = True
                 self._defer(batch.submissions)
         began_s = self._call_began_s
-        call_s = self._call_s(began_s)
+        call_s = self._call_s(began_s, late_s)
         if call_s >= self._away_after_s and self._reason is None:
             self._set_degraded(self._no_answer())
             self._stumbled_s = began_s
@@ -302,16 +304,15 @@ class LedgerWriter:
             self._give_up(waiting)
         self._look_again()
 
-    def _call_s(self, began_s: float) -> float:
+    def _call_s(self, began_s: float, late_s: float) -> float:
         """Return how long the ledger's present call has taken, without the time in which the whole process stood still.
 
         A paused machine or a starved container stops the loop and the thread alike, and the ledger is not to blame. The
-        loop notices because it looks later than planned.
+        loop notices because it looks `late_s` seconds later than planned.
         """
         if not began_s:
             return 0.0
         now_s = time.monotonic()
-        late_s = self._loop.time() - self._look_due_s
         if began_s != self._paused_call_s:
             self._paused_call_s, self._paused_s = began_s, 0.0
         if late_s >= PATIENCE_S:

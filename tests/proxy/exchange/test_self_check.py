@@ -10,12 +10,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.proxy.helpers import CALIBRATION, STAGE, asking, rule, streamed, whole
 
 from spillway_router.config.assemble import assembly_of
 from spillway_router.config.load import Loaded, parse
 from spillway_router.core.confidence.self_check import QUESTIONS
+from spillway_router.ledger.entries import Entry
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, cloud, escalating, local, settings
 from spillway_router.testing.streams import DONE, data
@@ -96,6 +98,12 @@ async def test_a_stream_that_was_held_to_its_end_is_asked_about_too(second: Answ
         assert engine.seen[1].json["messages"][-2] == {"role": "assistant", "content": '{"a": 1}'}
 
 
+async def draft_of(router: Router, reply: httpx.Response) -> Entry:
+    """Return the row of the first attempt, once the ledger has it."""
+    await router.until(lambda: any(row.attempt_no == 1 for row in router.rows(reply)))
+    return min(router.rows(reply), key=lambda row: row.attempt_no)
+
+
 async def test_a_number_is_a_score_only_if_it_is_one(tmp_path: Path) -> None:
     file = {**KNOWS, "answer": {**KNOWS["answer"], "features": ["min", "stated"]}}
     for reply, confidence in (
@@ -109,7 +117,7 @@ async def test_a_number_is_a_score_only_if_it_is_one(tmp_path: Path) -> None:
         asks = ", self_check: {ask: stated, timeout_ms: 5000, question: 'How sure?'}"
         async with setup(tmp_path, whole("weak", OPEN), reply, asks, file) as (engine, _, router):
             escalated = await router.chat(x_spillway_min_confidence="0.6")
-            draft = min(router.rows(escalated), key=lambda row: row.attempt_no)
+            draft = await draft_of(router, escalated)
             assert draft.confidence == pytest.approx(confidence), reply.body
             assert engine.seen[1].json["messages"][-1]["content"] == "How sure?"
             assert "logprobs" not in engine.seen[1].json
