@@ -94,6 +94,79 @@ def test_a_number_is_read_whole_whatever_its_prefix(prefix: str) -> None:
     assert biometry(text).confidence >= 0.99
 
 
+COMPOSED = {
+    "English": (
+        "Depth of anterior chamber", "Thickness of the lens", "Horizontal corneal diameter", "Globe length",
+        "Flattest K", "Steepest K",
+    ),
+    "English, short": ("Ant. chamb. depth", "Lens thickn.", "Corn. diam.", "Ax. len.", "K-reading flat",
+        "Ker. (steep)"),
+    "German": (
+        "Tiefe der Vorderkammer", "Linsend.", "Hornhautdurchm.", "Augapfellänge", "Keratometrie (flach)",
+        "Steiler Meridian",
+    ),
+    "French": (
+        "Profondeur de la chambre antérieure", "Épais. du cristallin", "Diamètre de la cornée", "Longueur de l'œil",
+        "Méridien le plus plat", "K le plus bombé",
+    ),
+    "Dutch": ("Diepte voorkamer", "Dikte lens", "Hoornvliesdiameter", "Axiale lengte", "Vlakke meridiaan",
+        "K steilste"),
+    "Italian": (
+        "Profondità camera anteriore", "Spessore del cristallino", "Diametro corneale", "Lungh. ass.",
+        "Cheratometria piatta", "Cheratometria curva",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", COMPOSED)
+def test_a_caption_that_nobody_listed_is_read_from_its_parts(language: str) -> None:
+    acd, lt, wtw, al, k1, k2 = COMPOSED[language]
+    reading = biometry(
+        f"Patient number: K402211\nEye examined: OD\n{al}: 23.87 mm\n{k1}: 43.10 D\n{k2}: 44.90 D\n{acd}: 3.21 mm\n"
+        f"{lt}: 4.41 mm\n{wtw}: 11.9 mm"
+    )
+    assert reading.values == VALUES, reading.why
+    assert reading.confidence >= 0.99
+
+
+STRANGERS = {
+    "/AL": (
+        "Target axial length: 23.00 mm", "Vitreous length: 16.20 mm", "Axial length (fellow eye): 23.00 mm",
+        "Focal length: 17.00 mm", "Longueur axiale prévue: 23,00 mm",
+    ),
+    "/ACD": (
+        "Posterior chamber depth: 5.10 mm", "Anterior chamber volume: 3.60", "Vorderkammerwinkel: 3.50",
+        "Hinterkammertiefe: 4.20 mm", "Vitreous chamber depth: 5.90 mm",
+    ),
+    "/K1": ("Total K flat: 43.00 D", "Posterior flat K: 43.00 D", "Flat lens power: 43.00 D", "Low power: 43.00 D"),
+    "/LT": ("Contact lens thickness: 4.20 mm", "Corneal thickness: 4.90", "Lens position: 4.70 mm"),
+    "/WTW": ("Corneal diameter vertical: 11.0 mm", "Hornhaut-Zonendurchmesser: 11.0 mm", "Scar diameter: 11.0 mm"),
+    "/id": (
+        "Physician ID: 77123", "Clinic ID: 77123", "Patient phone number: 5551234", "Klinik-Nr.: 77123",
+        "Insurance number: 77123456", "Referring hospital code: 77123",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("pointer", "stranger"), [(name, line) for name, lines in STRANGERS.items() for line in lines])
+def test_a_caption_of_something_else_is_not_composed(pointer: str, stranger: str) -> None:
+    """The value that is asked for is not on the page; a caption that shares most words with its own is."""
+    lines = {
+        "/id": "Patient ID: K402211", "/eye": "Eye: OD", "/AL": "AL: 23.87 mm", "/K1": "K1: 43.10 D",
+        "/K2": "K2: 44.90 D", "/ACD": "ACD: 3.21 mm", "/LT": "LT: 4.41 mm", "/WTW": "WTW: 11.9 mm",
+    }  # fmt: skip
+    reading = biometry("\n".join({**lines, pointer: stranger}.values()))
+    field = reading.fields[pointer]
+    assert field.value is None or field.confidence < 0.8, field
+    assert reading.confidence < 0.8
+
+
+def test_an_eye_or_blanks_between_commas_are_no_damage() -> None:
+    reading = biometry("Patient ID,Eye,AL,K1,K2,ACD,LT,WTW\nK402211,OS,23.87,43.10,44.90,--,--,11.9")
+    assert reading.values == {**VALUES, "eye": "OS", "ACD": None, "LT": None}
+    assert reading.confidence >= 0.99
+
+
 DOUBTFUL = {
     "another caption": ("AL: 23.87", "previous AL: 23.87", "/AL", 0.6),
     "two values": ("AL: 23.87", "AL: 23.87\nAxial length: 23.78", "/AL", 0.2),
@@ -238,7 +311,7 @@ def test_the_decimal_mark_is_that_of_most_numbers() -> None:
 
 CRAFTED = (
     "AL AL AL: K1 K1 / K2 23.4 OD | ", "AL ", "AL: 23.4 OD | ", "K1 / ", "x: AB12345\n", "AL\n",
-    "K1 K2 | AL\n1 | 2 | 3\n",
+    "K1 K2 | AL\n1 | 2 | 3\n", "k k k k flat ", "axial de la ", "vorderkammer",
     "OD OS\n", "R\nAL: 23.4\nL\nAL: 23.5\n", "- ",
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ A book is one YAML file beside this module:
     kind: {threshold: 0.5}         # the least share of captioned fields with which a page is of this kind
     ordered: [[K1, K2, [flat]]]    # K1 is never above K2 where K1 stands under one of these words
     others: [[CCT, SNR]]           # captions of what the schema does not ask for
+    parts, composed                # captions that are composed of parts: captions/composition.py
 
 A JSON schema uses it with `x-captions: biometry`, by the names of its fields. For every other field its name, its
 `title` and its `x-synonyms` (a list) are its captions, `x-unit` its unit, and `minimum` and `maximum` its range.
@@ -30,6 +31,7 @@ from typing import Any, Literal
 import orjson
 import yaml
 
+from spillway_router.documents.captions.composition import Composer, composer_of
 from spillway_router.documents.captions.tokens import tokens_of
 
 FieldKind = Literal["number", "identifier", "choice", "date", "boolean", "text"]
@@ -80,6 +82,7 @@ class CaptionBook:
     ordered: tuple[tuple[str, str, frozenset[str]], ...] = ()
     certified: float | None = None
     answers: bool = False
+    composer: Composer = field(default_factory=Composer)
 
 
 @lru_cache(maxsize=64)
@@ -125,6 +128,7 @@ def book_of(json_schema: Mapping[str, Any]) -> CaptionBook:
         ordered=tuple((low, high, frozenset(words)) for low, high, words in ordered),
         answers=shipped is not None or any("x-synonyms" in node for _, node in leaves(json_schema)),
         certified=None if shipped is None else float(shipped.get("kind", {}).get("threshold", 0.5)),
+        composer=Composer() if shipped is None else composer_of(shipped, fields),
     )
 
 

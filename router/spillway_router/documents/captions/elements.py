@@ -155,15 +155,20 @@ def _plain_kind(token: Token) -> ElementKind:
 
 
 def _caption_at(tokens: Sequence[Token], index: int, book: CaptionBook) -> tuple[Caption, int] | None:
-    """Return the longest caption that begins at a token, and the index behind it."""
+    """Return the longest caption that begins at a token, and the index behind it: a listed or a composed one."""
     first = tokens[index]
     if first.kind == "mark" and first.text not in book.starts:
         return None
+    listed: tuple[Caption, int] | None = None
     for caption in book.starts.get(first.folded, ()):
         end = _match(tokens, index, caption.words)
         if end is not None:
-            return caption, end
-    return None
+            listed = caption, end
+            break
+    phrase = book.composer.phrase_at(tokens, index)
+    if phrase is None or (listed is not None and phrase.end <= listed[1]):
+        return listed
+    return Caption(phrase.words, phrase.field, phrase.tier), phrase.end
 
 
 def _match(tokens: Sequence[Token], index: int, words: Sequence[str]) -> int | None:

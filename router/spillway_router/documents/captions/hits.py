@@ -140,6 +140,9 @@ class LineReader:
             is_blank = element.text in "-–—" and self._ends_cell(elements, group.at)
             return element.text not in _STOPS and not is_blank and not self._is_value(rule, element)
         if kind == "word" and rule is not None and not self._is_value(rule, element):
+            if self._book.composer.belongs(element.text, group.name):
+                group.words.append(element.text)
+                return True
             group.unknown.append(element.text)
             return len(group.unknown) <= _MOST_UNKNOWN
         return kind == "word" and rule is None and len(group.unknown) < _MOST_UNKNOWN
@@ -179,8 +182,14 @@ class LineReader:
         unknown = list(group.unknown)
         adjacent = before is not None and before.kind == "word" and elements[index].gap <= 1
         titled = before is not None and before.start == self._first  # a device, or a headline
-        if adjacent and before is not None and not titled and not any(character.isdigit() for character in before.text):
-            unknown.insert(0, before.text)
+        named = any(character.isdigit() for character in before.text) if before is not None else False
+        if adjacent and before is not None and not titled and not named:
+            if self._book.composer.belongs(before.text, group.name):
+                group.words.append(before.text)
+            else:
+                unknown.insert(0, before.text)
+        if before is not None and before.field == OTHER and elements[index].gap <= 1:
+            unknown.insert(0, before.text)  # target axial length
         return f"what {unknown[0]!r} means is unknown" if unknown else ""
 
     def _other(self, elements: Sequence[Element], at: int) -> int:

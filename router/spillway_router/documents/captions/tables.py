@@ -82,11 +82,13 @@ def _column(cell: Sequence[Element], book: CaptionBook) -> _Column | None:
         return _Column(None) if len(words) <= _MOST_WORDS else None
     chosen = next((caption for caption in captions if caption.field != OTHER), captions[0])
     unit = next((UNITS.get(e.text, "") for e in cell if e.kind == "unit"), "")
+    belonging = [word for word in words if book.composer.belongs(word, chosen.field)]
+    words = [word for word in words if word not in belonging]
     return _Column(
         field=chosen.field,
         scope=scopes.pop() if len(scopes) == 1 else "",
         unit=unit,
-        caption=" ".join(" ".join(caption.words) for caption in captions),
+        caption=" ".join([*(" ".join(caption.words) for caption in captions), *belonging]),
         tier=chosen.tier,
         doubt=f"what {words[0]!r} means is unknown" if words else "",
     )
@@ -171,6 +173,7 @@ def read_columns(document: Document, book: CaptionBook, line: Line, scopes: Sequ
         hits = [_scoped(document, rule, element, after or unit) for element, after in values]
         if rule.name == book.scope or any(hit is None for hit in hits):
             return False
+        unknown = [word for word in unknown if not book.composer.belongs(word, caption.caption.field)]
         doubt = f"what {unknown[0]!r} means is unknown" if unknown else ""
         for hit, scope in zip(hits, scopes, strict=True):
             if hit is not None:

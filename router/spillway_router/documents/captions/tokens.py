@@ -14,7 +14,7 @@ _TOKEN = re.compile(
     rf"""
     (?P<date>(?<![\w.,])(?:\d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}|\d{{1,2}}[-./]\d{{1,2}}[-./](?:\d{{4}}|\d{{2}})
         |\d{{1,2}}:\d{{2}}(?::\d{{2}})?)(?![\w]|[.,]\d))
-    |(?P<blank>(?:n/a|n\.\s?a\.|k\.\s?a\.|n\.\s?d\.)(?!\w)|-+[.,]-+|-{{2,}}|\?{{2,}}|\*{{2,}})
+    |(?P<blank>(?:n/a|n\.\s?a\.|k\.\s?a\.|n\.\s?d\.)(?!\w)|-+\.-+|(?<!-)-,-+|-{{2,}}|\?{{2,}}|\*{{2,}})
     |(?P<number>(?<![^\W_])(?:{_NUMBER})(?=[^\w]|_|$|{_UNIT_LETTERS}))
     |(?P<word>[^\W_]+)
     |(?P<leader>\.{{2,}}|…)
@@ -23,7 +23,9 @@ _TOKEN = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _LOOK_ALIKE = re.compile(r"\d[OoIlZSB]|[A-Za-z]\d[A-Za-z]{2}")
-_LONE_LOOK_ALIKE = re.compile(r"(?<![^\W_])[OIlZSB]{1,2}[.,]\d|\d[.,][OIlZSB](?=\d|(?![^\W_]))|\d[.,] \d|\d [.,]\d")
+_LONE_LOOK_ALIKE = re.compile(
+    r"(?<![^\W_])(?!O[SI],\d+[.,])[OIlZSB]{1,2}[.,]\d|\d[.,][OIlZSB](?=\d|(?![^\W_]))|\d[.,] \d|\d [.,]\d"
+)
 _TAB_GAP = 8
 
 
