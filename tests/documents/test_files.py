@@ -12,7 +12,7 @@ from tests.documents.office_files import docx, paragraph, pdf, table
 from tests.documents.papers import answer
 
 from spillway_router.documents.captions.reading import read_captions
-from spillway_router.documents.files import UnreadableFileError, documents_in, read_document, text_of
+from spillway_router.documents.files import UnreadableFileError, bytes_of, documents_in, text_of
 from spillway_router.documents.schemas import shipped_schemas
 
 ROWS = [("AL [mm]", "23.87", "24.55"), ("K flat [D]", "43.10", "41.90"), ("K steep [D]", "44.90", "43.05"),
@@ -28,7 +28,7 @@ REPORT = pdf([[*HEAD, *COLUMNS, *CELLS]])
 
 
 def test_a_table_of_a_pdf_is_read_line_by_line() -> None:
-    text = text_of(REPORT, "report.pdf")
+    text = text_of(REPORT, "report.pdf").text
     assert text.splitlines()[:4] == [
         "Biometry (summary)", "Patient ID: K402211   Eye: OS", "OD   OS", "AL [mm]   23.87   24.55",
     ]  # fmt: skip
@@ -38,12 +38,12 @@ def test_a_table_of_a_pdf_is_read_line_by_line() -> None:
 
 
 def test_pages_follow_each_other() -> None:
-    assert text_of(pdf([[(60, 700, "one")], [], [(60, 700, "two")]]), "a.pdf") == "one\n\ntwo"
+    assert text_of(pdf([[(60, 700, "one")], [], [(60, 700, "two")]]), "a.pdf").text == "one\n\ntwo"
 
 
 def test_paragraphs_and_tables_of_a_docx_are_read_in_their_order() -> None:
     body = paragraph("Patient ID: K402211, Eye: OS") + table([("", "OD", "OS"), *ROWS]) + paragraph("End")
-    text = text_of(docx(body), "report.docx")
+    text = text_of(docx(body), "report.docx").text
     assert text.splitlines()[1:3] == [" | OD | OS", "AL [mm] | 23.87 | 24.55"]
     schema = shipped_schemas()["biometry"]
     assert read_captions(text, schema.json_schema, schema.captions()).values == TRUTH
@@ -70,7 +70,7 @@ def test_what_has_no_text_is_refused_with_what_to_do(data: bytes, words: str) ->
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFileError, match=r"none\.txt can't be read: No such file"):
-        read_document(tmp_path / "none.txt")
+        bytes_of(tmp_path / "none.txt")
 
 
 def test_only_documents_of_a_folder_are_read(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ async def test_a_folder_of_files_is_extracted_end_to_end(tmp_path: Path) -> None
         assert (first["file"], first["result"]["values"]) == (str(tmp_path / "report.pdf"), TRUTH)
         assert first["result"]["read_by"]["model"] == "captions"
         assert "AL [mm]   23.87   24.55" in engine.seen[0].json["messages"][0]["content"]
-        assert (status, second["error"]["code"]) == (1, "unreadable")
+        assert (status, second["error"]["code"]) == (1, "invalid_request")
         assert not other.seen
         status, _, err = await command("extract", str(tmp_path / "scan.pdf"), "--url", router.url)
         assert (status, err.count("scan.pdf")) == (1, 1)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FilesArgument = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="Files with one document each: text, PDF with a text layer, DOCX; folders of them; - reads standard input."
+        help="Files with one document each: text, PDF, DOCX, a picture; folders of them; - reads standard input."
     ),
 ]
 SchemaOption = Annotated[
@@ -96,7 +96,7 @@ def _files(files: list[Path], place: ExtractPlace, fields: Mapping[str, Any], *,
                 elif status == 200:
                     _show(file, reply)
                 else:
-                    named = "" if reply.get("code") == "unreadable" else f"{file}: "
+                    named = "" if str(file) in reply["message"] else f"{file}: "
                     typer.echo(f"{named}{reply['message']}", err=True)
         return succeeded
 
@@ -109,17 +109,26 @@ async def _reply(extract_one: ExtractCall, file: Path, fields: Mapping[str, Any]
     from spillway_router.documents.files import UnreadableFileError
 
     try:
-        text = _text(file)
+        content = _content(file)
     except UnreadableFileError as error:
         return 0, {"code": "unreadable", "message": str(error)}
-    return await extract_one({"text": text, **fields})
+    return await extract_one({**content, **fields})
 
 
-def _text(file: Path) -> str:
-    """Return a document's text. Raise UnreadableFileError."""
-    from spillway_router.documents.files import read_document, text_of
+def _content(file: Path) -> dict[str, Any]:
+    """Return a document as fields of a request: its text, or the file itself, which the router reads.
 
-    return text_of(sys.stdin.buffer.read(), "standard input") if str(file) == "-" else read_document(file)
+    Raise UnreadableFileError.
+    """
+    from base64 import b64encode
+
+    from spillway_router.documents.files import bytes_of, is_text, text_of
+
+    is_input = str(file) == "-"
+    content, name = (sys.stdin.buffer.read(), "standard input") if is_input else (bytes_of(file), str(file))
+    if is_text(content):
+        return {"text": text_of(content, name).text}
+    return {"file": {"name": name, "data": b64encode(content).decode("ascii")}}
 
 
 def _named(files: list[Path]) -> list[Path]:

@@ -14,6 +14,7 @@ from spillway_router.documents.extract import CascadeRules, Thresholds
 from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.schemas import Schema, SchemaError, select_schema, shipped_schemas
 from spillway_router.documents.services import DocumentRules
+from spillway_router.documents.uploads import FileRules
 
 if TYPE_CHECKING:
     from spillway_router.documents.parser_files import Parser
@@ -63,6 +64,7 @@ def document_rules(settings: Settings, policy: Policy, calibration: Calibration 
         default_schema=part.default_schema,
         max_chars=part.max_chars,
         max_in_progress=part.most_at_once,
+        files=FileRules(part.ocr_languages, part.file_s),
     )
 
 

@@ -616,7 +616,9 @@ class DocumentsPart(Part):
     `confidence.escalate_to`, or else those of the request's model. `external_trust` is the confidence in a value that
     appears in the document but comes from a model without log-probabilities. `parsers` is a folder with your own
     parsers. With `reviews`, a document that no step was sure of is stored with its text for a person to decide, until
-    `keep_days` days after the decision; while `most_open` documents wait, new ones are not stored.
+    `keep_days` days after the decision; while `most_open` documents wait, new ones are not stored. `ocr_languages` are
+    Tesseract's names of the languages in which pictures and scans are read, such as [eng, deu]; with [] they are
+    refused. A file that takes longer than `file_s` seconds to read is refused.
     """
 
     thresholds: ThresholdsPart = ThresholdsPart()
@@ -631,6 +633,8 @@ class DocumentsPart(Part):
     reviews: bool = True
     keep_days: float = Field(30, ge=0, le=36_500)
     most_open: int = Field(10_000, ge=1)
+    ocr_languages: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{1,30}$")], ...] = ("eng",)
+    file_s: float = Field(60, gt=0, le=600)
 
 
 class PresidioPart(Part):

@@ -30,6 +30,7 @@ AGREEING = 0.8
 CAPTIONS = "captions"
 """The name under which the reading by captions appears among the parsers."""
 NOT_IN_DOCUMENT = "not found in the document"
+UNSURE_WORD = "it was recognised in a picture with doubts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +208,22 @@ def with_agreement(draft: Draft, earlier: Sequence[Draft], context: DraftContext
     if draft.confidence is None or least is None or draft.confidence < DOUBTED:
         return draft
     return replace(draft, fields=fields, confidence=max(draft.confidence, least))
+
+
+def doubt_recognition(draft: Draft, unsure: Sequence[tuple[int, int]], context: DraftContext) -> Draft:
+    """Return a draft that doubts values in words that were recognised with doubts, at the places `unsure`."""
+    if not unsure or draft.confidence is None:
+        return draft
+    fields = {
+        pointer: replace(reading, confidence=min(reading.confidence or 0.0, DOUBT), why=reading.why or UNSURE_WORD)
+        if reading.place is not None and any(s < reading.place.end and reading.place.start < e for s, e in unsure)
+        else reading
+        for pointer, reading in draft.fields.items()
+    }
+    least = _least_confidence(fields, context.schema)
+    confidence = draft.confidence if least is None else min(draft.confidence, least)
+    why = tuple(f"{pointer}: {UNSURE_WORD}" for pointer, reading in fields.items() if reading.why == UNSURE_WORD)
+    return replace(draft, fields=fields, confidence=confidence, why=(*draft.why, *why))
 
 
 def _least_confidence(fields: Mapping[str, FieldReading], schema: Schema) -> float | None:

@@ -31,6 +31,7 @@ from spillway_router.documents.drafts import (
     Draft,
     DraftContext,
     compare_drafts,
+    doubt_recognition,
     draft_of_answer,
     draft_of_captions,
     draft_of_parsed_text,
@@ -79,7 +80,10 @@ class CascadeRules:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionRequest:
-    """What to read. `messages` is the client's own chat, None if it sent a text. `parser` is auto, none or a name."""
+    """What to read. `messages` is the client's own chat, None if it sent a text. `parser` is auto, none or a name.
+
+    `unsure` are the places [start, end) of the text that were recognised in a picture with doubts.
+    """
 
     text: str
     schema: Schema
@@ -87,6 +91,7 @@ class ExtractionRequest:
     parser: str = "auto"
     min_confidence: float | None = None
     model: str = "auto"
+    unsure: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,7 @@ class _Cascade:
         if draft is None:
             self.reports.append(StepReport("parser", "skipped", why="no parser knows this layout"))
             return None
+        draft = doubt_recognition(draft, self._request.unsure, self._context)
         self.drafts.append(draft)
         accepted = draft.at_least(threshold)
         self._report(draft, threshold, accepted=accepted)
@@ -246,6 +252,7 @@ class _Cascade:
         def judge(answer: Mapping[str, Any]) -> AnswerJudgement:
             draft = draft_of_answer(answer, step, self._context, self.drafts)
             draft = doubted_draft(draft, self._captions, self._context, self.drafts)
+            draft = doubt_recognition(draft, self._request.unsure, self._context)
             judged.append(draft)
             return AnswerJudgement(draft.confidence, draft.at_least(threshold))
 

@@ -1,6 +1,7 @@
-"""The text of a document's file: plain text, the text layer of a PDF, or a DOCX, with tables in reading order.
+"""The text of a document's file: plain text, a PDF, a DOCX or a picture, with tables in reading order.
 
-Pictures and scans have no text. They are refused with what to do, never read as an empty document.
+Pictures and scanned pages have no text. A recogniser (recognition.py) reads them; without one they are refused with
+what to do, never read as an empty document. A page without text that shows a picture is a scanned one.
 """
 
 from __future__ import annotations
@@ -9,22 +10,28 @@ import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+from spillway_router.documents.page_lines import PageText, Piece, lines_of_pieces
+from spillway_router.documents.recognition import Recogniser, RecognitionError
+
 MAX_FILE_BYTES = 64 * 1024 * 1024
-MAX_PAGES = 1000
+MAX_PAGES, MAX_SCANNED_PAGES = 1000, 50
 MAX_XML_BYTES = 64 * 1024 * 1024
-SUFFIXES = (".txt", ".text", ".md", ".csv", ".tsv", ".pdf", ".docx")
-"""What is read from a folder."""
+SUFFIXES = (
+    *(".txt", ".text", ".md", ".csv", ".tsv", ".pdf", ".docx"),
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"),
+)
+"""What is taken from a folder."""
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"GIF8", b"BM", b"RIFF")
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _OCR = "recognise its text first, for example with `ocrmypdf IN.pdf OUT.pdf`, or send the picture to a model that sees"
-_SAME_LINE = 0.5
-"""Share of the lower height by which two pieces of text overlap if they are on one line."""
-_WIDE_GAP = 1.5
-"""Widths of a character from which a gap parts two cells."""
+_IMAGE = 3
+"""pdfium's number for a picture among the objects of a page."""
+_POINTS_PER_INCH, _SCAN_DPI, _MOST_PIXELS = 72.0, 200.0, 4400.0
+"""Pages are drawn for the recogniser at this resolution, and at most so many pixels wide or high."""
 
 
 class UnreadableFileError(Exception):
@@ -32,50 +39,65 @@ class UnreadableFileError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """A piece of text on a page: its box in points, y growing upwards."""
+class FileText:
+    """The text of a file. `recognised`: at least a part of it was read from pictures; `unsure` are the places
+    [start, end) of words that were recognised with doubts."""
 
-    left: float
-    bottom: float
-    right: float
-    top: float
     text: str
+    recognised: bool = False
+    unsure: tuple[tuple[int, int], ...] = ()
 
 
-def read_document(path: Path) -> str:
-    """Return the text of a file. Raise UnreadableFileError."""
+def bytes_of(path: Path) -> bytes:
+    """Return the content of a file. Raise UnreadableFileError."""
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise UnreadableFileError(f"{path} has {size} bytes; at most {MAX_FILE_BYTES} are read: split it")
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UnreadableFileError(f"{path} can't be read: {error.strerror or error}") from None
-    return text_of(content, str(path))
 
 
-def text_of(content: bytes, name: str) -> str:
+def is_text(content: bytes) -> bool:
+    """Return whether a file is neither a PDF nor an archive nor a picture."""
+    return not content.startswith((b"%PDF-", b"PK\x03\x04", *_PICTURES))
+
+
+def text_of(content: bytes, name: str, recogniser: Recogniser | None = None) -> FileText:
     """Return the text in the bytes of a file; `name` names it in errors. Raise UnreadableFileError."""
     if content.startswith(b"%PDF-"):
-        return _text_of_pdf(content, name)
+        return _text_of_pdf(content, name, recogniser)
     if content.startswith(b"PK\x03\x04"):
-        return _text_of_docx(content, name)
+        return FileText(_text_of_docx(content, name))
     if content.startswith(_PICTURES):
-        raise UnreadableFileError(f"{name} is a picture without text: {_OCR}")
+        page = _recognised(content, f"{name} is a picture without text", recogniser)
+        if not page.text.strip():
+            raise UnreadableFileError(f"{name} is a picture in which no text was recognised; send a sharper one")
+        return FileText(page.text, recognised=True, unsure=page.unsure)
     try:
-        return content.decode("utf-8-sig")
+        return FileText(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise UnreadableFileError(
-            f"{name} is neither UTF-8 text nor a PDF nor a DOCX; convert it, or save it as UTF-8"
+            f"{name} is neither UTF-8 text nor a PDF, a DOCX or a picture; convert it, or save it as UTF-8"
         ) from None
 
 
 def documents_in(folder: Path) -> list[Path]:
-    """Return the files of a folder, and of those in it, that `read_document` reads, sorted."""
+    """Return the files of a folder, and of those in it, that `text_of` reads, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _text_of_pdf(content: bytes, name: str) -> str:
+def _recognised(picture: bytes, what: str, recogniser: Recogniser | None) -> PageText:
+    if recogniser is None:
+        raise UnreadableFileError(f"{what}: {_OCR}")
+    try:
+        return recogniser.page(picture)
+    except RecognitionError as error:
+        raise UnreadableFileError(f"{what}: {error}") from None
+
+
+def _text_of_pdf(content: bytes, name: str, recogniser: Recogniser | None) -> FileText:
     try:
         import pypdfium2
     except ImportError:
@@ -86,53 +108,62 @@ def _text_of_pdf(content: bytes, name: str) -> str:
         with pypdfium2.PdfDocument(content) as pdf:
             if len(pdf) > MAX_PAGES:
                 raise UnreadableFileError(f"{name} has {len(pdf)} pages; at most {MAX_PAGES} are read: split it")
-            pages = [_lines(list(_pieces(page))) for page in pdf]
+            pages, scanned = _pages(pdf, name, recogniser)
     except pypdfium2.PdfiumError as error:
         raise UnreadableFileError(
             f"{name} is no PDF that can be opened (damaged, or with a password): {error}"
         ) from None
-    text = "\n\n".join(page for page in pages if page)
-    if not text.strip():
-        raise UnreadableFileError(f"{name} has no text layer, it seems to be a scan: {_OCR}")
-    return text
+    page = PageText.joined(pages, "\n\n")
+    if not page.text.strip():
+        recognised = "and none was recognised" if scanned else f"it seems to be a scan: {_OCR}"
+        raise UnreadableFileError(f"{name} has no text layer, {recognised}")
+    return FileText(page.text, recognised=scanned > 0, unsure=page.unsure)
 
 
-def _pieces(page: object) -> Iterator[_Piece]:
-    text_page = page.get_textpage()  # type: ignore[attr-defined]
+def _pages(pdf: Any, name: str, recogniser: Recogniser | None) -> tuple[list[PageText], int]:
+    """Return the text of every page, and how many were recognised."""
+    pages: list[PageText] = []
+    scanned = 0
+    for number, page in enumerate(pdf, 1):
+        text = lines_of_pieces(list(_pieces(page)))
+        if not text.text.strip() and _shows_pictures(page):
+            scanned += 1
+            if scanned > MAX_SCANNED_PAGES:
+                message = f"{name} has more than {MAX_SCANNED_PAGES} scanned pages; split it, or recognise it first"
+                raise UnreadableFileError(message)
+            what = f"{name} has no text layer on page {number}, it seems to be a scan"
+            text = _recognised(_drawn(page) if recogniser else b"", what, recogniser)
+        pages.append(text)
+    return pages, scanned
+
+
+def _shows_pictures(page: Any) -> bool:
+    return any(item.type == _IMAGE for item in page.get_objects(max_depth=3))
+
+
+def _drawn(page: Any) -> bytes:
+    """Return a page as a grey picture in PNM."""
+    width, height = page.get_size()
+    scale = min(_SCAN_DPI / _POINTS_PER_INCH, _MOST_PIXELS / max(width, height, 1.0))
+    bitmap = page.render(scale=scale, grayscale=True)
+    try:
+        rows = bytes(bitmap.buffer)
+        pixels = b"".join(rows[y * bitmap.stride : y * bitmap.stride + bitmap.width] for y in range(bitmap.height))
+        return b"P5\n%d %d\n255\n" % (bitmap.width, bitmap.height) + pixels
+    finally:
+        bitmap.close()
+
+
+def _pieces(page: Any) -> Iterator[Piece]:
+    text_page = page.get_textpage()
     try:
         for number in range(text_page.count_rects()):
             left, bottom, right, top = text_page.get_rect(number)
             text = text_page.get_text_bounded(left, bottom, right, top).strip()
             if text:
-                yield _Piece(left=left, bottom=bottom, right=right, top=top, text=" ".join(text.split()))
+                yield Piece(left=left, bottom=bottom, right=right, top=top, text=" ".join(text.split()))
     finally:
         text_page.close()
-
-
-def _lines(pieces: list[_Piece]) -> str:
-    """Return pieces of text as lines from top to bottom, each from left to right, with wide gaps kept wide."""
-    rows: list[list[_Piece]] = []
-    for piece in sorted(pieces, key=lambda p: (-p.top, p.left)):
-        row = next((row for row in reversed(rows[-3:]) if _on_one_line(row[0], piece)), None)
-        if row is None:
-            rows.append([piece])
-        else:
-            row.append(piece)
-    return "\n".join(_joined(sorted(row, key=lambda p: p.left)) for row in rows)
-
-
-def _on_one_line(one: _Piece, other: _Piece) -> bool:
-    overlap = min(one.top, other.top) - max(one.bottom, other.bottom)
-    return overlap > _SAME_LINE * min(one.top - one.bottom, other.top - other.bottom)
-
-
-def _joined(row: list[_Piece]) -> str:
-    line = row[0].text
-    for before, piece in pairwise(row):
-        width = (piece.right - piece.left) / max(1, len(piece.text))
-        gap = piece.left - before.right
-        line += ("   " if gap > _WIDE_GAP * width else " " if gap > width / 4 else "") + piece.text
-    return line
 
 
 def _text_of_docx(content: bytes, name: str) -> str:

@@ -15,14 +15,19 @@ from spillway_router.proxy.request.errors import RefusedError, bad_request
 _FIELDS = frozenset({"text", "messages", "schema", "parser", "min_confidence", "model", "metadata", "review"})
 
 
-def read_extraction_request(body: Mapping[str, Any], rules: DocumentRules) -> ExtractionRequest:
-    """Return what a body asks to read. Raise RefusedError."""
+def read_extraction_request(
+    body: Mapping[str, Any], rules: DocumentRules, unsure: tuple[tuple[int, int], ...] = ()
+) -> ExtractionRequest:
+    """Return what a body asks to read. `unsure` are the places of its text that were recognised with doubts.
+
+    Raise RefusedError.
+    """
     unknown = sorted(body.keys() - _FIELDS)
     if unknown:
-        raise bad_request(f"Unknown field {unknown[0]!r}. Use {', '.join(sorted(_FIELDS))}.", unknown[0])
+        raise bad_request(f"Unknown field {unknown[0]!r}. Use {', '.join(sorted({*_FIELDS, 'file'}))}.", unknown[0])
     text, messages = body.get("text"), body.get("messages")
     if (text is None) == (messages is None):
-        raise bad_request("Send the document either as 'text' or as 'messages'.", "text")
+        raise bad_request("Send the document as one of 'text', 'messages' and 'file'.", "text")
     if messages is not None:
         text = _user_text(messages)
     if not isinstance(text, str) or not text.strip():
@@ -45,6 +50,7 @@ def read_extraction_request(body: Mapping[str, Any], rules: DocumentRules) -> Ex
         parser=_parser(body, rules, schema),
         min_confidence=_min_confidence(body),
         model=_model(body),
+        unsure=unsure,
     )
 
 

@@ -15,11 +15,13 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.documents.drafts import Draft
 from spillway_router.documents.extract import Extraction, ExtractionRequest, StepReport, extract
+from spillway_router.documents.files import FileText
 from spillway_router.documents.request import read_extraction_request
 from spillway_router.documents.review_routes import add_review_routes
 from spillway_router.documents.reviews import QueuedReview, UnsureDocument
 from spillway_router.documents.services import DocumentServices
-from spillway_router.proxy.control.requests import caller_of, json_body
+from spillway_router.documents.uploads import Upload, read_upload
+from spillway_router.proxy.control.requests import caller_of
 from spillway_router.proxy.exchange.exchange import Admitted
 from spillway_router.proxy.exchange.internal_exchange import InternalExchange
 from spillway_router.proxy.memory.idempotency import HEADER, key_flaw
@@ -36,32 +38,38 @@ def add_document_routes(api: FastAPI, documents: DocumentServices) -> None:
 def _add_extract(api: FastAPI, documents: DocumentServices) -> None:
     @api.post("/v1/documents/extract")
     async def extract_document(request: Request) -> Response:
-        """Read values from a document. Send `text` or `messages`; optionally `schema` (a name or a JSON schema),
-        `parser` (auto, none or a name), `min_confidence` (0 to 1, instead of the configured thresholds), `model`, and
-        `review` (false: the document is not queued). The reply reports every step, the confidence of every field, and
-        the cost. With an `idempotency-key`, a document that may leave is read, and paid, once."""
+        """Read values from a document. Send `text`, `messages` or a `file` (its `data` in base64, and its `name`), or a
+        PDF, DOCX or picture as the body with the other fields in the query.
+
+        Optional fields are `schema` (a name or a JSON schema), `parser` (auto, none or a name), `min_confidence` (0 to
+        1, instead of the configured thresholds), `model`, and `review` (false: the document is not queued). The reply
+        reports every step, the confidence of every field, and the cost. With an `idempotency-key`, a document that may
+        leave is read, and paid, once."""
         caller = caller_of(documents.proxy, request, INFERENCE_ROLES)
         rules = documents.rules()
         if documents.in_progress >= rules.max_in_progress:
             message = "Too many documents in progress here (documents.most_at_once)."
             raise RefusedError(Refusal(503, "overloaded", message, retry_after_s=1.0))
-        body = await json_body(documents.proxy, request, caller)
-        extraction = read_extraction_request(body, rules)
+        upload = await read_upload(documents.proxy, request, caller, documents.files, rules.files)
+        body = upload.fields
+        extraction = read_extraction_request(body, rules, () if upload.file is None else upload.file.unsure)
         review = True if body.get("review") is None else body["review"]
         if not isinstance(review, bool):
             raise bad_request("'review' must be true or false.", "review")
-        exchange = await _open_exchange(documents, request, caller, body, extraction)
+        exchange = await _open_exchange(documents, request, caller, upload, extraction)
         if extraction.min_confidence is None:
             extraction = replace(extraction, min_confidence=exchange.min_confidence)
 
         async def answer() -> Response:
             documents.in_progress += 1
             try:
-                return await _answer(documents, exchange, extraction, caller, review=review)
+                return await _answer(documents, exchange, extraction, caller, review=review, file=upload.file)
             finally:
                 documents.in_progress -= 1
 
-        response = await unless_gone(request.receive, _answer_once(documents, request, caller, body, exchange, answer))
+        response = await unless_gone(
+            request.receive, _answer_once(documents, request, caller, upload.identity, exchange, answer)
+        )
         return Response(status_code=204) if response is None else response  # the client left, so nobody reads the 204
 
 
@@ -69,11 +77,17 @@ async def _open_exchange(
     documents: DocumentServices,
     request: Request,
     caller: Caller,
-    body: Mapping[str, Any],
+    upload: Upload,
     extraction: ExtractionRequest,
 ) -> InternalExchange:
-    """Open the document's exchange; its privacy is judged by all of the document's content."""
+    """Open the document's exchange; its privacy is judged by all of the document's content.
+
+    What was recognised in pictures counts as unreadable besides: a detector sees only what the recogniser made of it.
+    """
+    body = upload.fields
+    pictures = {"images": 1} if upload.file is not None and upload.file.recognised else {}
     content = {
+        **pictures,
         "model": extraction.model,
         "messages": extraction.messages or extraction.schema.messages(extraction.text, local=False),
         **({"metadata": body["metadata"]} if "metadata" in body else {}),
@@ -115,6 +129,7 @@ async def _answer(
     caller: Caller,
     *,
     review: bool,
+    file: FileText | None,
 ) -> Response:
     await exchange.enter()
     status, code = 499, "client_left"
@@ -137,10 +152,13 @@ async def _answer(
         raise
     finally:
         exchange.close(status, code)
-    return _reply(exchange, request.schema.name, extraction, queued)
+    return _reply(exchange, request.schema.name, extraction, queued, file)
 
 
-def _reply(exchange: InternalExchange, schema: str, extraction: Extraction, queued: QueuedReview) -> Response:
+def _reply(
+    exchange: InternalExchange, schema: str, extraction: Extraction, queued: QueuedReview, file: FileText | None
+) -> Response:
+    """Return the reply. The places of values are those in the text, so a file's text comes along."""
     draft, cost_usd = extraction.draft, usd(extraction.cost_nano)
     answered = extraction.status == "answered"
     status = "answered" if answered else "unsure" if queued.id is None else "review"
@@ -161,6 +179,7 @@ def _reply(exchange: InternalExchange, schema: str, extraction: Extraction, queu
         "review_id": queued.id,
         "review_why": "" if answered else queued.why,
         "cost_usd": cost_usd,
+        **({} if file is None else {"file": {"text": file.text, "recognised": file.recognised}}),
     }
     headers = {"x-request-id": exchange.request_id, "x-spillway-cost-usd": cost_usd}
     if draft is not None:

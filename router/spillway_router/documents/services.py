@@ -9,6 +9,7 @@ from spillway_router.documents.extract import CascadeRules
 from spillway_router.documents.idempotency import IdempotentExtractions
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.schemas import Schema
+from spillway_router.documents.uploads import FileReader, FileRules
 from spillway_router.proxy.exchange.services import Services
 
 
@@ -24,6 +25,7 @@ class DocumentRules:
     default_schema: str = "biometry"
     max_chars: int = 200_000
     max_in_progress: int = 64
+    files: FileRules = FileRules()
 
 
 class DocumentServices:
@@ -38,4 +40,5 @@ class DocumentServices:
         extractions: IdempotentExtractions,
     ) -> None:
         self.proxy, self.rules, self.reviews, self.extractions = proxy, rules, reviews, extractions
+        self.files = FileReader()
         self.in_progress = 0

@@ -271,9 +271,15 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
         "Read values from a document",
         {
             "type": "object",
-            "required": ["text"],
+            "anyOf": [{"required": ["text"]}, {"required": ["file"]}],
             "properties": {
                 "text": {"type": "string", "minLength": 1, "pattern": r"\S"},
+                "file": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {"data": {"type": "string", "contentEncoding": "base64"}, "name": _TEXT},
+                    "additionalProperties": False,
+                },
                 "min_confidence": {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]},
                 "parser": {"enum": ["auto", "none", None]},
                 "review": {"type": ["boolean", "null"], "default": True},

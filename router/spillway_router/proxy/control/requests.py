@@ -56,14 +56,16 @@ async def form_of(form: type[_Form], services: Services, request: Request, calle
         raise bad_request(f"{name}: {first['msg']}.", name) from None
 
 
-async def bounded_body(services: Services, request: Request, caller: Caller) -> bytes:
-    """Read the body and decode it.
+async def bounded_body(
+    services: Services, request: Request, caller: Caller, media: frozenset[str] = frozenset()
+) -> bytes:
+    """Read the body and decode it. `media` are the content types that are accepted instead of JSON.
 
     Raise RefusedError if it is too large, late or malformed, or if there is no room for it: it counts among the bodies
     of all requests until the request ends.
     """
     limits = services.config().limits
-    flaw = head_flaw(request.headers, limits.body_bytes)
+    flaw = head_flaw(request.headers, limits.body_bytes, media)
     if flaw is not None:
         raise RefusedError(flaw)
     held: HeldBody = request.scope[HELD_BODY]

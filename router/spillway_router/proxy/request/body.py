@@ -42,16 +42,18 @@ def too_large(limit: int) -> Refusal:
     return Refusal(413, "request_too_large", message)
 
 
-def head_flaw(headers: Mapping[str, str], limit: int) -> Refusal | None:
+def head_flaw(headers: Mapping[str, str], limit: int, media: frozenset[str] = frozenset()) -> Refusal | None:
     """Return why the headers alone rule a request out: 415 not JSON, 413 above `limit` bytes, 400 two lengths.
 
+    `media` are content types that are accepted instead of JSON.
     A web page of another origin can make a browser POST text, forms or untyped bytes without a preflight request, even
     to a router on loopback that requires no key. It cannot do so with JSON.
     """
     kind = headers.get("content-type", "")
     if kind != "application/json":
-        media = kind.partition(";")[0].strip().lower()
-        if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
+        plain = kind.partition(";")[0].strip().lower()
+        is_json = plain == "application/json" or (plain.startswith("application/") and plain.endswith("+json"))
+        if not is_json if not media else plain not in media:
             message = "Send the body as JSON, with the header 'content-type: application/json'."
             return Refusal(415, "invalid_request", message, "content-type")
     length = headers.get("content-length")

@@ -1,0 +1,85 @@
+"""Read a file in a process of its own: what a stranger sends is parsed with little memory and time, and without keys.
+
+    python -m spillway_router.documents.file_process NAME LANGUAGES LIMIT_S < FILE > JSON
+
+The process has an environment of its own, at most `MEMORY_BYTES` of memory and `LIMIT_S` seconds of CPU time. A parser
+that crashes or hangs takes nothing of the router with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+
+from spillway_router.documents.files import FileText, UnreadableFileError, text_of
+from spillway_router.documents.recognition import PROGRAM_PATH, Recogniser
+
+MEMORY_BYTES = 2 * 1024**3
+_TOO_MUCH = "took more than {limit_s:g} s or {memory} GiB of memory to read, or is damaged; split it or send its text"
+
+
+async def read_apart(
+    content: bytes, name: str, languages: tuple[str, ...], limit_s: float, python: str = sys.executable
+) -> FileText:
+    """Return the text of a file, read in another process. `languages` () recognises no pictures.
+
+    Raise UnreadableFileError. The process ends with the call, also if that is cancelled.
+    """
+    process = await asyncio.create_subprocess_exec(
+        python, "-m", __name__, name, "+".join(languages), str(limit_s),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        env={"PATH": PROGRAM_PATH, "PYTHONPATH": ":".join(sys.path), "PYTHONIOENCODING": "utf-8"},
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(limit_s):
+            output, _ = await process.communicate(content)
+    except TimeoutError:
+        output = b""
+    finally:
+        _end(process)
+        await process.wait()
+    return _reading(output, name, limit_s)
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill the process and what it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _reading(output: bytes, name: str, limit_s: float) -> FileText:
+    try:
+        reply = json.loads(output)
+    except ValueError:
+        why = _TOO_MUCH.format(limit_s=limit_s, memory=MEMORY_BYTES // 1024**3)
+        raise UnreadableFileError(f"{name} {why}") from None
+    if "error" in reply:
+        raise UnreadableFileError(reply["error"])
+    unsure = tuple((int(start), int(end)) for start, end in reply["unsure"])
+    return FileText(reply["text"], recognised=reply["recognised"], unsure=unsure)
+
+
+def main(name: str, languages: str, limit_s: float) -> None:
+    """Read the file on standard input and write its text, or why there is none, as JSON."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s) + 1, int(limit_s) + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    recogniser = Recogniser(tuple(languages.split("+")), limit_s) if languages else None
+    try:
+        read = text_of(sys.stdin.buffer.read(), name, recogniser)
+    except UnreadableFileError as error:
+        reply: dict[str, object] = {"error": str(error)}
+    else:
+        reply = {"text": read.text, "recognised": read.recognised, "unsure": read.unsure}
+    sys.stdout.write(json.dumps(reply))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))

@@ -1,0 +1,135 @@
+"""A document that comes as a file: the whole body of a request, or the member `file` of a JSON body.
+
+A whole body says what it is by its content type and takes the other fields from the query: `?schema=biometry`. Only
+types are accepted that a web page of another origin can't send without asking first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import hashlib
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from spillway_router.core.routing.model import Caller, Refusal
+from spillway_router.documents.file_process import read_apart
+from spillway_router.documents.files import FileText, UnreadableFileError
+from spillway_router.proxy.control.requests import bounded_body, json_body
+from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.request.errors import RefusedError, bad_request
+
+FILE_TYPES = frozenset(
+    {"application/pdf", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"}
+    | {"image/png", "image/jpeg", "image/tiff", "image/webp", "image/bmp"}
+)
+_QUERY = frozenset({"schema", "parser", "min_confidence", "model", "review"})
+_LONGEST_NAME = 120
+READ_AT_ONCE, MOST_WAITING = 2, 16
+"""Files that are read at a time, each in a process of its own, and those that may wait for their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRules:
+    """Tesseract's `languages` (() to recognise nothing), and the seconds within which a file must be read."""
+
+    languages: tuple[str, ...] = ("eng",)
+    limit_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The fields of a request. With a file, `fields` have its text, and `identity` its digest instead."""
+
+    fields: dict[str, Any]
+    identity: Mapping[str, Any]
+    file: FileText | None = None
+
+
+class FileReader:
+    """Reads files for one router, a bounded number at a time."""
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(READ_AT_ONCE)
+        self._waiting = 0
+
+    async def read(self, content: bytes, name: str, rules: FileRules) -> FileText:
+        """Return a file's text. Raise RefusedError if it has none or if too many files wait."""
+        if self._waiting >= MOST_WAITING:
+            raise RefusedError(Refusal(503, "overloaded", "Too many files are being read here.", retry_after_s=2.0))
+        self._waiting += 1
+        try:
+            async with self._turns:
+                return await read_apart(content, name, rules.languages, rules.limit_s)
+        except UnreadableFileError as error:
+            raise bad_request(f"{error}.", "file") from None
+        finally:
+            self._waiting -= 1
+
+
+async def read_upload(
+    services: Services, request: Request, caller: Caller, reader: FileReader, rules: FileRules
+) -> Upload:
+    """Read the body of a request, and its file if it has one. Raise RefusedError."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media in FILE_TYPES:
+        content = await bounded_body(services, request, caller, FILE_TYPES)
+        if not content:
+            raise bad_request("The request body is empty. Send the file as the body.", "file")
+        fields = _query_fields(request)
+        return await _with_file(fields, content, "the file", reader, rules)
+    fields = await json_body(services, request, caller)
+    file = fields.get("file")
+    if file is None:
+        fields.pop("file", None)
+        return Upload(fields, fields)
+    if fields.get("text") is not None or fields.get("messages") is not None:
+        raise bad_request("Send the document as one of 'file', 'text' and 'messages'.", "file")
+    content, name = _member(file)
+    return await _with_file(fields, content, name, reader, rules)
+
+
+async def _with_file(fields: dict[str, Any], content: bytes, name: str, reader: FileReader, rules: FileRules) -> Upload:
+    file = await reader.read(content, name, rules)
+    rest = {name: value for name, value in fields.items() if name != "file"}
+    identity = {**rest, "file": await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())}
+    return Upload({**rest, "text": file.text}, identity, file)
+
+
+def _query_fields(request: Request) -> dict[str, Any]:
+    unknown = sorted(set(request.query_params) - _QUERY)
+    if unknown:
+        raise bad_request(f"Unknown query parameter {unknown[0]!r}. Use {', '.join(sorted(_QUERY))}.", unknown[0])
+    fields: dict[str, Any] = dict(request.query_params)
+    if "min_confidence" in fields:
+        try:
+            fields["min_confidence"] = float(fields["min_confidence"])
+        except ValueError:
+            raise bad_request("'min_confidence' must be a number from 0 to 1.", "min_confidence") from None
+    if "review" in fields:
+        if fields["review"] not in ("true", "false"):
+            raise bad_request("'review' must be true or false.", "review")
+        fields["review"] = fields["review"] == "true"
+    return fields
+
+
+def _member(file: object) -> tuple[bytes, str]:
+    """Return content and name of the member `file`."""
+    shape = "'file' must be an object with 'data', the file in base64, and optionally its 'name'."
+    if not isinstance(file, dict) or not isinstance(file.get("data"), str) or file.keys() - {"data", "name"}:
+        raise bad_request(shape, "file")
+    name = file.get("name")
+    if name is not None and not isinstance(name, str):
+        raise bad_request(shape, "file")
+    try:
+        content = b64decode(file["data"], validate=True)
+    except (binascii.Error, ValueError):
+        raise bad_request("'file.data' is no base64.", "file") from None
+    if not content:
+        raise bad_request("The file is empty.", "file")
+    printable = "".join(character for character in (name or "") if character.isprintable())
+    return content, printable[:_LONGEST_NAME] or "the file"
