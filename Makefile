@@ -109,7 +109,9 @@ clean:  ## remove environments, caches and build output; data/ stays
 	rm -rf router/spillway_router/_compiled
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-install: install-dev install-engine
+# Side by side: one waits for the network while the other compiles.
+install:
+	@$(MAKE) --no-print-directory --jobs=2 install-dev install-engine
 
 install-dev:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }

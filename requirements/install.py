@@ -4,11 +4,13 @@ Usage:  python3 requirements/install.py dev|router|loadtest|judges|conformance|a
 
 The program runs on the system's Python with the standard library only. A stamp inside the environment holds the hash of
 what was installed, so that a second run returns at once and a changed lock installs again. Another Python or another
-kind of engine starts from an empty environment. Two runs at the same time wait for each other.
+kind of engine starts from an empty environment. Two environments are installed side by side; two runs for the same one
+wait for each other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import time
 import venv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,21 +158,24 @@ def check_machine() -> None:
 
 
 def run_pip(environment: Environment, arguments: list[str], total: int) -> int:
-    """Run `pip install`, show a counter of packages, and return pip's exit status. Its errors go to the terminal."""
-    command = [str(environment.directory / "bin/python"), "-m", "pip", "install", "--no-deps", *arguments]
+    """Run `pip install`, show a counter of packages, and return pip's exit status. Its errors go to the terminal.
+
+    Nothing is compiled to bytecode ahead: Python does so for what is imported, which is a small part of the engine's
+    libraries.
+    """
+    python = str(environment.directory / "bin/python")
+    command = [python, "-m", "pip", "install", "--no-deps", "--no-compile", *arguments]
     settings = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"}
-    done, terminal, started = 0, sys.stdout.isatty(), time.monotonic()
+    done, started, name = 0, time.monotonic(), environment.directory.name
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings) as pip:
         for line in pip.stdout or ():
             if line.startswith(("Collecting ", "Requirement already")):
                 done += 1
-                if terminal:
-                    print(f"\r  fetching {done}/{total} packages", end="", flush=True)
-                elif done % 25 == 0:
-                    print(f"  fetching {done}/{total} packages", flush=True)
+                if done % 25 == 0:
+                    print(f"  {name}: fetching {done}/{total} packages", flush=True)
             elif line.startswith("Installing collected"):
-                lead = "\r" if terminal else "  "
-                print(f"{lead}  unpacking {total} packages ({time.monotonic() - started:.0f} s so far)", flush=True)
+                took_s = time.monotonic() - started
+                print(f"  {name}: unpacking {total} packages ({took_s:.0f} s so far)", flush=True)
             elif line.startswith("ERROR"):
                 print(line, end="", file=sys.stderr)
     return pip.returncode
@@ -200,7 +206,7 @@ def install_lock(environment: Environment, name: str) -> None:
     if name == "torch-cpu.lock" and sys.version_info[:2] != (3, 11):
         print("  torch's hash is recorded for Python 3.11 only: on this Python it is installed by version", flush=True)
         arguments = pins
-    print(f"  {name}: {len(pins)} package(s)", flush=True)
+    print(f"  {environment.directory.name}: {name}, {len(pins)} package(s)", flush=True)
     if run_pip(environment, arguments, len(pins)) == 0:
         return
     if name == "torch-cpu.lock":
@@ -242,7 +248,7 @@ def install(kind: str) -> None:
         check_startup_files(environment.directory)
     if environment.with_project and run_pip(environment, ["--no-build-isolation", "-e", str(ROOT)], 1) != 0:
         raise InstallError("the project itself could not be installed; pip's message is above")
-    print("  checking that it works", flush=True)
+    print(f"  {directory}: checking that it works", flush=True)
     if subprocess.run([environment.directory / "bin/python", "-c", environment.proof], check=False).returncode:
         raise InstallError(
             f"{directory} was installed but doesn't work; the message is above. Run rm -rf {directory} and try again"
@@ -251,20 +257,32 @@ def install(kind: str) -> None:
     print(f"  {directory} is ready ({time.monotonic() - started:.0f} s)", flush=True)
 
 
+def lock_file(environment: Environment) -> Path:
+    """Return the file whose lock a run holds while it installs this environment."""
+    return environment.directory.parent / ".cache" / f"install{environment.directory.name}.lock"
+
+
+@contextlib.contextmanager
+def alone(environment: Environment) -> Iterator[None]:
+    """Hold the lock of one environment; wait for another run that holds it."""
+    file = lock_file(environment)
+    file.parent.mkdir(exist_ok=True)
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def main() -> int:
     """Install the environment that the command line names."""
     if len(sys.argv) != 2 or sys.argv[1] not in ENVIRONMENTS:
         print(f"usage: install.py {'|'.join(ENVIRONMENTS)}", file=sys.stderr)
         return 2
-    cache = ROOT / ".cache"
-    cache.mkdir(exist_ok=True)
-    with (cache / "install.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
+    try:
+        with alone(ENVIRONMENTS[sys.argv[1]]):
             install(sys.argv[1])
-        except InstallError as error:
-            print(f"Installation stopped: {error}", file=sys.stderr)
-            return 1
+    except InstallError as error:
+        print(f"Installation stopped: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

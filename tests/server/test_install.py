@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -58,3 +60,23 @@ def test_the_environments_here_run_no_code_at_start(installer: ModuleType) -> No
     assert environments
     for directory in environments:
         installer.check_startup_files(directory)
+
+
+def test_two_environments_are_installed_side_by_side_and_one_only_once(installer: ModuleType, tmp_path: Path) -> None:
+    environment, other = (
+        replace(installer.ENVIRONMENTS[kind], directory=tmp_path / kind) for kind in ("dev", "engine-cpu")
+    )
+    with installer.alone(environment):
+        assert not taken(installer.lock_file(other))
+        assert taken(installer.lock_file(environment))
+    assert not taken(installer.lock_file(environment))
+
+
+def taken(lock: Path) -> bool:
+    """Whether another one holds this lock."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
