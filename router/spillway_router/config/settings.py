@@ -266,7 +266,8 @@ class BackendPart(Part):
     the whole context of the model for it. `output_bound_field` is the field of a chat by which the server bounds its
     output. `on_disconnect` says what the provider does when the connection closes in the middle of an answer: it goes
     on generating and bills all of it (continues), or it stops. With `drain: false` an answer that goes on without its
-    client is not read to its usage, and is charged by an estimate.
+    client is not read to its usage, and is charged by an estimate. `zero_data_retention: true` says that its provider
+    has agreed to keep nothing of your requests; others get no request with `provider.zdr`.
 
     With `discover` the line stands for many engines, which come and go without a restart: those at the addresses of a
     name (dns, `discover_from: host:port`) or in the lines of a file (file, `discover_from: path`). It is read every
@@ -296,6 +297,7 @@ class BackendPart(Part):
     output_bound_field: Literal["max_tokens", "max_completion_tokens", "num_predict"] | None = None
     on_disconnect: Literal["continues", "stops", "unknown"] | None = None
     drain: bool = True
+    zero_data_retention: bool = False
     prefill_tokens_per_s: float | None = Field(None, gt=0)
     max_sequences: int | None = Field(None, ge=1)
     fingerprint: FingerprintPart | None = None

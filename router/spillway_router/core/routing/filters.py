@@ -18,6 +18,7 @@ from spillway_router.core.routing.model import (
     Backend,
     BackendSignals,
     ExpectedGain,
+    Preferences,
     Removed,
     RequestFacts,
 )
@@ -122,7 +123,8 @@ def privacy(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float)
 
 
 def preferences(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
-    """3. Apply the client's `provider` field: only, ignore, max_price, data_collection."""
+    """3. Apply the client's `provider` field: order without fallbacks, only, ignore, max_price, and what a provider
+    must promise."""
     client_preferences = facts.preferences
     if client_preferences is NO_PREFERENCES:
         return None
@@ -131,17 +133,47 @@ def preferences(facts: RequestFacts, backend: Backend, _: BackendSignals, __: fl
         return Removed(backend.name, "preference", "not in provider.only")
     if names & client_preferences.ignore:
         return Removed(backend.name, "preference", "listed in provider.ignore")
-    if client_preferences.no_data_collection and backend.collects_data:
+    if (
+        client_preferences.order
+        and not client_preferences.allow_fallbacks
+        and names.isdisjoint(client_preferences.order)
+    ):
+        return Removed(backend.name, "preference", "not in provider.order, and provider.allow_fallbacks is false")
+    return _promise_missing(client_preferences, backend) or _too_dear(client_preferences, backend)
+
+
+def _promise_missing(wanted: Preferences, backend: Backend) -> Removed | None:
+    """Require what the client wants its provider to promise. What nobody knows of a backend is not promised."""
+    if wanted.no_data_collection and backend.collects_data:
         return Removed(backend.name, "preference", "may collect data (provider.data_collection is deny)")
-    price = backend.tariff
-    if price is not None:
-        limits = (
-            (client_preferences.max_input_per_million, price.input_per_million, "prompt"),
-            (client_preferences.max_output_per_million, price.output_per_million, "completion"),
+    keeps_none = backend.local or backend.zero_retention or backend.knows_preferences
+    if wanted.zero_retention and not keeps_none:
+        detail = (
+            "may keep requests for a while (provider.zdr is true); if its provider has agreed to keep none, set "
+            f"backends[{backend.name}].zero_data_retention: true"
         )
-        for limit, actual, name in limits:
-            if limit is not None and actual > limit:
-                return Removed(backend.name, "preference", f"costs more than provider.max_price.{name}")
+        return Removed(backend.name, "preference", detail)
+    unused = wanted.needed_fields & backend.drops_fields
+    if unused:
+        detail = f"does not take {', '.join(sorted(unused))} (provider.require_parameters is true)"
+        return Removed(backend.name, "preference", detail)
+    if wanted.unjudged and not backend.knows_preferences:
+        return Removed(backend.name, "preference", f"nobody knows whether it keeps to {wanted.unjudged[0]}")
+    return None
+
+
+def _too_dear(wanted: Preferences, backend: Backend) -> Removed | None:
+    price = backend.tariff
+    if price is None:
+        return None
+    limits = (
+        (wanted.max_input_per_million, price.input_per_million, "prompt"),
+        (wanted.max_output_per_million, price.output_per_million, "completion"),
+        (wanted.max_per_request, price.per_request, "request"),
+    )
+    for limit, actual, name in limits:
+        if limit is not None and actual > limit:
+            return Removed(backend.name, "preference", f"costs more than provider.max_price.{name}")
     return None
 
 

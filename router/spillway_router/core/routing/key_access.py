@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from spillway_router.core.routing.model import Backend, Caller, Preferences, RequestFacts
+from spillway_router.core.routing.ordering import split_suffix
 
 
 def permitted(
@@ -43,17 +44,22 @@ def may_have_instead(facts: RequestFacts, backend: Backend, aliases: Iterable[st
     models = _models(facts.caller)
     if not models or not models.isdisjoint(own_names(backend)):
         return True
-    name, _, suffix = facts.model.rpartition(":")
-    asked = {facts.model, *facts.preferences.models} | ({name} if suffix in ("fastest", "cheapest") else set())
+    names = (facts.model, *facts.preferences.models)
+    asked = {*names, *(split_suffix(name)[0] for name in names)}
     return not models.isdisjoint(asked.intersection(aliases))
 
 
 def chooses_place(preferences: Preferences) -> str:
     """Return the field of a request that excludes or reorders backends, or ""."""
-    for field, value in (("order", preferences.order), ("only", preferences.only), ("ignore", preferences.ignore)):
+    for field, value in (
+        ("order", preferences.order),
+        ("only", preferences.only),
+        ("ignore", preferences.ignore),
+        ("require_parameters", preferences.needed_fields),
+    ):
         if value:
             return f"provider.{field}"
-    return ""
+    return preferences.unjudged[0] if preferences.unjudged else ""
 
 
 def own_names(backend: Backend) -> tuple[str, str, str]:

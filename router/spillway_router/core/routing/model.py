@@ -123,7 +123,16 @@ class Preferences:
     allow_fallbacks: bool = True
     max_input_per_million: float | None = None
     max_output_per_million: float | None = None
+    max_per_request: float | None = None
     no_data_collection: bool = False
+    zero_retention: bool = False
+    """Whether only backends that keep nothing of a request may have it."""
+    needed_fields: frozenset[str] = frozenset()
+    """The fields of the body that its backend must take (`require_parameters`); empty if it need not take all."""
+    unjudged: tuple[str, ...] = ()
+    """Restrictions that only a provider which knows these fields itself can keep to, by the names of the fields."""
+    across_models: bool = False
+    """Whether `sort` orders the backends of all models together, not those of each model among themselves."""
 
 
 NO_PREFERENCES = Preferences()
@@ -203,6 +212,12 @@ class Backend:
     max_output_tokens: int = 4096
     """Output tokens to reserve for where the request sets no bound."""
     collects_data: bool = False
+    zero_retention: bool = False
+    """Whether its provider keeps nothing of a request, as its operator has agreed with it."""
+    knows_preferences: bool = False
+    """Whether its provider acts on OpenRouter's `provider` field itself, so that it is sent on."""
+    drops_fields: frozenset[str] = frozenset()
+    """Fields of a body that are not sent to it."""
     on_disconnect: OnDisconnect = "unknown"
     on_disconnect_whole: OnDisconnect = "unknown"
     """The same for an answer without a stream."""

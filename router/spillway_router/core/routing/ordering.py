@@ -27,4 +27,17 @@ def price_score(candidate: Candidate) -> float:
     return _COST_SCALE_NANO / (_COST_SCALE_NANO + candidate.bound_nano)
 
 
+SUFFIXES: Mapping[str, Sort] = MappingProxyType(
+    {"fastest": "fastest", "cheapest": "cheapest", "nitro": "fastest", "floor": "cheapest"}
+)
+"""The suffixes of a model's name, ours and OpenRouter's (https://openrouter.ai/docs/features/model-routing)."""
+
+
+def split_suffix(model: str) -> tuple[str, Sort]:
+    """Return the name of a model without its suffix, and the order that the suffix asks for."""
+    name, _, suffix = model.rpartition(":")
+    sort = SUFFIXES.get(suffix) if name else None
+    return (model, "") if sort is None else (name, sort)
+
+
 SCORERS: Mapping[Sort, Scorer] = MappingProxyType({"fastest": latency_score, "cheapest": price_score})

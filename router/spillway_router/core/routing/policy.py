@@ -54,7 +54,7 @@ from spillway_router.core.routing.model import (
     Signals,
     Sort,
 )
-from spillway_router.core.routing.ordering import SCORERS
+from spillway_router.core.routing.ordering import SCORERS, split_suffix
 
 UNKNOWN = BackendSignals(health="down", health_reason="has no health data yet")
 
@@ -155,11 +155,26 @@ class _ResolvedModel:
     """The backends that a model's name stands for, in order."""
 
     chain: tuple[Backend, ...]
-    sort: Sort = ""
+    models: tuple[int, ...] = ()
+    """Of each backend of the chain the place of the model that it stands for; empty for one model."""
+    sorts: tuple[Sort, ...] = ()
+    """By what the backends of each model are sorted; empty if none are."""
     pinned: bool = False
+    by_alias: bool = False
+    """Whether an alias is among what the request asks for."""
     ordered_by: tuple[str, ...] = ("alias",)
     """Who put the chain in its order, as reason tokens: `alias`, `model` (the name of a model), `preference`, or what
     the rules of the policy looked at."""
+    unknown: tuple[Removed, ...] = ()
+    """The names of `models` for which there is no backend."""
+
+    def model_of(self, backend: Backend) -> int:
+        """Return the place of the model that a backend of the chain stands for."""
+        return next((model for one, model in zip(self.chain, self.models, strict=False) if one is backend), 0)
+
+    def sort_of(self, backend: Backend) -> Sort:
+        """Return by what this backend is sorted among those of its model."""
+        return self.sorts[self.model_of(backend)] if self.sorts else _UNSORTED
 
 
 def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
@@ -178,7 +193,9 @@ def _decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     resolved = _resolve(facts, policy)  # 1
     if isinstance(resolved, Refusal):
         return Decision(kind="local", candidates=(), reasons=(), removed=(), policy=policy.version, refusal=resolved)
+    facts = _with_own_providers(facts, resolved)
     passing, removed = _filter(facts, signals, resolved.chain, policy)  # 2
+    removed = (*removed, *resolved.unknown)
     if not passing and any(one.reason == "privacy" for one in removed):
         passing, more = _filter(facts, signals, _locals_instead(facts, resolved, policy), policy)
         removed = (*removed, *more)
@@ -208,7 +225,7 @@ def _decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
         reasons = (*reasons, *_budget_reason(ordered[0], resolved, removed))
         if "privacy" not in reasons and any(r.reason == "privacy" for r in removed):
             reasons = (*reasons, "privacy")
-    if resolved.pinned or not facts.preferences.allow_fallbacks:
+    if resolved.pinned or not (facts.preferences.allow_fallbacks or facts.preferences.order):
         ordered = ordered[:1]
     return Decision(kind=kind, candidates=tuple(ordered), reasons=reasons, removed=removed, policy=policy.version)
 
@@ -408,16 +425,21 @@ def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
     alias_chain = policy.aliases.get(facts.model)
     if alias_chain is not None and facts.preferences is NO_PREFERENCES and facts.caller.rules is None:
         by = policy.ruling.tokens or _BY_ALIAS
-        return _ResolvedModel(policy.named(alias_chain), ordered_by=by)  # nearly every request
-    # The name of a configured model may itself end like a suffix (Hugging Face's `org/model:fastest`).
-    named = backends_named(facts.model, policy)
-    name, sort = (facts.model, _UNSORTED) if named and not isinstance(named, str) else _split_suffix(facts.model)
+        return _ResolvedModel(policy.named(alias_chain), by_alias=True, ordered_by=by)  # nearly every request
+    name = _without_suffix(facts.model, policy)[0]
     chain: list[Backend] = []
-    barred = ""
-    for model in (name, *(m for m in facts.preferences.models if m != name)):
+    models: list[int] = []
+    sorts: list[Sort] = []
+    unknown: list[Removed] = []
+    barred, by_alias = "", False
+    for asked in dict.fromkeys([facts.model, *facts.preferences.models]):
+        model, sort = _without_suffix(asked, policy)
         named = backends_named(model, policy)
         if isinstance(named, str):
             barred = barred or named
+        if isinstance(named, str) or not named:
+            detail = named if isinstance(named, str) else "no model here has this name"
+            unknown.append(Removed(asked, "model", detail))
             continue
         if facts.caller.rules is not None or not facts.caller.may_route:
             is_alias, has_local = model in policy.aliases, _has_local(policy)
@@ -425,7 +447,11 @@ def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
             if isinstance(permitted, str):
                 return Refusal(403, "permission_denied", permitted, "model")
             named = tuple(permitted)
-        chain.extend(b for b in named if b not in chain)
+        by_alias = by_alias or model in policy.aliases
+        new = [b for b in named if b not in chain]
+        chain.extend(new)
+        models.extend([len(sorts)] * len(new))
+        sorts.append(sort or facts.preferences.sort)
     if not facts.caller.may_route and any(b.local for b in chain):
         field_name = key_access.chooses_place(facts.preferences)
         if field_name:
@@ -440,9 +466,35 @@ def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
         ordered_by = ("preference",)
         rank = {n: i for i, n in enumerate(facts.preferences.order)}
         last = len(rank)
-        chain.sort(key=lambda b: min(rank.get(b.name.lower(), last), rank.get(b.provider, last)))
+        ranked = sorted(
+            zip(chain, models, strict=True),
+            key=lambda one: min(rank.get(one[0].name.lower(), last), rank.get(one[0].provider, last)),
+        )
+        chain, models = [backend for backend, _ in ranked], [model for _, model in ranked]
+        sorts = []  # an order of one's own counts more
+    if facts.preferences.across_models:
+        models, sorts = [0] * len(chain), sorts[:1]
     pinned = name not in policy.aliases and len(chain) == 1
-    return _ResolvedModel(tuple(chain), sort or facts.preferences.sort, pinned, ordered_by)
+    return _ResolvedModel(
+        tuple(chain),
+        models=tuple(models),
+        sorts=tuple(sorts) if any(sorts) else (),
+        pinned=pinned,
+        by_alias=by_alias,
+        ordered_by=ordered_by,
+        unknown=tuple(unknown),
+    )
+
+
+def _with_own_providers(facts: RequestFacts, resolved: _ResolvedModel) -> RequestFacts:
+    """Return the facts without the names of providers in the client's preferences, where all that was asked for is one
+    backend that has providers of its own: they name those, and the backend keeps to them."""
+    wanted, first = facts.preferences, resolved.chain[0]
+    if not (wanted.only or wanted.order) or not first.knows_preferences:
+        return facts
+    if any(backend.name != first.name for backend in resolved.chain):
+        return facts
+    return replace(facts, preferences=replace(wanted, only=frozenset(), order=()))
 
 
 _BY_ALIAS = ("alias",)
@@ -473,14 +525,16 @@ def priced_backend(name: str, facts: RequestFacts, policy: Policy) -> Backend | 
 
 
 _UNSORTED: Sort = ""
-_SUFFIXES: Mapping[str, Sort] = MappingProxyType({"fastest": "fastest", "cheapest": "cheapest"})
 
 
-def _split_suffix(model: str) -> tuple[str, Sort]:
-    name, colon, suffix = model.rpartition(":")
-    if colon and suffix in _SUFFIXES:
-        return name, _SUFFIXES[suffix]
-    return model, _UNSORTED
+def _without_suffix(model: str, policy: Policy) -> tuple[str, Sort]:
+    """Return the name of a model and what its suffix asks for. The name of a configured model may itself end like a
+    suffix (Hugging Face's `org/model:fastest`)."""
+    name, sort = split_suffix(model)
+    if not sort:
+        return model, sort
+    named = backends_named(model, policy)
+    return (model, _UNSORTED) if named and not isinstance(named, str) else (name, sort)
 
 
 def backends_named(name: str, policy: Policy) -> tuple[Backend, ...] | str:
@@ -504,8 +558,7 @@ def backends_named(name: str, policy: Policy) -> tuple[Backend, ...] | str:
 def _space_asked_for(facts: RequestFacts, policy: Policy) -> str:
     """Return the embedding space of what the request asks for: of the first of its models that has one."""
     for model in (facts.model, *facts.preferences.models):
-        named = backends_named(model, policy)
-        name = model if named and not isinstance(named, str) else _split_suffix(model)[0]
+        name = _without_suffix(model, policy)[0]
         space = policy.spaces.get(name, "")
         if not space:
             named = backends_named(name, policy)
@@ -517,7 +570,7 @@ def _space_asked_for(facts: RequestFacts, policy: Policy) -> str:
 
 def _locals_instead(facts: RequestFacts, resolved: _ResolvedModel, policy: Policy) -> list[Backend]:
     """Return the local backends that may serve a private request for an alias, none of whose own backends may."""
-    if facts.model not in policy.aliases or any(backend.local for backend in resolved.chain):
+    if not resolved.by_alias or any(backend.local for backend in resolved.chain):
         return []
     return [backend for backend in policy.locals if key_access.may_have_instead(facts, backend, policy.aliases)]
 
@@ -609,9 +662,8 @@ def _candidate(
 def _order(
     candidates: list[Candidate], resolved: _ResolvedModel, facts: RequestFacts, prefer: tuple[str, ...]
 ) -> list[Candidate]:
-    if resolved.sort:
-        scorer = SCORERS[resolved.sort]
-        by_score = sorted(candidates, key=lambda c: (-scorer(c), c.bound_nano))
+    if resolved.sorts:
+        by_score = sorted(candidates, key=lambda c: _rank(c, resolved))
         return by_score if facts.caller.may_route else sorted(by_score, key=lambda c: not c.backend.local)
     locals_ = [c for c in candidates if c.backend.local]
     if len(locals_) < 2 or facts.preferences.order:
@@ -624,6 +676,12 @@ def _order(
     # The sorted local candidates take the positions that local candidates have in the chain.
     refill = iter(locals_)
     return [next(refill) if c.backend.local else c for c in candidates]
+
+
+def _rank(candidate: Candidate, resolved: _ResolvedModel) -> tuple[int, float, int]:
+    """Return the key that sorts candidates by their model and, where their model is sorted, by score and price."""
+    model, sort = resolved.model_of(candidate.backend), resolved.sort_of(candidate.backend)
+    return (model, -SCORERS[sort](candidate), candidate.bound_nano) if sort else (model, 0.0, 0)
 
 
 def _overflow(ordered: list[Candidate], *, pinned: bool) -> tuple[list[Candidate], tuple[str, ...]]:
@@ -687,14 +745,18 @@ def _passed_over(first: Candidate, resolved: _ResolvedModel, removed: Sequence[R
     if first.backend.local:
         return _NOBODY
     # A suffix orders by score. Local backends cost nothing, so they would have come before every cloud, or beside it.
-    names = [backend.name for backend in resolved.chain]
-    before = frozenset() if resolved.sort else frozenset(names[: names.index(first.backend.name)])
+    sort, model = resolved.sort_of(first.backend), resolved.model_of(first.backend)
+    chain = [b for b in resolved.chain if not sort or resolved.model_of(b) < model or b is first.backend]
+    names = [backend.name for backend in chain]
+    before = frozenset(names[: names.index(first.backend.name)])
     locals_: list[Removed] = []
     clouds: list[Removed] = []
     unwanted: list[Removed] = []
     for one in removed:
+        if one.reason == "model":
+            continue
         is_local = policy.backends[one.backend].local
-        if one.backend not in before and not (resolved.sort and is_local):
+        if one.backend not in before and not (sort and is_local):
             continue
         if one.reason in _UNWANTED:
             unwanted.append(one)
@@ -728,13 +790,14 @@ def _kind_and_reasons(
     down = [r for r in passed_over.clouds if r.reason in _DOWN]
     if down:
         return "fallback", _reason_tokens(down)
-    return "routed", _routed_by(resolved, passed_over)
+    return "routed", _routed_by(first, resolved, passed_over)
 
 
-def _routed_by(resolved: _ResolvedModel, passed_over: _PassedOver) -> tuple[str, ...]:
+def _routed_by(first: Candidate, resolved: _ResolvedModel, passed_over: _PassedOver) -> tuple[str, ...]:
     """Return who asked for the first candidate, and why clouds before it can't serve the request."""
-    if resolved.sort:
-        asked: tuple[str, ...] = (resolved.sort,)
+    sort = resolved.sort_of(first.backend)
+    if sort:
+        asked: tuple[str, ...] = (sort,)
     elif passed_over.unwanted:
         asked = tuple(dict.fromkeys([_UNWANTED[r.reason] for r in passed_over.unwanted]))
     else:
@@ -782,7 +845,7 @@ def _refusal(removed: Sequence[Removed], signals: Signals) -> Refusal:
     if reasons == {"space"}:
         message = f"Nothing here has embeddings of the model that was asked for. {details}."
         return Refusal(503, "no_backend", message)
-    reasons -= {"space"}  # what is wrong with the backends of the right space helps more
+    reasons -= {"space", "model"}  # what is wrong with the backends of the right space helps more
     if reasons <= {"key", "rule"}:
         return Refusal(403, "permission_denied", f"The policy lets no backend answer this request. {details}.")
     if "privacy" in reasons:

@@ -25,6 +25,7 @@ from datetime import UTC, datetime, tzinfo
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.experiments import CONTROL, EXPERIMENT, Arm
 from spillway_router.core.routing.model import Capability, Endpoint, RequestFacts
+from spillway_router.core.routing.ordering import split_suffix
 from spillway_router.core.routing.policy import ConfidenceRule, Forbidden, Policy, Ruling
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -180,16 +181,20 @@ class Rules:
             arm = rule.arm
             if arm is not None and in_experiment:
                 continue
-            if _holds(rule.when, facts, moment, self.timezone) and (arm is None or arm.takes(facts)):
+            # What a rule forbids to an alias it forbids on the way over `models`, too.
+            alternatives = arm is None and bool(rule.forbid)
+            if not _holds(rule.when, facts, moment, self.timezone, alternatives=alternatives):
+                continue
+            if arm is None or arm.takes(facts):
                 places.append(place)
                 in_experiment = in_experiment or arm is not None
         return tuple(places)
 
 
-def _holds(when: Conditions, facts: RequestFacts, moment: Moment, timezone: tzinfo) -> bool:
+def _holds(when: Conditions, facts: RequestFacts, moment: Moment, timezone: tzinfo, *, alternatives: bool) -> bool:
     caller, traits = facts.caller, facts.traits
     if (
-        (when.models and _alias_of(facts.model) not in when.models)
+        (when.models and not _asks_for(facts, when.models, alternatives=alternatives))
         or (when.endpoints and facts.endpoint not in when.endpoints)
         or (when.tiers and caller.tier not in when.tiers)
         or (when.keys and caller.key_id not in when.keys)
@@ -221,9 +226,12 @@ BYTES_PER_TOKEN = 4
 """Bytes of English text per token, about; the length of a rule is a rough one."""
 
 
-def _alias_of(model: str) -> str:
-    name, _, suffix = model.rpartition(":")
-    return name if name and suffix in ("fastest", "cheapest") else model
+def _asks_for(facts: RequestFacts, models: frozenset[str], *, alternatives: bool) -> bool:
+    """Return whether a request asks for one of the models, first of all or, with `alternatives`, among others."""
+    if split_suffix(facts.model)[0] in models:
+        return True
+    others = facts.preferences.models
+    return bool(others) and alternatives and any(split_suffix(name)[0] in models for name in others)
 
 
 def ruled(policy: Policy, rules: Rules, places: Sequence[int], *, in_shadow: bool = False) -> Policy:

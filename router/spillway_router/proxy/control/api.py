@@ -15,10 +15,12 @@ from starlette.routing import Match, Route
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.experiments import title_of
 from spillway_router.core.routing.model import (
+    NO_PREFERENCES,
     CacheHit,
     Caller,
     Decision,
     Endpoint,
+    Preferences,
     Refusal,
     RequestFacts,
     RequestRecord,
@@ -401,6 +403,16 @@ def _facts(facts: RequestFacts) -> dict[str, Any]:
         "privacy_reasons": facts.privacy.reasons,
         **({} if facts.traits is None else asdict(facts.traits)),
         **({"experiment": title_of(facts.experiment)} if facts.experiment else {}),
+        **({} if facts.preferences == NO_PREFERENCES else {"preferences": _preferences(facts.preferences)}),
+    }
+
+
+def _preferences(wanted: Preferences) -> dict[str, Any]:
+    """Return what the request's `models` and `provider` ask for, without what they leave as it is."""
+    return {
+        name: sorted(value) if isinstance(value, frozenset) else value
+        for name, value in asdict(wanted).items()
+        if value != getattr(NO_PREFERENCES, name)
     }
 
 

@@ -72,6 +72,8 @@ class OwnKeys:
             context_tokens=None,
             max_output_tokens=MAX_OUTPUT_TOKENS,
             collects_data=entry.collects_data,
+            knows_preferences="provider" not in entry.drops_fields,
+            drops_fields=entry.drops_fields | entry.withheld_fields,
         )
         credentials = b"".join(b"%b: %b\r\n" % header for header in keyed.headers[:count])
         return OwnKeyReach(

@@ -92,6 +92,10 @@ def prepare(
     drop = entry.drops_fields.intersection(body)
     if entry.withheld_fields:
         drop |= entry.withheld_fields.intersection(body)
+    if backend.knows_preferences:
+        provider = _to_its_providers(body.get("provider"), facts, backend)
+        if provider != body.get("provider"):
+            changes["provider"] = provider
     bounds_added: tuple[tuple[str, Addition], ...] = ()
     if backend.tariff is not None and not backend.tariff.free:
         bounds = bound_fields(facts, body, backend, left_out)
@@ -134,7 +138,8 @@ def bound_fields(
     if usual and facts.service == STANDARD and body.get("service_tier") in _ACCOUNTS_CHOICE:
         fields["service_tier"] = usual
     if backend.sends_max_price and "prices" not in left_out:
-        fields["provider"] = _with_max_price(body.get("provider"), facts, backend)
+        provider = _to_its_providers(body.get("provider"), facts, backend)
+        fields["provider"] = _with_max_price(provider, facts, backend)
     if facts.items and "tool_limits" not in left_out:
         fields |= tool_limits(facts, body, backend)
     return fields
@@ -209,6 +214,29 @@ def _limited_tool(tool: object, limited: Mapping[str, ItemRule]) -> object:
     if rule is None or rule.limit != "max_uses" or limit_of(tool) is not None:
         return tool
     return {**tool, "max_uses": rule.most_uses}
+
+
+def _to_its_providers(provider: object, facts: RequestFacts, backend: Backend) -> object:
+    """Return OpenRouter's `provider` as it is meant there: without the names of the backend itself, which are none of
+    its providers, and with the order that the suffix of the model's name asks for."""
+    suffix = facts.model.rpartition(":")[2]
+    sort = None if backend.model.endswith(f":{suffix}") else _SORTS.get(suffix)
+    if not isinstance(provider, dict):
+        return provider if sort is None else {"sort": sort}
+    own = {backend.name.lower(), backend.provider}
+    sent = dict(provider)
+    for name in ("order", "only"):
+        names = sent.get(name)
+        if isinstance(names, list) and any(isinstance(one, str) and one.lower() in own for one in names):
+            others = [one for one in names if not (isinstance(one, str) and one.lower() in own)]
+            sent.pop(name) if name == "only" or not others else sent.update({name: others})
+    if sort is not None and sent.get("sort") is None:
+        sent["sort"] = sort
+    return sent
+
+
+_SORTS = {"fastest": "latency", "nitro": "throughput", "cheapest": "price", "floor": "price"}
+"""What suffixes of a model's name ask for, in the words of OpenRouter's `provider.sort`."""
 
 
 def _with_max_price(provider: object, facts: RequestFacts, backend: Backend) -> dict[str, object]:

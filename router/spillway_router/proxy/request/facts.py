@@ -178,7 +178,8 @@ _REFUSED_FIELDS: Mapping[str, str] = MappingProxyType(
 def _model(body: Mapping[str, Any]) -> str:
     model = body.get("model")
     if model is None:
-        model = "auto"
+        models = body.get("models")
+        model = models[0] if isinstance(models, list) and models else "auto"
     if not isinstance(model, str) or not model or len(model) > 256:
         raise bad_request("'model' must be a non-empty string of at most 256 characters.", "model")
     return model
@@ -432,41 +433,98 @@ def _preferences(body: Mapping[str, Any]) -> Preferences:
     models, provider = body.get("models"), body.get("provider")
     if models is None and provider is None:
         return NO_PREFERENCES
-    if models is not None and (not isinstance(models, list) or not all(isinstance(m, str) for m in models)):
+    if models is not None and (not isinstance(models, list) or not all(isinstance(m, str) and m for m in models)):
         raise bad_request("'models' must be an array of model names.", "models")
     if provider is None:
         return Preferences(tuple(models or ()))
     if not isinstance(provider, dict):
         raise bad_request("'provider' must be an object (order, only, ignore, allow_fallbacks, max_price).", "provider")
+    for name in provider:
+        if name not in _PROVIDER_FIELDS:
+            message = f"'provider.{name[:80]}' is not known. Use {', '.join(_PROVIDER_FIELDS)}."
+            raise bad_request(message, "provider")
     price = provider.get("max_price") or {}
     if not isinstance(price, dict):
         raise bad_request("'provider.max_price' must be an object {prompt, completion} in USD per million.", "provider")
-    fallbacks = True if provider.get("allow_fallbacks") is None else provider["allow_fallbacks"]
-    if not isinstance(fallbacks, bool):
-        raise bad_request("'provider.allow_fallbacks' must be true or false.", "provider.allow_fallbacks")
+    fallbacks = _flag(provider, "allow_fallbacks")
     collection = "allow" if provider.get("data_collection") is None else provider["data_collection"]
     if collection not in ("allow", "deny"):
         raise bad_request("'provider.data_collection' must be allow or deny.", "provider.data_collection")
+    sort, across_models = _sort(provider.get("sort"))
     return Preferences(
         models=tuple(models or ()),
-        sort=_sort(provider.get("sort")),
+        sort=sort,
         order=_strings(provider, "order"),
         only=frozenset(_strings(provider, "only")),
         ignore=frozenset(_strings(provider, "ignore")),
-        allow_fallbacks=fallbacks,
+        allow_fallbacks=fallbacks is not False,
         max_input_per_million=_price(price, "prompt"),
         max_output_per_million=_price(price, "completion"),
+        max_per_request=_price(price, "request"),
         no_data_collection=collection == "deny",
+        zero_retention=_flag(provider, "zdr") is True,
+        needed_fields=frozenset(body) - _ROUTING_FIELDS if _flag(provider, "require_parameters") else frozenset(),
+        unjudged=_unjudged(provider, price),
+        across_models=across_models,
     )
 
 
-def _sort(value: object) -> Sort:
+_PROVIDER_FIELDS = (
+    "order",
+    "allow_fallbacks",
+    "require_parameters",
+    "data_collection",
+    "zdr",
+    "enforce_distillable_text",
+    "only",
+    "ignore",
+    "quantizations",
+    "sort",
+    "max_price",
+    "preferred_min_throughput",
+    "preferred_max_latency",
+)
+"""The members of OpenRouter's `provider`. The last two are wishes, not restrictions: only providers that know them act
+on them. Source: https://openrouter.ai/docs/guides/routing/provider-selection"""
+_ROUTING_FIELDS = frozenset({"model", "models", "provider", "route", "transforms", "plugins"})
+"""Fields of a body that say where it goes, on which the router itself acts."""
+
+
+def _flag(provider: Mapping[str, Any], name: str) -> bool | None:
+    value = provider.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise bad_request(f"'provider.{name}' must be true or false.", f"provider.{name}")
+    return value
+
+
+def _unjudged(provider: Mapping[str, Any], price: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the restrictions that nothing here knows of a backend."""
+    names: list[str] = []
+    if _strings(provider, "quantizations"):
+        names.append("provider.quantizations")
+    if _flag(provider, "enforce_distillable_text"):
+        names.append("provider.enforce_distillable_text")
+    for name in price:
+        if name not in ("prompt", "completion", "request"):
+            _price(price, name)
+            names.append(f"provider.max_price.{name[:80]}")
+    return tuple(names)
+
+
+def _sort(value: object) -> tuple[Sort, bool]:
+    """Return the order that `provider.sort` asks for, and whether it orders the backends of all models together."""
+    partition = None
+    if isinstance(value, dict):
+        partition = value.get("partition")
+        value = value.get("by")
+        if partition not in (None, "model", "none"):
+            raise bad_request("'provider.sort.partition' must be model or none.", "provider.sort")
     if value is None:
-        return ""
+        return "", False
     sorts: dict[str, Sort] = {"price": "cheapest", "latency": "fastest", "throughput": "fastest"}
     if not isinstance(value, str) or value not in sorts:
         raise bad_request("'provider.sort' must be price, latency or throughput.", "provider.sort")
-    return sorts[value]
+    return sorts[value], partition == "none"
 
 
 def _strings(provider: Mapping[str, Any], name: str) -> tuple[str, ...]:
