@@ -92,6 +92,12 @@ SPELLINGS = {
     "x-ray broken at its hyphen": "an x-\nray",
     "symbols": "I know C++!",
     "surrogates": "\\ud835\\udc29assword",
+    "Cyrillic letters in a Latin word": "p\u0430ssw\u043erd",
+    "a Greek letter in a Latin word": "medical rec\u03bfrd",
+    "small capitals": "\u1d18\u1d00\ua731\ua731\u1d21\u1d0f\u0280\u1d05",
+    "struck through": "p\u0336a\u0336s\u0336s\u0336w\u0336o\u0336r\u0336d\u0336",
+    "points": "his S.S.N. is",
+    "quoted-printable": "le dossier m=C3=A9dical",
 }
 ORDINARY = [
     "className",
@@ -108,6 +114,9 @@ ORDINARY = [
     "grosse",
     "pass",
     "hash: 0ssn1",
+    "версия 1.2.3 и т.д.",
+    "p\u0430sswordless",
+    "a.s.s.n.x",
 ]
 DETECTORS = Detectors(KEYWORDS)
 

@@ -14,7 +14,8 @@ from typing import Any
 import re2
 
 from spillway_router.privacy.contacts import CONTACTS
-from spillway_router.privacy.folding import decoded, folded, neat, unescaped_once
+from spillway_router.privacy.embedded import embedded_texts, may_embed
+from spillway_router.privacy.folding import decoded, folded, neat, unescaped_once, unmixed
 from spillway_router.privacy.keywords import KeywordMatch, Keywords
 from spillway_router.privacy.national_ids import NATIONAL_IDS
 from spillway_router.privacy.patterns import Expression, Pattern
@@ -39,6 +40,7 @@ _MAY_MATCH = re2.compile(
     rb"|PuTTY-|eyJ"
 )
 _MAY_BE_ENCODED = Expression(r"%[0-9A-Fa-f]{2}|&[#A-Za-z]|\\u[0-9A-Fa-f]|\\x|\\U[0-9A-Fa-f]{8}")
+_QUOTED_PRINTABLE = Expression("=[89A-F][0-9A-F]=[89AB][0-9A-F]")
 _TAG = re2.compile(rb"</?[A-Za-z][^<>]{0,200}>")
 _CONTROLS = (b"\\r", b"\\t", b"\\f", b"\\b")
 _LONG_RUN = 512
@@ -95,25 +97,36 @@ class Detectors:
     def kinds_in_body(self, body: Mapping[str, Any], text: bytes) -> frozenset[str]:
         """Return the kinds of what is in a body, of which `text` is the JSON."""
         texts = text_pieces(body)
-        sought = self._likely(text, texts)
-        return _NOTHING if sought is None else _kinds_in_json(text, sought) | _kinds_across(texts, sought)
+        remains = _may_hold_patterns(text)
+        sought = self._likely(text, texts, remains=remains)
+        kinds = _NOTHING if sought is None else _kinds_in_json(text, sought) | _kinds_across(texts, sought)
+        if not kinds and (remains or b"data" in text or b"base64" in text) and may_embed(text):
+            for piece in embedded_texts(text):
+                if piece:
+                    kinds |= self.kinds_in_text(piece)
+        return kinds
 
     def kinds_in_json(self, text: bytes) -> frozenset[str]:
         """Return the kinds of what is in a part of a JSON text; characters that were cut are left out."""
-        sought = self._likely(text, ())
+        sought = self._likely(text, (), remains=_may_hold_patterns(text))
         return _NOTHING if sought is None else _kinds_in_json(text, sought)
 
     def kinds_in_text(self, text: str) -> frozenset[str]:
         """Return the kinds of what is in a text."""
-        return self._all.kinds(neat(decoded(text)))
+        plain = neat(decoded(text))
+        latin = unmixed(plain)
+        return self._all.kinds(plain) if latin == plain else self._all.kinds(plain) | self._all.kinds(latin)
 
-    def _likely(self, text: bytes, texts: Sequence[str]) -> _Sought | None:
-        """Return what may be in a JSON text, or where the `texts` of its body meet; None if nothing of it is."""
-        if not text.isascii():
+    def _likely(self, text: bytes, texts: Sequence[str], *, remains: bool) -> _Sought | None:
+        """Return what may be in a JSON text, or where the `texts` of its body meet; None if nothing of it is.
+
+        `remains`: the text may hold patterns.
+        """
+        if not text.isascii() or (b"=" in text and _QUOTED_PRINTABLE.search(text) is not None):
             return self._all
         patterns, keywords = self._all.patterns, self._all.keywords
         met = "".join(seams(texts)).encode(errors="replace") if len(texts) > 1 and may_meet(texts) else b""
-        if _may_hold_patterns(text) or (met and _may_hold_patterns(met)):
+        if remains or (met and _may_hold_patterns(met)):
             if _MAY_BE_ENCODED.search(text) is not None or (met and _MAY_BE_ENCODED.search(met) is not None):
                 return self._all
         elif keywords:
@@ -131,6 +144,7 @@ class Detectors:
 
 
 def _may_hold_patterns(text: bytes) -> bool:
+    """Return False if a text of ASCII has no pattern, nor base64 of more than a few words."""
     return bool(_REMNANT.Match(text.translate(None, _DROPPED)))
 
 
@@ -153,7 +167,9 @@ def _shortened(text: bytes) -> bytes:
 def _kinds_in_json(text: bytes, sought: _Sought) -> frozenset[str]:
     plain = _shortened(text).decode(errors="ignore")
     once, wholly = neat(unescaped_once(plain)), neat(decoded(plain))
-    return sought.kinds(once) if once == wholly else sought.kinds(once) | sought.kinds(wholly)
+    kinds = sought.kinds(once) if once == wholly else sought.kinds(once) | sought.kinds(wholly)
+    latin = unmixed(wholly)
+    return kinds if kinds or latin == wholly else sought.kinds(latin)
 
 
 def _kinds_across(texts: Sequence[str], sought: _Sought) -> frozenset[str]:
@@ -161,4 +177,7 @@ def _kinds_across(texts: Sequence[str], sought: _Sought) -> frozenset[str]:
     if len(texts) < 2:
         return _NOTHING
     ends = seams(texts)
-    return sought.kinds(neat(decoded("\n".join(ends)))) | sought.kinds(neat(decoded("".join(ends))))
+    apart, joined = neat(decoded("\n".join(ends))), neat(decoded("".join(ends)))
+    latin = unmixed(joined)
+    kinds = sought.kinds(apart) | sought.kinds(joined)
+    return kinds if latin == joined else kinds | sought.kinds(latin)

@@ -21,6 +21,8 @@ _ESCAPE = re.compile(
 _ONE_LEVEL = re.compile(r'\\(?:u([0-9A-Fa-f]{4})|([nrtfb])|(["\\/]))')
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "b": " ", "v": " "}
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})++")
+_QUOTED_PRINTABLE = re.compile(r"=[89A-F][0-9A-F](?:(?:=\r?\n)?=[89AB][0-9A-F])++")
+"""Characters beyond ASCII in e-mails. What stands for one of ASCII is left, as code is full of `=20`."""
 _ENTITY = re.compile(r"&#?[0-9A-Za-z]{1,32};?")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _IGNORABLE = re.compile(
@@ -28,6 +30,64 @@ _IGNORABLE = re.compile(
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 """Unicode's Default_Ignorable_Code_Point: soft hyphens, joiners, marks of direction, variation selectors."""
+_STRUCK = re.compile("[\u0334-\u0338\u20d2\u20d3\u20d8-\u20da\u20e5-\u20eb]")
+"""Marks that strike a letter through."""
+_LOOKALIKES = {
+    ord(foreign): letter
+    for letter, lookalikes in {
+        "A": "\u0391\u0410",
+        "B": "\u0392\u0412",
+        "C": "\u0421",
+        "E": "\u0395\u0415",
+        "H": "\u0397\u041d",
+        "I": "\u0399\u0406",
+        "J": "\u0408",
+        "K": "\u039a\u041a",
+        "M": "\u039c\u041c",
+        "N": "\u039d",
+        "O": "\u039f\u041e\u0555",
+        "P": "\u03a1\u0420",
+        "S": "\u0405\u054f",
+        "T": "\u03a4\u0422",
+        "W": "\u051c",
+        "X": "\u03a7\u0425",
+        "Y": "\u03a5\u0423",
+        "Z": "\u0396",
+        "a": "\u0251\u03b1\u0430\u1d00",
+        "b": "\u0299",
+        "c": "\u0441\u1d04",
+        "d": "\u0501\u1d05",
+        "e": "\u0435\u04bd\u1d07",
+        "f": "\ua730",
+        "g": "\u0261\u0262\u0581",
+        "h": "\u029c\u04bb\u0570",
+        "i": "\u0269\u026a\u03b9\u0456",
+        "j": "\u03f3\u0458\u1d0a",
+        "k": "\u03ba\u1d0b",
+        "l": "\u029f\u04cf",
+        "m": "\u1d0d",
+        "n": "\u0274\u0578",
+        "o": "\u03bf\u03c3\u043e\u0585\u1d0f",
+        "p": "\u03c1\u0440\u1d18",
+        "q": "\u051b",
+        "r": "\u0280\u0433\u1d26",
+        "s": "\u0455\ua731",
+        "t": "\u03c4\u0442\u1d1b",
+        "u": "\u03c5\u057d\u1d1c",
+        "v": "\u03bd\u0475\u1d20",
+        "w": "\u03c9\u0461\u051d\u1d21",
+        "x": "\u03c7\u0445",
+        "y": "\u028f\u03b3\u0443\u04af",
+        "z": "\u1d22",
+    }.items()
+    for foreign in lookalikes
+}
+"""Cyrillic, Greek, Armenian and phonetic letters, and small capitals, that look like letters of the Latin alphabet."""
+_FOREIGN = "\u0250-\u02af\u0370-\u058f"
+_MIXED = re.compile(
+    rf"[A-Za-z][^\W\d_]{{0,64}}?[{_FOREIGN}]|[{_FOREIGN}][^\W\d_]{{0,64}}?[A-Za-z]|[\u1d00-\u1d26\ua730\ua731]"
+)
+_WORD = re.compile(r"[^\W\d_]+")
 _DASH = re.compile("[\u2010-\u2015\u2212\u2e3a\u2e3b\ufe58\ufe63\uff0d]")
 _SPACE = re.compile("[\u0085\u1680\u2028\u2029]")
 _SINGLE_QUOTE = re.compile("[\u2018-\u201b\u2032\u02bc]")
@@ -44,7 +104,7 @@ UNSPACED = (
 Japanese, Chinese, Korean. Written as the inside of a character class."""
 _BROKEN_WORD = re.compile(r"(?<=\w)[-=][ \t]*\r?\n[ \t>#*|]*+")
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]{0,200}+>|[*~`]+")
-_SPACED_LETTERS = re.compile(r"(?<!\w)(?:\w ){3,}\w(?!\w)")
+_SPACED_LETTERS = re.compile(r"(?<!\w)(?:(?:\w ){3,}\w|(?:\w\.){2,}\w)(?!\w)")
 _SPACE_WITHIN = re.compile(rf"(?<=[{UNSPACED}])\s+(?=[{UNSPACED}])")
 _LONG_TOKEN = re.compile(r"[A-Za-z0-9+/=_-]{65,}")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -63,13 +123,16 @@ def _once(match: re.Match[str]) -> str:
 
 
 def decoded(text: str) -> str:
-    """Return the text with escapes of JSON, of any depth, HTML entities and percent-encoding undone."""
+    """Return the text with escapes of JSON, of any depth, HTML entities, percent-encoding and quoted-printable
+    undone."""
     for _ in range(_ROUNDS):
         before = text
         if "\\" in text:
             text = _joined_surrogates(_ESCAPE.sub(_unescaped, text))
         if "%" in text:
             text = _PERCENT.sub(_unquoted, text)
+        if "=" in text:
+            text = _QUOTED_PRINTABLE.sub(_unquoted_printable, text)
         if "&" in text:
             text = _ENTITY.sub(_entity, text)
         if text == before:
@@ -96,6 +159,10 @@ def _unquoted(match: re.Match[str]) -> str:
     return _of_bytes(bytes.fromhex(match.group().replace("%", "")))
 
 
+def _unquoted_printable(match: re.Match[str]) -> str:
+    return _of_bytes(bytes.fromhex("".join(match.group().replace("=", "").split())))
+
+
 def _of_bytes(octets: bytes) -> str:
     try:
         return octets.decode()
@@ -117,10 +184,23 @@ def neat(text: str) -> str:
     """Return the text in NFKC, without ignorable characters, with ASCII's digits, hyphens and quotes."""
     if text.isascii():
         return text
-    text = unicodedata.normalize("NFKC", _IGNORABLE.sub("", text))
+    text = unicodedata.normalize("NFKC", _STRUCK.sub("", _IGNORABLE.sub("", text)))
     text = _SPACE.sub(" ", _DASH.sub("-", _IGNORABLE.sub("", text)))
     text = _DOUBLE_QUOTE.sub('"', _SINGLE_QUOTE.sub("'", text))
     return _FOREIGN_DIGIT.sub(_ascii_digit, text)
+
+
+def unmixed(text: str) -> str:
+    """Return a neat text with Latin letters in words that mix them with lookalikes of other alphabets: `pаssword` with
+    a Cyrillic `а`. Words of one alphabet stay as they are."""
+    if text.isascii() or _MIXED.search(text) is None:
+        return text
+    return _WORD.sub(_in_latin, text)
+
+
+def _in_latin(match: re.Match[str]) -> str:
+    word = match.group()
+    return word if word.isascii() or _MIXED.search(word) is None else word.translate(_LOOKALIKES)
 
 
 def _ascii_digit(match: re.Match[str]) -> str:
@@ -137,7 +217,7 @@ def words(text: str) -> str:
 
 def tightened(text: str) -> str:
     """Return a neat text with words whole again that line ends, markup or wide setting broke: `confi-\\ndential`,
-    `pass**word**`, `P A S S W O R D`."""
+    `pass**word**`, `P A S S W O R D`, `S.S.N.`"""
     if "\n" in text:
         text = _BROKEN_WORD.sub("", text)
     text = _SPACED_LETTERS.sub(_without_spaces, _MARKUP.sub("", text))
@@ -145,7 +225,7 @@ def tightened(text: str) -> str:
 
 
 def _without_spaces(match: re.Match[str]) -> str:
-    return match.group().replace(" ", "")
+    return match.group().replace(" ", "").replace(".", "")
 
 
 def split_humps(text: str) -> str:

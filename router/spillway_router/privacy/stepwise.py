@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from spillway_router.privacy.detectors import Detectors
+from spillway_router.privacy.embedded import embedded_texts
 from spillway_router.privacy.pieces import seams, text_pieces_in_steps
 
 STEP = 8 << 10
@@ -44,7 +45,19 @@ def search_seams(detectors: Detectors, body: Mapping[str, Any]) -> Steps:
     return kinds
 
 
+def search_embedded(detectors: Detectors, text: bytes) -> Steps:
+    """Return the kinds of what comes first in the texts that are written in base64 within a JSON text."""
+    for piece in embedded_texts(text):
+        for at in range(0, len(piece), STEP):
+            kinds = detectors.kinds_in_text(piece[max(0, at - OVERLAP) : at + STEP])
+            if kinds:
+                return kinds
+        yield
+    return frozenset()
+
+
 def search_body(detectors: Detectors, body: Mapping[str, Any], text: bytes) -> Steps:
     """Return the kinds of what comes first in a body, of which `text` is the JSON."""
     kinds = yield from search_json(detectors, text)
-    return kinds or (yield from search_seams(detectors, body))
+    kinds = kinds or (yield from search_seams(detectors, body))
+    return kinds or (yield from search_embedded(detectors, text))

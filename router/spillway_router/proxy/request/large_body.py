@@ -31,7 +31,7 @@ from spillway_router.core.routing.model import Refusal
 from spillway_router.privacy.detectors import Detectors
 from spillway_router.privacy.pieces import text_pieces
 from spillway_router.privacy.recognizer import Recognizer
-from spillway_router.privacy.stepwise import OVERLAP, search_body, search_json
+from spillway_router.privacy.stepwise import OVERLAP, search_body, search_embedded, search_json
 from spillway_router.providers.streams import MalformedObject, parse_object
 from spillway_router.proxy.request.body import (
     ANY_STRING,
@@ -245,6 +245,8 @@ class Reading:
         yield
         if self._detectors is not None and not self._kinds:
             self._kinds = yield from search_body(self._detectors, parsed, text)
+        if self._detectors is not None and not self._kinds:  # long strings were cut
+            self._kinds = yield from search_embedded(self._detectors, self._body)
         self._finish(parsed, len(text))
 
     def _finish(self, parsed: dict[str, Any], parsed_bytes: int) -> None:
