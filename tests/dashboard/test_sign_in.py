@@ -75,6 +75,21 @@ async def test_a_form_of_another_site_is_refused(headers: dict[str, str], tmp_pa
         assert "another site" in refused.text
 
 
+async def test_a_proxy_that_changes_host_is_named_and_can_be_configured(tmp_path: Path) -> None:
+    outside = {"origin": "https://llm.example.com", "sec-fetch-site": "same-origin"}
+    async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine), more=REQUIRED), tmp_path) as router:
+        viewer = token_of(bearer(router, "viewer"))
+        refused = await sign_in(router, viewer, **outside)
+        assert refused.status_code == 403
+        assert "dashboard.origins" in refused.text
+        router.path.write_text(f"{router.path.read_text()}dashboard: {{origins: ['https://llm.example.com']}}\n")
+        assert (await router.reload()).status_code == 200
+        assert (await sign_in(router, viewer, **outside)).status_code == 303
+        foreign = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+        assert (await sign_in(router, viewer, **foreign)).status_code == 403
+        assert (await sign_in(router, viewer, **{**outside, "sec-fetch-site": "cross-site"})).status_code == 403
+
+
 async def test_a_key_that_is_tried_in_any_header_of_a_browser_is_a_failed_login(tmp_path: Path) -> None:
     text = settings(local("http://127.0.0.1:9/v1"), more="keys: {required: true, failed_logins_per_minute: 2}\n")
     wrong = "sk-spill-0123456789ab-" + 64 * "0"

@@ -83,6 +83,7 @@ class DerivedConfig:
     vault: Vault | None
     """What seals and opens the provider keys that callers have stored; None without a secret key."""
     cors_origins: frozenset[str]
+    page_origins: frozenset[str]
     """Origins whose web pages may call the router."""
 
     @staticmethod
@@ -111,6 +112,7 @@ class DerivedConfig:
             scrape_token=_scrape_token(loaded),
             vault=vault_of(loaded),
             cors_origins=frozenset(settings.cors.origins),
+            page_origins=frozenset(settings.dashboard.origins),
         )
 
 

@@ -762,6 +762,21 @@ class CorsPart(Part):
         return value
 
 
+class DashboardPart(Part):
+    """The origins under which browsers see the dashboard, such as https://llm.example.com, where a proxy in front of
+    the router gives it another Host. Without one, a form must come from the page of its own Host."""
+
+    origins: tuple[str, ...] = ()
+
+    @field_validator("origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.match(origin):
+                raise ValueError(f"{origin!r} is no origin; write scheme://host or scheme://host:port, without a path")
+        return value
+
+
 SQLITE_URL = "sqlite:///"
 """What begins the URL of a ledger in a file; a path follows."""
 
@@ -852,6 +867,7 @@ class Settings(Part):
     metrics: MetricsPart = MetricsPart()
     log: LogPart = LogPart()
     cors: CorsPart = CorsPart()
+    dashboard: DashboardPart = DashboardPart()
     ledger: LedgerPart = LedgerPart()
     prices: PricesPart = PricesPart()
     report: ReportPart = ReportPart()

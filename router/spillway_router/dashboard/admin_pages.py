@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from spillway_router.core.routing.model import Refusal
 from spillway_router.dashboard.desk import Desk, form_fields, wants_json
-from spillway_router.dashboard.viewer import Viewer, check_post
+from spillway_router.dashboard.viewer import Viewer
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LastAdminError
 from spillway_router.ledger.tables.keys import ID_BYTES, SECRET_BYTES, KeySpec, KeySpecError
@@ -115,7 +115,7 @@ class AdminPages:
         from spillway_router.ledger.tables.key_terms import spec_fields
 
         form = await form_fields(request)
-        check_post(request, viewer, form)
+        self._desk.check_post(request, viewer, form)
         now_ms = int(self._desk.parts.services.wall() * 1000)
         terms: dict[str, Any] = {term: form[term] for term in _KEY_TERMS if form.get(term)}
         terms["may_route"] = form.get("may_route") == "yes"
@@ -130,7 +130,7 @@ class AdminPages:
         return await self._keys(request, viewer, new.token, 201)
 
     async def _change_key(self, request: Request, viewer: Viewer) -> Response:
-        check_post(request, viewer, await form_fields(request))
+        self._desk.check_post(request, viewer, await form_fields(request))
         key_id, action = request.path_params["key_id"], request.path_params["action"]
         store, now_ms = self._desk.parts.keys, int(self._desk.parts.services.wall() * 1000)
         by = f"key {viewer.caller.key_id}"
@@ -192,7 +192,7 @@ class AdminPages:
         return self._desk.page(request, viewer, "setup.html", values, 400 if problems and not changes else 200)
 
     async def _reload(self, request: Request, viewer: Viewer) -> Response:
-        check_post(request, viewer, await form_fields(request))
+        self._desk.check_post(request, viewer, await form_fields(request))
         problems = await self._desk.parts.reload(f"key {viewer.caller.key_id}")
         return await self._setup(request, viewer, problems, done=not problems)
 
@@ -232,7 +232,7 @@ class AdminPages:
         from spillway_router.ledger.tables.reviews import ReviewFilter
 
         form = await form_fields(request)
-        check_post(request, viewer, form)
+        self._desk.check_post(request, viewer, form)
         queue = self._desk.parts.reviews
         record = await queue.get(request.path_params["review_id"])
         if record is None:

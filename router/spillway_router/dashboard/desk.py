@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from spillway_router.core.routing.model import Refusal
 from spillway_router.dashboard.parts import Parts
 from spillway_router.dashboard.sessions import Sessions
-from spillway_router.dashboard.viewer import Viewer, session_of, viewer_of
+from spillway_router.dashboard.viewer import Viewer, check_post, session_of, viewer_of
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import RangeError
 from spillway_router.proxy.request.auth import ADMIN_ROLES, READER_ROLES, REVIEW_ROLES, USAGE_ROLES
@@ -76,6 +76,15 @@ class Desk:
         self.parts = parts
         self.sessions = Sessions(parts.valid_key, lambda: secrets.token_urlsafe(32))
         self._pages: Pages | None = None
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins under which browsers see the pages, besides the router's own Host."""
+        return self.parts.services.config().page_origins
+
+    def check_post(self, request: Request, viewer: Viewer, form: Mapping[str, str]) -> None:
+        """Raise RefusedError unless a form was sent by a page of this router to the viewer who sends it back."""
+        check_post(request, viewer, form, self.origins)
 
     async def shown(self, request: Request, roles: frozenset[str], handler: Handler) -> Response:
         """Answer with a page for a viewer whose role is one of `roles`. Others get a page that says what to do if they

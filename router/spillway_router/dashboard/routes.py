@@ -21,7 +21,7 @@ from spillway_router.dashboard.quality_pages import QualityPages
 from spillway_router.dashboard.request_pages import RequestPages
 from spillway_router.dashboard.sessions import COOKIE, LIFE_S
 from spillway_router.dashboard.traffic import Traffic
-from spillway_router.dashboard.viewer import Viewer, check_post, check_same_site, session_of, viewer_of
+from spillway_router.dashboard.viewer import Viewer, check_same_site, session_of, viewer_of
 from spillway_router.proxy.control.requests import host_of
 from spillway_router.proxy.request.auth import KEYLESS, READER_ROLES, USAGE_ROLES
 from spillway_router.proxy.request.errors import RefusedError
@@ -107,7 +107,7 @@ class Dashboard:
 
         @api.post("/sign-in", include_in_schema=False)
         async def sign_in(request: Request) -> Response:
-            check_same_site(request)
+            check_same_site(request, self._desk.origins)
             form = await form_fields(request)
             target, token = own_address(form.get("next", "")), form.get("key", "").strip()
             caller = self._caller_of(request, token)
@@ -121,7 +121,7 @@ class Dashboard:
             current = session_of(self._parts.services, self._desk.sessions, request)
             if current is not None:
                 session, caller, name = current
-                check_post(request, Viewer(caller, name, session.csrf), await form_fields(request))
+                self._desk.check_post(request, Viewer(caller, name, session.csrf), await form_fields(request))
                 self._desk.sessions.end(session.id)
             answer = RedirectResponse("/sign-in", 303, {"cache-control": "no-store"})
             answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 
@@ -75,21 +75,29 @@ def session_of(services: Services, sessions: Sessions, request: Request) -> tupl
     return session, caller, key.name
 
 
-def check_post(request: Request, viewer: Viewer, form: Mapping[str, str]) -> None:
-    """Raise RefusedError unless a form was sent by a page of this router to the viewer who sends it back."""
-    check_same_site(request)
+def check_post(request: Request, viewer: Viewer, form: Mapping[str, str], origins: Collection[str]) -> None:
+    """Raise RefusedError unless a form was sent by a page of this router to the viewer who sends it back. `origins`:
+    under which browsers see its pages, besides its own Host."""
+    check_same_site(request, origins)
     if not viewer.csrf or not hmac.compare_digest(form.get(CSRF_FIELD, "").encode(), viewer.csrf.encode()):
         message = "This form has expired. Go back, reload the page and send it again."
         raise RefusedError(Refusal(403, "permission_denied", message))
 
 
-def check_same_site(request: Request) -> None:
+def check_same_site(request: Request, origins: Collection[str]) -> None:
     """Raise RefusedError for a form that a page of another site sent."""
-    origin = request.headers.get("origin")
-    site = request.headers.get("sec-fetch-site", "same-origin")
-    foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host", "")
-    if foreign or site not in ("same-origin", "none"):
-        raise RefusedError(Refusal(403, "permission_denied", "This form was sent by a page of another site."))
+    origin, host = request.headers.get("origin"), request.headers.get("host", "")
+    site = request.headers.get("sec-fetch-site", "")
+    is_own = origin is None or origin in origins or origin.partition("://")[2] == host
+    if is_own and site in ("", "same-origin", "none"):
+        return
+    message = "This form was sent by a page of another site."
+    if site == "same-origin" and origin is not None:  # the browser saw one site, the router is told of two
+        message = (
+            f"The browser sent this form from {origin[:200]}, but the router was asked as {host[:200]!r}. If a proxy "
+            f"in front of it changes Host, let it pass Host on, or add {origin[:200]} to dashboard.origins."
+        )
+    raise RefusedError(Refusal(403, "permission_denied", message))
 
 
 def _cookie(headers: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from tests.proxy.answers import STRONG, said
 
 from spillway_router.http_client.connection import PrivateContentError
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.runtime.router import Runtime
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.guards import without_routing_guard, without_transport_guard
@@ -99,6 +100,60 @@ async def test_a_backend_that_is_no_longer_local_gets_nothing_private(tmp_path: 
             reply = await running
             assert error_of(reply)["code"] == "local_only_unavailable"
             assert not second.seen
+
+
+@pytest.mark.parametrize("change", ["revoked", "made private"])
+@pytest.mark.parametrize("engine_says", ["unsure", "broken"])
+async def test_requests_in_flight_obey_what_becomes_of_their_key(engine_says: str, change: str, tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    answer = scored(-5.0) if engine_says == "unsure" else BROKEN
+    async with (
+        FaultUpstream(answer.after(gate)) as engine,
+        FaultUpstream(STRONG) as strong,
+        routing(settings(local(engine), cloud(strong), more=RULE.replace(", audit_share: 1", "")), tmp_path) as router,
+    ):
+        key = KeyStore(router.ledger.keys).create(KeySpec("k"), b"a" * 6, b"b" * 32, 0)
+        running = asyncio.create_task(router.chat(authorization=f"Bearer {key.token}"))
+        await engine.arrival()
+        await change_key(router, key.record.id, change)
+        gate.set()
+        reply = await running
+        assert not strong.seen
+        if engine_says == "unsure":
+            assert said(reply) == "local"
+        else:
+            assert (reply.status_code, error_of(reply)["code"]) == (503, "local_only_unavailable")
+
+
+@pytest.mark.parametrize("change", ["revoked", "made private"])
+async def test_audits_that_wait_obey_what_becomes_of_their_key(change: str, tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    async with (
+        FaultUpstream(scored(-0.001)) as engine,
+        FaultUpstream(STRONG.after(gate)) as strong,
+        routing(settings(local(engine), cloud(strong), more=RULE), tmp_path) as router,
+    ):
+        key = KeyStore(router.ledger.keys).create(KeySpec("k"), b"a" * 6, b"b" * 32, 0)
+        for _ in range(3):
+            assert said(await router.chat(authorization=f"Bearer {key.token}")) == "local"
+        await strong.arrival()
+        await change_key(router, key.record.id, change)
+        gate.set()
+        await router.runtime.audits.settled()
+        assert len(strong.seen) == 1, "only the audit that was under way"
+        assert router.runtime.audits.counts.results["chat", "barred"] == 2
+
+
+async def change_key(router: Router, key_id: str, change: str) -> None:
+    """Revoke a key or make it private, and wait until the router knows."""
+    store, clock = KeyStore(router.ledger.keys), router.runtime.services.clock
+    if change == "revoked":
+        assert store.revoke(key_id, 1)
+    else:
+        assert store.set(key_id, KeySpec("k", privacy="local-only"), 1)
+    before = router.runtime._keys.valid(key_id, clock())
+    assert before is not None
+    await router.until(lambda: router.runtime._keys.valid(key_id, clock()) != before)
 
 
 async def test_a_session_that_becomes_private_meanwhile(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from spillway_router.config import load
 from spillway_router.config.assemble import assembly_of
 from spillway_router.config.load import ConfigError, Loaded
+from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.testing import Answer, FaultUpstream, streams
 from spillway_router.testing.harness import PRICE, cloud, local, pair, routing, settings
 
@@ -27,7 +30,8 @@ SENT = {
     "baggage": "user=1",
     "x_anything": "else",
 }
-OPENAI = {"openai-organization", "openai-project", "openai-beta", "traceparent", "tracestate"}
+OPENAI = {"openai-beta", "traceparent", "tracestate"}
+ACCOUNT = {"openai-organization": "org-1", "openai-project": "proj-1"}
 MESSAGES = {"anthropic-beta", "anthropic-version", "traceparent", "tracestate"}
 ALWAYS = {"host", "accept-encoding", "user-agent", "content-type", "content-length", "authorization"}
 ALWAYS_MESSAGES = ALWAYS - {"authorization"} | {"x-api-key"}
@@ -45,6 +49,53 @@ async def test_the_backend_gets_the_headers_of_its_protocol(shape: str) -> None:
         expected = MESSAGES if shape == "messages" else OPENAI
         assert set(got) - ALWAYS - {"x-client-request-id"} == expected
         assert all(got[name] == SENT[name.replace("-", "_")] for name in expected)
+
+
+async def test_no_client_takes_a_cloud_from_everybody_by_the_name_of_its_account() -> None:
+    """OpenAI answers 401 to an organization that is not its key's, and a 401 takes a backend out of the rotation."""
+    async with (
+        FaultUpstream(Answer.stream(streams.chat("alpha").body)) as upstream,
+        routing(settings(cloud(upstream))) as router,
+    ):
+        reply = await router.chat({"stream": True}, openai_organization="org-1", openai_project="proj-1")
+        assert reply.status_code == 200
+        assert not upstream.seen[0].headers.keys() & ACCOUNT.keys()
+
+
+async def test_the_account_goes_with_the_callers_own_key(tmp_path: Path) -> None:
+    async with FaultUpstream(Answer.json({"choices": [CHOICE], "usage": {}})) as upstream:
+        providers = load_catalogue()
+        catalogue = {**providers, "openai": replace(providers["openai"], base_url=upstream.url)}
+        async with routing(settings(local(upstream)), tmp_path, catalogue=catalogue) as router:
+            headers = {"x_spillway_provider": "openai", "x_spillway_provider_key": "sk-own"}
+            account = {name.replace("-", "_"): value for name, value in ACCOUNT.items()}
+            reply = await router.chat({"model": "openai/gpt-4o-mini"}, **headers, **account)
+            assert reply.status_code == 200, reply.text
+            got = upstream.seen[0].headers
+            assert {name: got.get(name) for name in ACCOUNT} == ACCOUNT
+
+
+@pytest.mark.parametrize("name", ["openai_beta", "tracestate"])
+async def test_private_text_in_a_header_that_passes_stays_here(name: str) -> None:
+    more = "privacy: {keywords: [password]}\n"
+    async with (
+        FaultUpstream(Answer.stream(streams.chat("alpha").body)) as upstream,
+        routing(settings(cloud(upstream), more=more)) as router,
+    ):
+        reply = await router.chat(**{name: "a=the-password-is-1234"})
+        assert reply.status_code == 503
+        assert reply.json()["error"]["code"] == "local_only_unavailable"
+        assert not upstream.seen
+        assert (await router.chat({"stream": True}, **{name: "a=nothing"})).status_code == 200
+
+
+async def test_a_trace_that_is_none_stays_here() -> None:
+    async with (
+        FaultUpstream(Answer.stream(streams.chat("alpha").body)) as upstream,
+        routing(settings(cloud(upstream))) as router,
+    ):
+        await router.chat({"stream": True}, traceparent="the text of a prompt")
+        assert "traceparent" not in upstream.seen[0].headers
 
 
 def anthropic(upstream: FaultUpstream, more: str = "") -> str:

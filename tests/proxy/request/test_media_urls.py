@@ -55,6 +55,25 @@ INTERNAL = [
     "http://[bad/",
     "file:///etc/passwd",
     "FILE:///etc/passwd",
+    "ht\ttp://127.0.0.1/",
+    "http:/\r\n/127.0.0.1/",
+    "\x01http://127.0.0.1/",
+    "\x00 file:///etc/passwd",
+    "fi\nle:///etc/passwd",
+    "//127.0.0.1/x",
+    "\\\\127.0.0.1\\x",
+    "http://\u2460\u2461\u2466.0.0.1/",
+    "http://\uff4c\uff4f\uff43\uff41\uff4c\uff48\uff4f\uff53\uff54/",
+    "http://127\u30020\u30020\u30021/",
+    "http://%31%32%37.0.0.1/",
+    "http://localhost%2e/",
+    "http://l\u00adocalhost/",
+    "http://local\u200bhost/",
+    "http://example.com\\@127.0.0.1/",
+    "http://127.0.0.1\x00/",
+    "http://127.0.0.1%00.example.com/",
+    "http://127.0.0.1.nip.io/",
+    "http://a.10-0-0-1.sslip.io/",
 ]
 PUBLIC = [
     "https://example.com/a.png",
@@ -65,6 +84,9 @@ PUBLIC = [
     "data:image/png;base64,AAAA",
     "gs://bucket/a.png",
     "https://172.32.0.1/",
+    "https://8.8.8.8.nip.io/a.png",
+    "https://cdn-1.2.example.com/v1.2.3.4/a.png",
+    "https://b\u00fccher.example/a.png",
 ]
 
 
@@ -164,3 +186,13 @@ async def test_fields_that_steer_the_engine_stay_behind() -> None:
             assert name not in str(sent), name
         assert "top_k" in str(sent)
         assert "cache_salt" in str(sent)
+
+
+async def test_media_are_looked_for_in_fields_that_the_endpoint_does_not_need() -> None:
+    """vLLM reads `messages` for embeddings, too."""
+    part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
+    async with pair(Answer.json({"data": []})) as (engine, _, router):
+        body = {"model": "auto", "input": "x", "messages": [{"role": "user", "content": [part]}]}
+        reply = await router.post(body, "/v1/embeddings")
+        assert (reply.status_code, error_of(reply)["code"]) == (400, "invalid_request")
+        assert not engine.seen

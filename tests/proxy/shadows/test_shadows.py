@@ -16,6 +16,7 @@ from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import Balance
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.proxy.control.request_list import line_of_entries
+from spillway_router.proxy.shadows.shadows import WORKERS
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import Router, cloud, local, routing, settings
 
@@ -172,6 +173,35 @@ async def test_a_key_that_may_not_use_a_backend_has_no_shadow_there() -> None:
         assert (await router.chat(authorization=f"Bearer {free.token}")).status_code == 200
         await router.runtime.shadows.settled()
         assert len(other.seen) == 1
+
+
+@pytest.mark.parametrize("change", ["revoked", "barred from the cloud"])
+async def test_a_shadow_that_waits_obeys_what_becomes_of_its_key(change: str) -> None:
+    """Four shadows are under way, so that the fifth waits."""
+    gate = asyncio.Event()
+    async with (
+        FaultUpstream(GREEN) as engine,
+        FaultUpstream(SAME.after(gate)) as other,
+        routing(settings(local(engine), cloud(other), more=ALIAS + ASKED)) as router,
+    ):
+        store, known = KeyStore(router.ledger.keys), router.runtime._keys
+        key = store.create(KeySpec("b"), b"c" * 6, b"d" * 32, 0)
+        for _ in range(WORKERS):
+            assert (await router.chat()).status_code == 200
+        await router.until(lambda: len(other.seen) == WORKERS)
+        assert (await router.chat(authorization=f"Bearer {key.token}")).status_code == 200
+        before = known.valid(key.record.id, router.runtime.services.clock())
+        assert before is not None
+        if change == "revoked":
+            assert store.revoke(key.record.id, 1)
+        else:
+            assert store.set(key.record.id, KeySpec("b", backends=("local",)), 1)
+        await router.until(lambda: known.valid(key.record.id, router.runtime.services.clock()) != before)
+        gate.set()
+        await router.runtime.shadows.settled()
+        assert len(other.seen) == WORKERS
+        counts = router.runtime.shadows.counts.results
+        assert sum(count for (_, result), count in counts.items() if result == "barred") == 1
 
 
 async def test_a_shadow_spends_no_more_than_its_own_budget(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ Result = Literal[
     "unclear",  # the better answer could not be read, or its model was not sure either
     "failed",  # the stronger model gave no answer, or the ledger could not take the hold
     "budget",  # a budget does not allow the audit now
-    "barred",  # no stronger model may be asked now: health, rate limits, what the request allows
+    "barred",  # no stronger model may be asked now: health, rate limits, what the request and its key allow
     "dropped",  # too much waited already
 ]
 _NO_VERDICT: tuple[Result, ...] = ("unclear", "failed", "budget", "barred")
@@ -191,6 +191,8 @@ class Audits:
 
     async def _audit(self, services: Services, sample: AuditSample) -> Result:
         facts = await renewed(services, sample.facts, sample.raw)  # it has waited
+        if facts is None:
+            return "barred"
         config = under_rules(services, services.config(), facts)
         sample = replace(sample, facts=replace(facts, stream=False))
         policy = config.policy

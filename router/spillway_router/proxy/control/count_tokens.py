@@ -11,7 +11,7 @@ Without such a backend the router's own estimate is the answer, and a header say
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -84,12 +84,13 @@ async def _counted(services: Services, request: Request, counting: CountingRoute
     body = await read_body(raw, config.privacy.detectors, config.privacy.recognizer)
     facts = await _facts(services, request, body, caller, counting.endpoint)
     routes = _routes(services, request, facts)
-    passed = passed_to_backend(counting.endpoint, request.headers)
+    passed = passed_to_backend(counting.endpoint, request.headers, own_key="x-spillway-provider" in request.headers)
     for route in routes:
         if counting.endpoint not in route.provider.entry.counts_tokens:
             continue
         # The verdict is renewed for each backend, as the one before it may have taken its time.
-        facts = facts if route.pool.local else await renewed(services, facts, raw)
+        if not route.pool.local:
+            facts = await renewed(services, facts, raw) or _gone()
         private = not facts.privacy.may_leave or facts.caller.local_only
         call = UnpaidCall(
             method="POST",
@@ -164,3 +165,7 @@ def _headers(facts: RequestFacts, counted_by: Backend | None) -> dict[str, str]:
     if counted_by is None:
         return {**headers, ESTIMATED: "true"}
     return {**headers, "x-spillway-backend": counted_by.name}
+
+
+def _gone() -> NoReturn:
+    raise RefusedError(Refusal(401, "invalid_api_key", "The API key is not valid any more."))

@@ -142,6 +142,8 @@ class ActiveConfig:
     redactor: Redactor = NOTHING_SECRET
     """Cuts the keys and header values of all backends out of what is shown."""
     cors_origins: frozenset[str] = frozenset()
+    page_origins: frozenset[str] = frozenset()
+    """The origins under which browsers see the dashboard, besides its own Host."""
     """Origins whose web pages may call the router."""
     rules: Rules = Rules()
     """The rules of the policy; `ruling.py` applies them to each request."""

@@ -177,11 +177,14 @@ class UpstreamAttempt:
 
     @property
     def verdict_stands(self) -> bool:
-        """Whether nothing can have changed about the privacy of what is to be sent: nearly always."""
+        """Whether nothing can have changed about the privacy of what is to be sent, as for all that stays here."""
         latest = self.services.config()  # a rule of the policy changes neither of the two, a reload both
         if latest.privacy is not self.config.privacy or latest.backend_routes is not self.config.backend_routes:
             return False
-        return not self.leaves or not self.privacy.may_leave or not self.hold.facts.hints.session_id
+        if not self.leaves or not self.privacy.may_leave:
+            return True
+        facts = self.hold.facts
+        return not facts.hints.session_id and not facts.caller.key_id
 
     def head(self, endpoint: Endpoint, length: int) -> bytes:
         """Request line and headers for a body of `length` bytes, with the caller's own credentials if there are any.

@@ -28,12 +28,12 @@ from spillway_router.proxy.client.client import StreamCopy
 from spillway_router.proxy.client.replies import JSON, Lines, naming_lines
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt
 from spillway_router.proxy.exchange.better_answer import BETTER_THAN
-from spillway_router.proxy.exchange.passed_headers import TRACE_HEADERS
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.relay import Ending, HeldEvents, tail_bytes
 from spillway_router.proxy.exchange.similar_answers import neighbourhood_of
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.upstream_body import with_cost
+from spillway_router.proxy.request.passed_names import TRACE_HEADERS
 
 MOST_BODY_BYTES = 256 * 1024
 """The longest body that is looked up. A longer one is seldom sent twice, and a key of it takes a turn of the loop."""

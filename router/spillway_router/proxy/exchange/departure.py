@@ -2,9 +2,10 @@
 
 The first guard is the privacy filter, which removes clouds from the candidates when a request is decided on. Minutes
 may lie between the decision and an attempt: a request waits for an engine, its answer is escalated, audited or asked
-for again. Meanwhile a reload may restrict what leaves or where it goes, and something private may be said in its
-session. So the pool of every backend refuses a private request unless it is a local backend's (http_client/pool.py),
-and what is private is judged here by the configuration and the sessions of this moment, on the bytes that would leave.
+for again. Meanwhile a reload may restrict what leaves or where it goes, its key may be revoked or made private, and
+something private may be said in its session. So the pool of every backend refuses a private request unless it is a
+local backend's (http_client/pool.py), and what is private is judged here by the configuration, the keys and the
+sessions of this moment, on the bytes that would leave.
 """
 
 from __future__ import annotations
@@ -34,18 +35,28 @@ async def renew_verdict(attempt: UpstreamAttempt, body: bytes | Pieces) -> None:
         if verdict.may_leave and attempt.leaves and config.privacy != attempt.config.privacy:
             verdict = await _content_verdict(bytes(body), config.privacy)
     if verdict.may_leave and attempt.leaves:
-        verdict = await _session_verdict(services, facts)
+        caller = config.auth.renewed(facts.caller, services.clock())
+        verdict = _BY_KEY if caller is None or caller.local_only else await _session_verdict(services, facts)
     attempt.privacy = verdict
 
 
-async def renewed(services: Services, facts: RequestFacts, raw: bytes) -> RequestFacts:
-    """Return the facts of a request that has waited, with the verdict of this moment. `raw` is its body."""
-    verdict = facts.privacy
+async def renewed(services: Services, facts: RequestFacts, raw: bytes) -> RequestFacts | None:
+    """Return the facts of a request that has waited, with what its key may do and the verdict of this moment; None if
+    its key is valid no more. `raw` is its body."""
+    caller = services.config().auth.renewed(facts.caller, services.clock())
+    if caller is None:
+        return None
+    facts, verdict = replace(facts, caller=caller), facts.privacy
+    if verdict.may_leave and caller.local_only:
+        verdict = _BY_KEY
     if verdict.may_leave:
         verdict = await _content_verdict(raw, services.config().privacy)
     if verdict.may_leave:
         verdict = await _session_verdict(services, facts)
     return facts if verdict.may_leave else replace(facts, privacy=verdict)
+
+
+_BY_KEY = PrivacyVerdict(False, ("key",))
 
 
 async def _content_verdict(raw: bytes, rule: PrivacyRule) -> PrivacyVerdict:

@@ -13,22 +13,11 @@ from typing import Final
 from spillway_router.core.redaction import PIECE, Redactor
 from spillway_router.core.routing.model import Endpoint
 from spillway_router.proxy.client.replies import Lines
+from spillway_router.proxy.request.passed_names import ACCOUNT_HEADERS, PASSED_NAMES, REQUEST_HEADERS
 
 PassedHeaders = tuple[tuple[str, bytes], ...]
 """Lowercase names, each with its header line."""
 
-TRACE_HEADERS = ("traceparent", "tracestate")  # W3C Trace Context: the backend's spans join the client's trace
-_OPENAI = ("openai-organization", "openai-project", "openai-beta", *TRACE_HEADERS)
-REQUEST_HEADERS: Final[Mapping[Endpoint, tuple[str, ...]]] = {
-    "chat": _OPENAI,
-    "completions": _OPENAI,
-    "embeddings": _OPENAI,
-    "responses": _OPENAI,
-    "messages": ("anthropic-beta", "anthropic-version", *TRACE_HEADERS),
-}
-"""Endpoint -> headers of the client that reach the backend. They take the place of the catalogue's of the same name,
-but not of those of `backends[].headers`."""
-_ANY_REQUEST_HEADER: Final = frozenset(name for names in REQUEST_HEADERS.values() for name in names)
 PRICED_BETAS: Final = ("fast-mode-",)
 """Beginnings of `anthropic-beta` features that multiply the price, which the cost bound does not know: they are left
 out, so that Anthropic refuses a body that asks for one."""
@@ -39,18 +28,24 @@ UPSTREAM_REQUEST_IDS: Final = ("x-request-id", "request-id", "cf-ray")
 """Under which names clouds send their id of a request, the best one first. The client gets it under a name of its own,
 as `x-request-id` and `request-id` hold the router's."""
 UPSTREAM_REQUEST_ID: Final = "x-spillway-upstream-request-id"
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SAFE = re.compile(r"[\t\x20-\x7e]{1,4096}")
 
 
-def passed_to_backend(endpoint: Endpoint, headers: Mapping[str, str]) -> PassedHeaders:
-    """The client's headers that go to a backend. Nearly every request has none."""
-    if _ANY_REQUEST_HEADER.isdisjoint(headers):
+def passed_to_backend(endpoint: Endpoint, headers: Mapping[str, str], *, own_key: bool = False) -> PassedHeaders:
+    """The client's headers that go to a backend. Nearly every request has none. `own_key`: the caller's key is used."""
+    if PASSED_NAMES.isdisjoint(headers):
         return ()
     passed: list[tuple[str, bytes]] = []
-    for name in REQUEST_HEADERS[endpoint]:
+    names = REQUEST_HEADERS[endpoint]
+    if own_key and endpoint != "messages":
+        names = (*ACCOUNT_HEADERS, *names)
+    for name in names:
         value = headers.get(name, "")
         if name == "anthropic-beta":
             value = _without_priced_betas(value)
+        if name == "traceparent" and not _TRACEPARENT.fullmatch(value):
+            continue
         if _SAFE.fullmatch(value):
             passed.append((name, f"{name}: {value}\r\n".encode("ascii")))
     return tuple(passed)

@@ -62,7 +62,7 @@ class ExchangeState:
         self.answer_text: str | None = None
         """The text of the answer, where a shadow is to be compared with it."""
         self.cost_requested = client.headers.get("x-spillway-usage-cost", "").lower() == "true"
-        self.passed_headers = passed_to_backend(facts.endpoint, client.headers)
+        self.passed_headers = passed_to_backend(facts.endpoint, client.headers, own_key=request.byok_route is not None)
         self.attempts: list[UpstreamAttempt] = []
         self.status, self.code = 200, ""
         self.backend = ""

@@ -37,6 +37,10 @@ def _no_rules(_key_id: str) -> KeyRules | None:
     return None
 
 
+def _no_key(_key_id: str, _monotonic_s: float) -> KeyRecord | None:
+    return None
+
+
 @fast_frozen(frozen=True, slots=True)
 class Auth:
     """`verify(token, monotonic_s)` looks a key up; `required` rejects requests without one. Pages of `origins` need no
@@ -49,6 +53,8 @@ class Auth:
     """What Prometheus may send instead of a key to read metrics; "" if nothing is configured."""
     rules: Callable[[str], KeyRules | None] = _no_rules
     """Return what a key that was just verified may use."""
+    valid: Callable[[str, float], KeyRecord | None] = _no_key
+    """Look a key up by its id: for a request that was admitted before."""
     rates: KeyRates = field(default_factory=KeyRates)
     failures: FailedLogins = field(default_factory=FailedLogins)
     verdicts: Verdicts = field(default_factory=Verdicts)
@@ -110,14 +116,7 @@ class Auth:
                         refusal = _too_often(rules.per_minute, wait_s)
                         self.verdicts.refused(record.id, refusal)
                         return refusal
-                return Caller(
-                    key_id=record.id,
-                    role=record.role,
-                    tier=record.tier,
-                    may_route=record.may_route,
-                    local_only=record.privacy == "local-only",
-                    rules=rules,
-                )
+                return _caller_of(record, rules)
             if self.required or token.startswith("sk-spill-"):
                 return _unauthorized("The API key is not valid or was revoked.")
         elif self.required:
@@ -129,6 +128,13 @@ class Auth:
                 "Set `keys: {required: true}` behind a proxy, and send 'Authorization: Bearer <key>'."
             )
         return _KEYLESS_CALLER
+
+    def renewed(self, caller: Caller, monotonic_s: float) -> Caller | None:
+        """Return a caller who was admitted before with what its key may do now; None if the key is valid no more."""
+        if not caller.key_id:
+            return caller
+        record = self.valid(caller.key_id, monotonic_s)
+        return None if record is None else _caller_of(record, self.rules(record.id))
 
     def scraper(self, headers: Mapping[str, str], monotonic_s: float, host: str) -> Refusal | None:
         """Return None for whoever may read metrics: with the scrape token, or by role."""
@@ -147,6 +153,17 @@ class Auth:
             message = f"This needs a key with the role {needed}, also where other requests need none."
             return _unauthorized(message, f" --role {'admin' if 'admin' in roles else needed}")
         return Refusal(403, "permission_denied", f"This key has the role {caller.role}; {needed} is needed.")
+
+
+def _caller_of(record: KeyRecord, rules: KeyRules | None) -> Caller:
+    return Caller(
+        key_id=record.id,
+        role=record.role,
+        tier=record.tier,
+        may_route=record.may_route,
+        local_only=record.privacy == "local-only",
+        rules=rules,
+    )
 
 
 def _token(headers: Mapping[str, str]) -> str:

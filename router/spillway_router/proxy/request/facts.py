@@ -31,6 +31,7 @@ from spillway_router.proxy.request.hint_names import OPEN_MARKS, check_hint_name
 from spillway_router.proxy.request.items import PLAIN_MESSAGE, hides_input, request_items, requested_mode
 from spillway_router.proxy.request.large_body import ExaminedBody, cut_strings
 from spillway_router.proxy.request.media_urls import addresses_in, refuse_media
+from spillway_router.proxy.request.passed_names import PASSED_TEXT
 
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_CHOICES = 128
@@ -70,6 +71,9 @@ _NO_BACKGROUND = (
     "'background' is not supported: what such an answer costs is known only after the request has ended, so that no "
     "budget could cover it. Omit it, and set 'stream': true for answers that take long."
 )
+_SHOWN = ("messages", "input", "prompt", "system")
+"""Fields in which an engine may look for media, whichever of them the endpoint requires: vLLM takes `messages` for
+embeddings, too."""
 _NUMERIC_BOOLS = (0, 1)
 """Numbers that engines accept for false and true."""
 
@@ -129,7 +133,8 @@ def read_facts(
         if body[name] is not None:
             raise bad_request(f"'{name}' is not taken: {_REFUSED_FIELDS[name]}.", name)
     if has_parts:
-        refuse_media(addresses_in(content), rule.media_hosts, rule.media_domains)
+        shown = [content, *[body[name] for name in _SHOWN if name in body]]
+        refuse_media(addresses_in(shown), rule.media_hosts, rule.media_domains)
     choices, needs = _choices(endpoint, body), _needs(body, content)
     items = request_items(endpoint, body)
     attached = attachments(content, cut_strings(body))
@@ -343,6 +348,8 @@ def _privacy(
         reasons.append("key")
     if rule.local_only:
         reasons.append("default")
+    if rule.detectors is not None and not PASSED_TEXT.isdisjoint(headers):
+        kinds |= rule.detectors.kinds_in_text("\n".join([headers.get(name, "") for name in sorted(PASSED_TEXT)]))
     if kinds:
         reasons += sorted(kinds)
     if rule.unreadable and holds_unreadable(body):

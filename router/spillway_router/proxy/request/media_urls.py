@@ -8,40 +8,51 @@ engine can tell, which `spillway up` starts without redirects.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from spillway_router.privacy.folding import folded, neat
 from spillway_router.proxy.request.errors import bad_request
 
 _INSIDE = ("localhost", "metadata", "local", "internal", "intranet", "lan", "home.arpa", "localdomain")
 """Names, and ends of names, that mean something inside a network only; `metadata.google.internal` is one."""
 _FETCHED = frozenset({"http", "https", "ftp"})
+_HELD_ADDRESS = re.compile(r"(?<![0-9])[0-9]{1,3}(?:[.-][0-9]{1,3}){3}(?![0-9])")
+_AT_ENDS = "".join(map(chr, range(0x21)))
+_LEFT_OUT = dict.fromkeys(map(ord, "\t\r\n"))
+_LONGEST_SCHEME = 20
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def refuse_media(addresses: Iterable[str], allowed: frozenset[str], only: frozenset[str] = frozenset()) -> None:
     """Raise RefusedError if an address leads to a host inside the network that is not `allowed`, to a file, or, where
     hosts are named from which media may come `only`, to another one."""
-    for address in addresses:
-        scheme = address.split(":", 1)[0].strip().lower() if ":" in address[:20] else ""
+    for written in addresses:
+        address = _as_read(written)
+        scheme = _scheme(address)
         if scheme == "file":
             raise bad_request("A 'file:' address names a file of the server. Send the data as a data: URL.", "messages")
         if scheme in _FETCHED:
-            host = _host(address)
-            if host not in allowed and is_internal(host):
-                message = (
-                    f"The address of a medium leads into the router's own network ({host[:100]!r}). Send the data as a "
-                    "data: URL, or let the operator add the host to media.allowed_hosts."
-                )
-                raise bad_request(message, "messages")
-            if only and host not in only:
-                message = (
-                    f"Media may not be fetched from {host[:100]!r} here. Send the data as a data: URL, or let the "
-                    "operator add the host to media.only_hosts."
-                )
-                raise bad_request(message, "messages")
+            for host in _hosts(address):
+                _refuse_host(host, allowed, only)
+
+
+def _refuse_host(host: str, allowed: frozenset[str], only: frozenset[str]) -> None:
+    if host not in allowed and is_internal(host):
+        message = (
+            f"The address of a medium leads into the router's own network ({host[:100]!r}). Send the data as a "
+            "data: URL, or let the operator add the host to media.allowed_hosts."
+        )
+        raise bad_request(message, "messages")
+    if only and host not in only:
+        message = (
+            f"Media may not be fetched from {host[:100]!r} here. Send the data as a data: URL, or let the "
+            "operator add the host to media.only_hosts."
+        )
+        raise bad_request(message, "messages")
 
 
 def is_internal(host: str) -> bool:
@@ -50,7 +61,11 @@ def is_internal(host: str) -> bool:
     if address is not None:
         return not address.is_global or address.is_multicast
     name = host.rstrip(".")
-    return not name or any(name == end or name.endswith(f".{end}") for end in _INSIDE)
+    if not name or not name.isprintable() or any(name == end or name.endswith(f".{end}") for end in _INSIDE):
+        return True
+    # Names such as 127.0.0.1.nip.io resolve to the address that they hold.
+    held = (address_of(match.group().replace("-", ".")) for match in _HELD_ADDRESS.finditer(name))
+    return any(one is not None and not one.is_global for one in held)
 
 
 def addresses_in(content: object) -> Iterator[str]:
@@ -71,11 +86,33 @@ def _addresses_of(part: Mapping[str, Any]) -> Iterator[str]:
             yield value.strip()
 
 
+def _as_read(address: str) -> str:
+    """Return an address as clients read it (https://url.spec.whatwg.org/#concept-basic-url-parser): without control
+    characters and spaces at its ends, and without tabs and line ends anywhere."""
+    return address.strip(_AT_ENDS).translate(_LEFT_OUT)
+
+
+def _scheme(address: str) -> str:
+    """Return the scheme of an address in lower case. One that begins with `//` is read as one of HTTP; "" stands for
+    none."""
+    if address.startswith(("//", "\\\\")):
+        return "http"
+    scheme, colon, _ = address.partition(":")
+    return scheme.lower() if colon and len(scheme) <= _LONGEST_SCHEME else ""
+
+
+def _hosts(address: str) -> set[str]:
+    """Return the hosts that clients may take an address for: some read a backslash as a slash, and some don't."""
+    return {_host(address), _host(address.replace("\\", "/"))}
+
+
 def _host(address: str) -> str:
     try:
-        return (urlsplit(address.replace("\\", "/")).hostname or "").lower()
+        host = urlsplit(address).hostname or ""
     except ValueError:
         return ""
+    # Clients decode a name and map its characters as IDNA does: full width, circled digits, invisible characters.
+    return folded(neat(unquote(host))).replace("\u3002", ".")
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -85,7 +122,7 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
     except ValueError:
         try:
             return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
-        except OSError:
+        except (OSError, ValueError):
             return None
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:

@@ -45,7 +45,7 @@ Result = Literal[
     "decided",  # a dry shadow
     "failed",  # no answer came, or the ledger could not take the hold
     "budget",  # a budget does not allow it now
-    "barred",  # nobody may be asked: privacy, rules, health
+    "barred",  # nobody may be asked: privacy, rules, health, a key that is valid no more
     "busy",  # the engine has no time for it
     "dropped",  # too much waited already
     "gone",  # the experiment has ended in the meantime
@@ -93,6 +93,9 @@ class Shadows:
 
     async def _shadow(self, services: Services, sample: ShadowSample) -> None:
         facts = await renewed(services, sample.facts, sample.raw)  # it has waited
+        if facts is None:
+            self._results[sample.facts.experiment.partition("/")[0], "barred"] += 1
+            return
         config = under_shadow(services, services.config(), facts)
         arm = None if config is None else config.policy.ruling.arm
         if config is None or arm is None:
