@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import replace
 
 import pytest
@@ -422,3 +423,23 @@ def test_the_engine_shows_how_many_it_runs_at_once() -> None:
     assert beliefs == sorted(beliefs)
     assert beliefs[-1] == 256
     assert backlog.configured_sequences == 256
+
+
+def test_a_wait_for_a_free_sequence_does_not_make_reading_look_slow() -> None:
+    """A flood of short prompts: two are answered at a time, ten tokens in half a second, and eight more wait inside the
+    engine. Who would wait at the gate instead is not to be sent away for it."""
+    rates = EngineRates(prefill_tokens_per_s=10_000.0, step_time_s=0.05, max_sequences=2)
+    backlog, waiting, running, now = Backlog(rates), deque[int](), deque[int](), 0.0
+    for ticket in range(400):
+        assert backlog.admit(ticket, 30, 10, now)
+        waiting.append(ticket)
+        if len(waiting) > 8:
+            now += 0.25
+            backlog.finish(running.popleft(), now, 10)
+        if len(running) < 2:
+            started = waiting.popleft()
+            backlog.first_token(started, now + 0.003)
+            running.append(started)
+    believed = backlog.rates(now)
+    assert believed.prefill_tokens_per_s > 5_000
+    assert predict(backlog.view(now), believed, 30, 10).tpot_s < 0.1

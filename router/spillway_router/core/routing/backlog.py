@@ -34,7 +34,7 @@ What is learned, and why it errs on the safe side:
 - R_p, from the router's own TTFTs: the work ahead at admission over the time it took. It is averaged as seconds per
   token, the mean that predicts times without bias, and in which a prefix-cache hit (almost no seconds) can't do much
   harm. Network and step time stay in the sample and make the engine look slower, never faster. Only samples with enough
-  work count, and work that left the queue unserved is subtracted.
+  work count, and work that left the queue unserved is subtracted, as is the wait for a free sequence.
 - Time per token, from whole answers, as a scale on the configured step time, after subtracting the time spent reading
   other prompts meanwhile (tokens / R_p). The prediction adds the reading of its own moment.
 - A belief that has become too pessimistic would send everything away and never be corrected. So an idle engine without
@@ -56,6 +56,8 @@ from spillway_router.core.routing.estimators import EWMA_WEIGHT, OutputLength, P
 
 KV_SHARE_LIMIT = 0.9
 """Share of the KV capacity above which a request overflows; vLLM starts to preempt near 1."""
+MOST_SEQUENCE_WAIT = 0.5
+"""The share of a time to first token above which the wait for a free sequence hides how fast prompts are read."""
 MOST_PREFILL_SHARE = 0.99
 """Decoding keeps a hundredth of the engine, however much prefill was admitted, so that predictions stay finite."""
 
@@ -205,7 +207,8 @@ class _Ticket:
     """What the backlog keeps of one request in flight.
 
     `prompt_tokens` and `kv_tokens` are its own; `work_tokens` is the prefill work ahead of it at its admission, its own
-    prompt included. The `..._before` are the backlog's running sums at its admission and at its first token.
+    prompt included, and `sequence_wait_s` the time that it was expected to wait for a free sequence then. The
+    `..._before` are the backlog's running sums at its admission and at its first token.
     """
 
     __slots__ = (
@@ -216,17 +219,25 @@ class _Ticket:
         "kv_tokens",
         "prefilled_before",
         "prompt_tokens",
+        "sequence_wait_s",
         "work_tokens",
     )
 
     def __init__(
-        self, prompt_tokens: int, kv_tokens: int, work_tokens: int, abandoned_before: int, admitted_at_s: float
+        self,
+        prompt_tokens: int,
+        kv_tokens: int,
+        work_tokens: int,
+        abandoned_before: int,
+        admitted_at_s: float,
+        sequence_wait_s: float,
     ) -> None:
         self.prompt_tokens = prompt_tokens
         self.kv_tokens = kv_tokens
         self.work_tokens = work_tokens
         self.abandoned_before = abandoned_before
         self.admitted_at_s = admitted_at_s
+        self.sequence_wait_s = sequence_wait_s
         self.first_token_at_s: float | None = None
         self.expected_tpot_s = 0.0
         self.prefilled_before = 0
@@ -281,12 +292,14 @@ class Backlog:
         self._prefill += prompt_tokens
         kv_tokens = prompt_tokens + expected_output_tokens
         self._kv += kv_tokens
+        excess = len(self._tickets) + 1 - self._sequences
         self._tickets[ticket] = _Ticket(
             prompt_tokens=prompt_tokens,
             kv_tokens=kv_tokens,
             work_tokens=self._prefill,
             abandoned_before=self._abandoned,
             admitted_at_s=monotonic_s,
+            sequence_wait_s=self._sequence_wait_s(excess, expected_output_tokens) if excess > 0 else 0.0,
         )
         self._recent.add(prompt_tokens, monotonic_s, self._window_s())
         self._prompt_mean += EWMA_WEIGHT * (prompt_tokens - self._prompt_mean)
@@ -311,9 +324,13 @@ class Backlog:
         entry.prefilled_before = self._prefilled
         entry.expected_tpot_s = self._decode_step_s()
         ttft = max(0.0, monotonic_s - entry.admitted_at_s)
+        # Of a request that waited for a free sequence for most of its time, nothing is learned: a flood of short
+        # prompts would make the engine look as if it read slowly, and send away those who need not wait.
+        reading_s = ttft - entry.sequence_wait_s
         # Work abandoned since admission was never done. Some of it arrived after this request; subtracting it as well
         # makes the engine look slower, which is the safe side.
-        if self._prefill_rate.learn(entry.work_tokens - (self._abandoned - entry.abandoned_before), ttft, monotonic_s):
+        work_tokens = entry.work_tokens - (self._abandoned - entry.abandoned_before)
+        if reading_s > MOST_SEQUENCE_WAIT * ttft and self._prefill_rate.learn(work_tokens, reading_s, monotonic_s):
             self._rates = None
         return ttft
 
@@ -451,6 +468,11 @@ class Backlog:
         rates = self._initial
         sequences = min(self._decoding, rates.max_sequences)
         return rates.step_time_s + rates.step_time_s_per_sequence * sequences
+
+    def _sequence_wait_s(self, excess: int, output_tokens: int) -> float:
+        """Return for how long a request waits until so many others have left, by what was learned of the steps."""
+        step_s = self._decode_step_s() * self._step_scale.scale
+        return excess * output_tokens * step_s / self._sequences
 
     def _window_s(self) -> float:
         tuning = self._tuning
