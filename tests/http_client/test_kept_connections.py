@@ -82,3 +82,22 @@ async def test_an_upstream_that_changes_the_protocol_is_malformed(caplog: pytest
         with pytest.raises(ConnectionBrokenError, match="malformed"):
             await call(pool)
     assert caplog.records == []
+
+
+async def test_connections_of_a_burst_that_is_over_are_closed_while_others_are_used() -> None:
+    """The server would keep them for ever."""
+    server = Server()
+    async with pooled(server) as pool:
+        server.may_answer.clear()
+        calls = [asyncio.create_task(call(pool)) for _ in range(4)]
+        for _ in calls:
+            await server.called.acquire()
+        server.may_answer.set()
+        await asyncio.gather(*calls)
+        for old in pool._idle[:3]:
+            old.idle_since -= 60.0
+        for _ in range(3):
+            assert await call(pool) == b"ok"
+        for _ in range(3):
+            await server.ended.acquire()
+        assert len(pool._idle) == 1

@@ -27,6 +27,8 @@ SUFFIXES = (
 """What is taken from a folder."""
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"GIF8", b"BM", b"RIFF")
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_CONTROLS = (f"{_WORD}sdt", f"{_WORD}sdtContent")
+_MOST_DEPTH = 50
 _OCR = "recognise its text first, for example with `ocrmypdf IN.pdf OUT.pdf`, or send the picture to a model that sees"
 _IMAGE = 3
 """pdfium's number for a picture among the objects of a page."""
@@ -36,6 +38,10 @@ _POINTS_PER_INCH, _SCAN_DPI, _MOST_PIXELS = 72.0, 200.0, 4400.0
 
 class UnreadableFileError(Exception):
     """A file's text can't be read; the message says why and what to do."""
+
+
+class _TooDeepError(Exception):
+    """Tables are nested too deep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,29 +184,48 @@ def _text_of_docx(content: bytes, name: str) -> str:
         raise UnreadableFileError(
             f"{name} is an archive, but no DOCX that can be opened; save it as PDF or text"
         ) from None
-    if len(xml) > MAX_XML_BYTES or b"<!DOCTYPE" in xml[:4096]:
+    if len(xml) > MAX_XML_BYTES or b"<!DOCTYPE" in xml.replace(b"\0", b""):  # in UTF-16, too
         raise UnreadableFileError(f"{name} holds what no word processor writes; save it as PDF or text")
     try:
         body = ElementTree.fromstring(xml).find(f"{_WORD}body")  # noqa: S314 - bounded, and no DTD
     except ElementTree.ParseError as error:
         raise UnreadableFileError(f"{name} is a damaged DOCX: {error}") from None
-    text = "" if body is None else "\n".join(_blocks(body))
+    try:
+        text = "" if body is None else "\n".join(_blocks(body))
+    except _TooDeepError:
+        message = f"{name} has tables nested deeper than {_MOST_DEPTH} levels; save it as PDF or text"
+        raise UnreadableFileError(message) from None
     if not text.strip():
         raise UnreadableFileError(f"{name} holds no text; if it holds pictures, {_OCR}")
     return text
 
 
-def _blocks(parent: ElementTree.Element) -> Iterator[str]:
-    """Yield the paragraphs and the rows of tables in their order."""
+def _blocks(parent: ElementTree.Element, depth: int = 0) -> Iterator[str]:
+    """Yield the paragraphs and the rows of tables in their order. Raise _TooDeepError for tables in tables beyond what
+    people write."""
+    if depth > _MOST_DEPTH:
+        raise _TooDeepError
     for element in parent:
         if element.tag == f"{_WORD}p":
             yield _paragraph(element)
         elif element.tag == f"{_WORD}tbl":
-            for row in element.iter(f"{_WORD}tr"):
-                cells = [" ".join(_blocks(cell)).strip() for cell in row.findall(f"{_WORD}tc")]
+            for row in _within(element, f"{_WORD}tr"):
+                cells = [" ".join(_blocks(cell, depth + 1)).strip() for cell in _within(row, f"{_WORD}tc")]
                 yield " | ".join(cells)
-        elif element.tag in (f"{_WORD}sdt", f"{_WORD}sdtContent"):
-            yield from _blocks(element)
+        elif element.tag in _CONTROLS:
+            yield from _blocks(element, depth + 1)
+
+
+def _within(parent: ElementTree.Element, tag: str) -> Iterator[ElementTree.Element]:
+    """Yield the children with a tag, those in content controls too. Those of tables within are not among them: each
+    would be read once for every table around it."""
+    waiting = list(parent)[::-1]
+    while waiting:
+        element = waiting.pop()
+        if element.tag == tag:
+            yield element
+        elif element.tag in _CONTROLS:
+            waiting += list(element)[::-1]
 
 
 def _paragraph(paragraph: ElementTree.Element) -> str:

@@ -260,9 +260,14 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Take a connection back; keep it idle if it is reusable, else close it."""
-        if connection.reusable() and len(self._idle) < self._most_idle:
-            connection.make_idle(time.monotonic())
-            self._idle.append(connection)
+        idle = self._idle
+        if connection.reusable() and len(idle) < self._most_idle:
+            now_s = time.monotonic()
+            connection.make_idle(now_s)
+            idle.append(connection)
+            # What a burst has opened is closed one by one: the oldest ones would never be taken again.
+            if idle[0].idle_since <= now_s - self._limits.keepalive_s:
+                self._drop(idle.pop(0))
         else:
             self._drop(connection)
 
