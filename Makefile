@@ -83,6 +83,8 @@ evidence: install  ## measure the promises and write docs/evidence.md; ONLY=pref
 
 fuzz: install-dev  ## send made-up requests to a router for FOR seconds (60; hours are fine), keep what is found in .cache/fuzz
 	.venv/bin/python -m evidence.fuzz --seconds $(FOR)
+	@if .venv/bin/python -c 'import atheris' 2>/dev/null; then .venv/bin/python -m evidence.fuzz.coverage --seconds $(FOR); \
+	 else echo "atheris is not installed (.venv/bin/pip install atheris), so that nothing was fuzzed by coverage."; fi
 
 conformance: install install-conformance  ## run other projects' test suites directly and through the router, write docs/conformance.md; ONLY=prefix
 	.venv/bin/python -m conformance --only "$(ONLY)"

@@ -19,6 +19,7 @@ import psutil
 import uvloop
 
 from evidence.failures import FailingUpstream
+from evidence.fast_traffic import Traffic, upstream
 from evidence.results import Measurement, not_measured
 from spillway_router.testing.harness import Router, local, routing, settings
 from spillway_router.testing.processes import await_ready, running, write
@@ -29,7 +30,7 @@ WAYS = ("no byte", "half a head", "half a body", "before the answer", "after the
 AT_ONCE = 64
 SETTLE_S = 20.0
 REQUESTS = 5_000_000
-SOAK_S = 900.0
+SOAK_S = 3600.0
 SAMPLE_S = 1.0
 WARM = 0.3
 """The share of the requests after which memory is looked at."""
@@ -128,30 +129,29 @@ def line(samples: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 
 async def _soak(requests: int, seconds: float) -> tuple[Counter[str], list[tuple[int, float]]]:
-    statuses: Counter[str] = Counter()
     samples: list[tuple[int, float]] = []
     with TemporaryDirectory() as folder:
-        async with FailingUpstream(engine=True) as engine, FailingUpstream() as paid:
-            config = _soak_config(Path(folder), engine, paid)
-            with running("route", config) as process:
+        async with upstream() as engine, upstream() as paid:
+            with running("route", _soak_config(Path(folder), engine, paid)) as process:
                 await asyncio.to_thread(await_ready, process.url, "local")
                 router, until_s = psutil.Process(process.process.pid), time.monotonic() + seconds
-                clients = [
-                    asyncio.create_task(_client(process.url, statuses, requests, until_s)) for _ in range(CLIENTS)
-                ]
+                traffic = Traffic(
+                    process.url, lambda: traffic.statuses.total() >= requests or time.monotonic() >= until_s
+                )
+                clients = [asyncio.create_task(traffic.client()) for _ in range(CLIENTS)]
                 while not all(client.done() for client in clients):
                     await asyncio.sleep(SAMPLE_S)
-                    samples.append((sum(statuses.values()), router.memory_info().rss / 2**20))
+                    samples.append((traffic.statuses.total(), router.memory_info().rss / 2**20))
                 await asyncio.gather(*clients)
                 await asyncio.to_thread(process.end)
-    return statuses, samples
+    return traffic.statuses, samples
 
 
-def _soak_config(folder: Path, engine: FailingUpstream, paid: FailingUpstream) -> Path:
+def _soak_config(folder: Path, engine: str, paid: str) -> Path:
     price = {"input_per_million": "1", "output_per_million": "2"}
     backends = [
-        {"name": "local", "provider": "vllm", "local": True, "model": "m", "base_url": engine.url},
-        {"name": "cloud", "provider": "generic", "model": "m", "base_url": paid.url, "api_key": "k", "price": price},
+        {"name": "local", "provider": "vllm", "local": True, "model": "m", "base_url": engine},
+        {"name": "cloud", "provider": "generic", "model": "m", "base_url": paid, "api_key": "k", "price": price},
     ]
     values: dict[str, Any] = {
         "backends": backends,
@@ -160,47 +160,3 @@ def _soak_config(folder: Path, engine: FailingUpstream, paid: FailingUpstream) -
         "slo": {"ttft_ms": 60000, "tpot_ms": 10000},
     }
     return write(folder, values)
-
-
-async def _client(url: str, statuses: Counter[str], requests: int, until_s: float) -> None:
-    """Send requests of all kinds over kept connections, and leave now and then."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    number = 0
-    while sum(statuses.values()) < requests and time.monotonic() < until_s:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        for _ in range(200):
-            number += 1
-            writer.write(_request(host, number))
-            if number % 50 == 0:
-                statuses["left"] += 1
-                break
-            statuses[await _status(reader)] += 1
-        writer.transport.abort()
-
-
-def _request(host: str, number: int) -> bytes:
-    """Return one request: most of them local and whole, then streams, paid ones and bad ones."""
-    model = "paid" if number % 7 == 0 else "nobody" if number % 23 == 0 else "auto"
-    content = f"request {number} " + "x" * (number % 400)
-    body = {
-        "model": model,
-        "stream": number % 3 == 0,
-        "max_tokens": 16,
-        "messages": [{"role": "user", "content": content}],
-    }
-    data = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
-
-
-async def _status(reader: asyncio.StreamReader) -> str:
-    """Read one answer to its end and return its status."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    if b"transfer-encoding: chunked" in head:
-        while size := int(await reader.readline(), 16):
-            await reader.readexactly(size + 2)
-        await reader.readline()
-    else:
-        length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
-        await reader.readexactly(int(length))
-    return head[9:12].decode()

@@ -82,7 +82,7 @@ def calm_key(say: Say, seconds: float = 60.0, calm_name: str = "calm") -> dict[s
     return {CALM_KEY: Measurement(round(in_time / len(calm), 4), len(calm), details)}
 
 
-def victim(say: Say, seconds: float = 25.0, attacks: Mapping[str, Attack] = ATTACKS) -> dict[str, Measurement]:
+def victim(say: Say, seconds: float = 80.0, attacks: Mapping[str, Attack] = ATTACKS) -> dict[str, Measurement]:
     """Measure the share of a victim's requests that stay local and in time beside each attacker, with a cloud behind
     the engine; the worst attacker counts."""
     shares: dict[str, float] = {}

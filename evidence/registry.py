@@ -164,12 +164,12 @@ GROUPS: tuple[Group, ...] = (
     Group((measures_access.OPEN_S1,), measures_access.open_s1, "about 3 minutes"),
     Group((measures_mixed.MIXED,), measures_mixed.mixed_streams, "about 2 minutes"),
     Group((measures_leaks.LEAKS,), measures_leaks.tasks_and_fds, "about 1 minute"),
-    Group((measures_leaks.SLOPE,), measures_leaks.rss_slope, "15 minutes, or an hour and more for 5 million requests"),
+    Group((measures_leaks.SLOPE,), measures_leaks.rss_slope, "at most an hour"),
     Group(measures_ledger_away.IDS, measures_ledger_away.ledger_away, "about 4 minutes; needs root"),
     Group(measures_overload.WITH_CAP, measures_overload.with_queue_cap, "about 90 s"),
     Group((measures_overload.WITHOUT_CLOUD,), measures_overload.without_cloud, "about 3 minutes"),
     Group((measures_overload.CALM_KEY,), measures_overload.calm_key, "about 70 s"),
-    Group((measures_overload.VICTIM,), measures_overload.victim, "about 4 minutes"),
+    Group((measures_overload.VICTIM,), measures_overload.victim, "about 11 minutes"),
     Group((measures_confident_streams.OVERHEAD,), measures_confident_streams.overhead, "about 3 minutes"),
 )
 

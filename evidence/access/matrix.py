@@ -6,6 +6,7 @@ The routes are read from the router itself, so that a new one without a row in t
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -99,6 +100,9 @@ PERMITTED: Mapping[tuple[str, str], frozenset[str]] = {
 """The callers whom each route lets in where keys are required."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 ROLES: tuple[Role, ...] = ("inference", "viewer", "admin")
+IN_A_BROWSER, SIGNED_OUT = " in a browser", "signed out"
+"""A browser that signed in is known by its cookie, on pages only."""
+_NO_PAGES = ("/v1", "/admin", "/metrics", "/docs", "/openapi.json")
 FOREIGN = {"host": "llm.example.com", "x-forwarded-for": "203.0.113.9"}
 _NOT_IN = {401, 403, 405, 500}
 """Whoever is let in may meet a backend that fails, or a thing that does not exist."""
@@ -164,11 +168,37 @@ async def _running(folder: Path, more: str) -> AsyncIterator[tuple[Router, dict[
         callers["wrong"] = {"authorization": callers["admin"]["authorization"][:-1] + "x"}
         callers["foreign text"] = {"authorization": "Bearer sk-something-else"}
         callers["nobody"] = {}
+        for role in ROLES:
+            callers[f"{role}{IN_A_BROWSER}"] = await _signed_in(router, callers[role])
+        ended = await _signed_in(router, callers["admin"])
+        await _sign_out(router, ended)
+        callers[SIGNED_OUT] = ended
         yield router, callers
 
 
+async def _signed_in(router: Router, headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the cookie of a browser that signed in with a key."""
+    token = headers["authorization"].removeprefix("Bearer ")
+    reply = await router.client.post("/sign-in", data={"key": token})
+    cookie = reply.headers["set-cookie"].partition(";")[0]
+    router.client.cookies.clear()
+    return {"cookie": cookie}
+
+
+async def _sign_out(router: Router, cookie: Mapping[str, str]) -> None:
+    page = await router.client.get("/money", headers={**cookie, "accept": "text/html"})
+    csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)
+    assert csrf is not None, "the page has a form to sign out"
+    reply = await router.client.post("/sign-out", data={"csrf": csrf.group(1)}, headers=dict(cookie))
+    assert reply.status_code == 303, reply.text
+    router.client.cookies.clear()
+
+
 def _routes(router: Router, methods: Sequence[str]) -> Iterator[tuple[str, str]]:
-    paths = {route.path for route in router.runtime.control.routes if isinstance(route, Route)}
+    routes = router.runtime.control.routes
+    unknown = [route for route in routes if not isinstance(route, Route)]
+    assert not unknown, f"the matrix can't ask mounts and web sockets: {unknown}"
+    paths = {route.path for route in routes if isinstance(route, Route)}
     paths |= {path.decode() for path in ROUTES}
     for path in sorted(paths):
         yield from ((method, path) for method in methods)
@@ -192,10 +222,14 @@ def _expected(
     if roles is None:
         return "no such method"
     if "nobody" in roles:
-        return "in"
+        # A session is ended by its own form only.
+        return "403" if path == "/sign-out" and caller.endswith(IN_A_BROWSER) else "in"
     if caller in ROLES:
         return "in" if caller in roles else "403"
-    no_key = caller in ("nobody", "foreign text")
+    role = caller.removesuffix(IN_A_BROWSER)
+    if role != caller and not path.startswith(_NO_PAGES):
+        return "in" if role in roles else "403"
+    no_key = caller in ("nobody", "foreign text", SIGNED_OUT) or role != caller
     return "in" if mode == "no key needed" and no_key and roles not in (ADMINS, FORMS, _REVIEWS.get(path)) else "401"
 
 

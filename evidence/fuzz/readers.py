@@ -6,6 +6,7 @@ An exception that the reader doesn't promise is a finding.
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import re
@@ -14,19 +15,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from evidence.fuzz import bodies
 from spillway_router.config import load
 from spillway_router.config.derived import DerivedConfig
 from spillway_router.config.load import ConfigError, Loaded
+from spillway_router.core.routing.model import Caller, Endpoint
 from spillway_router.documents.parser_files import ParserError, read_parser
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.verify import verify
 from spillway_router.prices.imported import read_source
 from spillway_router.prices.rows import PriceError
+from spillway_router.privacy.detectors import PATTERN_NAMES, Detectors
+from spillway_router.privacy.embedded import embedded_texts
 from spillway_router.providers.sse import SseDecoder, SseError
+from spillway_router.proxy.request.body import load as load_body
+from spillway_router.proxy.request.errors import RefusedError
+from spillway_router.proxy.request.facts import PrivacyRule, read_facts
+from spillway_router.proxy.request.media_urls import refuse_media
 from spillway_router.signals.engines import VLLM
 from spillway_router.signals.exposition import ExpositionReader
 from spillway_router.testing import openai_wire as wire
@@ -165,6 +173,28 @@ def _parser(data: bytes, _: Path) -> object:
     return read_parser(data.decode("utf-8", "replace"), "x")
 
 
+def _request(data: bytes, _: Path) -> object:
+    head, _empty, body = data.partition(b"\n\n")
+    pairs = (line.partition(":") for line in head.decode("latin-1").splitlines())
+    headers = {name.strip().lower(): value.strip() for name, _colon, value in pairs}
+    parsed, facts = load_body(body), []
+    for endpoint in get_args(Endpoint):
+        try:
+            facts.append(read_facts("r", endpoint, headers, parsed, Caller(), _RULE))
+        except RefusedError:
+            continue
+    return facts
+
+
+def _media(data: bytes, _: Path) -> object:
+    refuse_media([data.decode("utf-8", "replace")], frozenset())
+    return None
+
+
+def _embedded(data: bytes, _: Path) -> object:
+    return [_DETECTORS.kinds_in_text(piece) for piece in embedded_texts(data)]
+
+
 def small_ledger(folder: Path) -> bytes:
     """Return the file of an empty ledger."""
     path = folder / "seed.db"
@@ -187,10 +217,25 @@ def readers(ledger: bytes) -> tuple[Reader, ...]:
         Reader("checkpoint", tuple(map(bodies.encoded, (_CHECKPOINT, _NESTED))), _checkpoint),
         Reader("model source", (_MODELFILE, bodies.encoded(_MANIFEST), b"GGUF\x03"), _model_source),
         Reader("prices", (bodies.encoded(_PRICES),), _prices, (PriceError,)),
+        Reader(
+            "request", tuple(b"x-session-id: s\n\n" + bodies.encoded(body) for body in _REQUESTS), _request, _REFUSED
+        ),
+        Reader("media address", (b"http://127.0.0.1/x", b"https://user@example.com:80/a?b#c"), _media, _REFUSED),
+        Reader("base64", (b'{"data": "' + base64.b64encode(b"the password of Mr X, 4111 1111") + b'"}',), _embedded),
         Reader("parser", tuple(path.read_bytes() for path in parsers[:3]), _parser, (ParserError,)),
     )
 
 
+_REFUSED: Final = (RefusedError,)
+_DETECTORS: Final = Detectors(("password", "médical"), patterns=PATTERN_NAMES)
+_RULE: Final = PrivacyRule(detectors=_DETECTORS, unreadable=True)
+_PART: Final[bodies.Body] = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+_REQUESTS: Final[tuple[bodies.Body, ...]] = (
+    {"model": "auto", "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}, _PART]}]},
+    {"prompt": ["a", [1, 2]], "max_tokens": 5, "n": 2, "best_of": 3, "logprobs": 1},
+    {"input": [{"type": "message", "role": "user", "content": "x"}], "tools": [{"type": "web_search"}]},
+    {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "metadata": {"user_id": "u", "privacy": "any"}},
+)
 _SETTINGS: Final = b"""backends:
   - {name: a, provider: vllm, local: true, base_url: 'http://127.0.0.1:1/v1', model: m}
 budgets: [{scope: all, period: day, limit_usd: '5'}]
