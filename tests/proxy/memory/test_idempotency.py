@@ -108,6 +108,21 @@ def test_beyond_the_keys_the_oldest_finished_one_goes_but_none_in_progress() -> 
     assert [begin(keys, ("ann", name)).repeated for name in ("3", "2", "1")] == [True, True, False]
 
 
+def test_nobody_pushes_out_the_keys_and_replies_of_others() -> None:
+    keys: IdempotencyKeys[bytes] = IdempotencyKeys(KeyRetention(600, 600, key_outlives_reply=True, max_keys=10))
+    answer(keys, ("ann", "paid"))
+    for number in range(100):
+        answer(keys, ("eve", str(number)))
+    assert begin(keys, ("ann", "paid")).repeated
+    replies: IdempotencyKeys[bytes] = IdempotencyKeys(
+        KeyRetention(600, 600, key_outlives_reply=False, max_reply_bytes=100)
+    )
+    answer(replies, ("ann", "paid"), b"12345")
+    for number in range(100):
+        answer(replies, ("eve", str(number)), b"12345")
+    assert begin(replies, ("ann", "paid")).use.reply == b"12345"
+
+
 def test_the_length_of_a_key_is_checked() -> None:
     assert key_flaw("x" * MAX_KEY_CHARS) is None
     for key in ("", "x" * (MAX_KEY_CHARS + 1)):

@@ -10,7 +10,8 @@ store is pure: it has no clock and does no I/O. All times are monotonic seconds.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Generic, TypeVar
@@ -30,9 +31,10 @@ class KeyRetention:
     """How long, and within which bounds, keys and replies of finished requests are remembered.
 
     `delivered_s` counts from the end of a request whose reply somebody received, `undelivered_s` (not shorter) from the
-    end of one whose reply nobody received yet. Beyond `max_reply_bytes` the oldest replies are dropped, with
-    `key_outlives_reply` only the reply and otherwise the key too. Beyond `max_keys` the oldest finished keys are
-    dropped; a key in progress is never dropped, and the endpoint limits how many of those there are.
+    end of one whose reply nobody received yet. Beyond `max_reply_bytes` the oldest replies of the caller who has most
+    bytes are dropped, with `key_outlives_reply` only the reply and otherwise the key too. Beyond `max_keys` the oldest
+    finished keys of the caller who has most of them are dropped, so that nobody pushes out those of others; a key in
+    progress is never dropped, and the endpoint limits how many of those there are.
     """
 
     delivered_s: float
@@ -80,23 +82,57 @@ def conflict(problem: str) -> Refusal:
     return Refusal(409, "idempotency_conflict", f"This {HEADER} {problem}", HEADER)
 
 
+class _Kept(Generic[Reply]):
+    """Uses in the order in which they ended, of all callers and of each. `weigh` returns what a use counts."""
+
+    def __init__(self, weigh: Callable[[KeyUse[Reply]], int]) -> None:
+        self._weigh = weigh
+        self.uses: OrderedDict[CallerKey, KeyUse[Reply]] = OrderedDict()
+        self.weight = 0
+        self._of_caller: dict[str, OrderedDict[CallerKey, None]] = {}
+        self._weights: Counter[str] = Counter()
+
+    def add(self, key: CallerKey, use: KeyUse[Reply]) -> None:
+        """Add the use that ended last."""
+        weight = self._weigh(use)
+        self.uses[key] = use
+        self._of_caller.setdefault(key[0], OrderedDict())[key] = None
+        self._weights[key[0]] += weight
+        self.weight += weight
+
+    def pop(self, key: CallerKey) -> KeyUse[Reply]:
+        """Take out a use."""
+        use, caller = self.uses.pop(key), key[0]
+        weight = self._weigh(use)
+        self.weight -= weight
+        self._weights[caller] -= weight
+        own = self._of_caller[caller]
+        del own[key]
+        if not own:
+            del self._of_caller[caller], self._weights[caller]
+        return use
+
+    def oldest_of_greatest(self) -> CallerKey:
+        """Return the oldest key of the caller whose uses count most."""
+        greatest = max(self._weights, key=self._weights.__getitem__)
+        return next(iter(self._of_caller[greatest]))
+
+
 class IdempotencyKeys(Generic[Reply]):
     """The keys of one endpoint or of several; see the module docstring."""
 
     def __init__(self, retention: KeyRetention) -> None:
         self._retention = retention
         self._in_progress: dict[CallerKey, KeyUse[Reply]] = {}
-        self._finished: OrderedDict[CallerKey, KeyUse[Reply]] = OrderedDict()
-        """In the order in which they ended."""
-        self._stored: OrderedDict[CallerKey, KeyUse[Reply]] = OrderedDict()
-        """The finished ones that have a reply, in the same order."""
-        self._reply_bytes = 0
+        self._finished: _Kept[Reply] = _Kept(lambda _: 1)
+        self._stored: _Kept[Reply] = _Kept(lambda use: use.reply_bytes)
+        """The finished ones that have a reply."""
 
     def begin(self, key: CallerKey, body: bytes, request_id: str, monotonic_s: float) -> KeyLookup[Reply] | Refusal:
         """Look a key up, and take it if it is free. Return a 409 if it came with another body before."""
         self._forget(monotonic_s)
         digest = sha256(body).digest()
-        use = self._in_progress.get(key) or self._finished.get(key)
+        use = self._in_progress.get(key) or self._finished.uses.get(key)
         if use is None:
             use = self._in_progress[key] = KeyUse(digest, request_id)
             return KeyLookup(use, repeated=False)
@@ -106,12 +142,12 @@ class IdempotencyKeys(Generic[Reply]):
 
     def finish(self, key: CallerKey, reply: Reply | None, reply_bytes: int, monotonic_s: float) -> None:
         """Record that the request in progress was answered. `reply` None: the reply is not to be stored."""
-        use = self._finished[key] = self._in_progress.pop(key)
+        use = self._in_progress.pop(key)
         use.ended_s = monotonic_s
+        self._finished.add(key, use)
         if reply is not None:
             use.reply, use.reply_bytes = reply, reply_bytes
-            self._stored[key] = use
-            self._reply_bytes += reply_bytes
+            self._stored.add(key, use)
         self._forget(monotonic_s)
 
     def release(self, key: CallerKey) -> None:
@@ -123,18 +159,18 @@ class IdempotencyKeys(Generic[Reply]):
         retention = self._retention
         for key in self._expired(monotonic_s):
             self._drop(key)
-        while self._reply_bytes > retention.max_reply_bytes:
-            oldest = next(iter(self._stored))
+        while self._stored.weight > retention.max_reply_bytes:
+            oldest = self._stored.oldest_of_greatest()
             if retention.key_outlives_reply:
                 self._drop_reply(oldest)
             else:
                 self._drop(oldest)
-        while self._finished and len(self._in_progress) + len(self._finished) > retention.max_keys:
-            self._drop(next(iter(self._finished)))
+        while self._finished.uses and len(self._in_progress) + self._finished.weight > retention.max_keys:
+            self._drop(self._finished.oldest_of_greatest())
 
     def _expired(self, monotonic_s: float) -> list[CallerKey]:
         expired: list[CallerKey] = []
-        for key, use in self._finished.items():
+        for key, use in self._finished.uses.items():
             age_s = monotonic_s - (use.ended_s or 0.0)
             if age_s <= self._retention.delivered_s:
                 break  # those that follow ended later
@@ -143,11 +179,9 @@ class IdempotencyKeys(Generic[Reply]):
         return expired
 
     def _drop(self, key: CallerKey) -> None:
-        if key in self._stored:
+        if key in self._stored.uses:
             self._drop_reply(key)
-        del self._finished[key]
+        self._finished.pop(key)
 
     def _drop_reply(self, key: CallerKey) -> None:
-        use = self._stored.pop(key)
-        self._reply_bytes -= use.reply_bytes
-        use.reply = None
+        self._stored.pop(key).reply = None
