@@ -67,8 +67,8 @@ def _fuzz(name: str, seconds: int, into: Path) -> None:
         except reader.refusals:
             return
 
-    found = f"-artifact_prefix={into / name.replace(' ', '-')}-"
-    options = [f"-max_total_time={seconds}", found, "-print_final_stats=1", "-rss_limit_mb=4096", "-timeout=20"]
+    artifacts = f"-artifact_prefix={into / name.replace(' ', '-')}-"
+    options = [f"-max_total_time={seconds}", artifacts, "-print_final_stats=1", "-rss_limit_mb=4096", "-timeout=20"]
     atheris.Setup([sys.argv[0], *options, str(corpus)], once)
     atheris.Fuzz()
 

@@ -101,9 +101,9 @@ class Detectors:
         sought = self._likely(text, texts, remains=remains)
         kinds = _NOTHING if sought is None else _kinds_in_json(text, sought) | _kinds_across(texts, sought)
         if not kinds and (remains or b"data" in text or b"base64" in text) and may_embed(text):
-            for piece in embedded_texts(text):
-                if piece:
-                    kinds |= self.kinds_in_text(piece)
+            inner = "\0".join(filter(None, embedded_texts(text)))
+            if inner:
+                kinds = self.kinds_in_text(inner)
         return kinds
 
     def kinds_in_json(self, text: bytes) -> frozenset[str]:

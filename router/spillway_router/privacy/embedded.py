@@ -49,13 +49,13 @@ def embedded_texts(text: bytes) -> Iterator[str]:
     two steps without a piece it returns an empty one."""
     at = 0
     while at < len(text):
-        found = _BEGINS.search(text, at, at + _STEP)
-        if found is None:
+        match = _BEGINS.search(text, at, at + _STEP)
+        if match is None:
             at += _STEP - _HEAD
             yield ""
             continue
-        beginning = found.group()
-        start = found.start() + max(beginning.rfind(b","), beginning.rfind(b'"')) + 1
+        beginning = match.group()
+        start = match.start() + max(beginning.rfind(b","), beginning.rfind(b'"')) + 1
         if text[start - 1 : start] == b"\\":
             start += 1  # the letter of an escaped line end
         encoding = _encoding(_octets(_run(text, start, _HEAD)))

@@ -184,19 +184,19 @@ async def test_a_shadow_that_waits_obeys_what_becomes_of_its_key(change: str) ->
         FaultUpstream(SAME.after(gate)) as other,
         routing(settings(local(engine), cloud(other), more=ALIAS + ASKED)) as router,
     ):
-        store, known = KeyStore(router.ledger.keys), router.runtime._keys
+        store, keys = KeyStore(router.ledger.keys), router.runtime._keys
         key = store.create(KeySpec("b"), b"c" * 6, b"d" * 32, 0)
         for _ in range(WORKERS):
             assert (await router.chat()).status_code == 200
         await router.until(lambda: len(other.seen) == WORKERS)
         assert (await router.chat(authorization=f"Bearer {key.token}")).status_code == 200
-        before = known.valid(key.record.id, router.runtime.services.clock())
+        before = keys.valid(key.record.id, router.runtime.services.clock())
         assert before is not None
         if change == "revoked":
             assert store.revoke(key.record.id, 1)
         else:
             assert store.set(key.record.id, KeySpec("b", backends=("local",)), 1)
-        await router.until(lambda: known.valid(key.record.id, router.runtime.services.clock()) != before)
+        await router.until(lambda: keys.valid(key.record.id, router.runtime.services.clock()) != before)
         gate.set()
         await router.runtime.shadows.settled()
         assert len(other.seen) == WORKERS
