@@ -154,8 +154,12 @@ def test_a_scanned_page_among_others_is_not_dropped() -> None:
 
 
 def test_unsure_words_keep_their_places() -> None:
-    pieces = [Piece(0, 0, 20, 10, "AL:"), Piece(24, 0, 54, 10, "23.87", sure=False), Piece(0, -20, 20, -10, "K1:"),
-              Piece(200, -20, 230, -10, "43.1", sure=False)]  # fmt: skip
+    pieces = [
+        Piece(left=0, bottom=0, right=20, top=10, text="AL:"),
+        Piece(left=24, bottom=0, right=54, top=10, text="23.87", sure=False),
+        Piece(left=0, bottom=-20, right=20, top=-10, text="K1:"),
+        Piece(left=200, bottom=-20, right=230, top=-10, text="43.1", sure=False),
+    ]
     page = lines_of_pieces(pieces)
     assert page.text == "AL: 23.87\nK1:   43.1"
     assert [page.text[start:end] for start, end in page.unsure] == ["23.87", "43.1"]

@@ -78,4 +78,11 @@ def _words(table: str) -> Iterator[Piece]:
             continue
         left, top, width, height = map(float, cells[6:10])
         certainty = max(0.0, float(cells[10]) / 100)
-        yield Piece(left, -(top + height), left + width, -top, cells[11].strip(), sure=certainty >= UNSURE)
+        yield Piece(
+            left=left,
+            bottom=-(top + height),
+            right=left + width,
+            top=-top,
+            text=cells[11].strip(),
+            sure=certainty >= UNSURE,
+        )
