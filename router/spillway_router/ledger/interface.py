@@ -9,8 +9,9 @@ writer.py, which commits the rows of many requests together on a thread of its o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import NamedTuple
 
 from spillway_router.core.money.budget import Period
@@ -111,6 +112,10 @@ OpenHoldRow = tuple[int, int, str, str, str, str, str]
 id."""
 
 
+StoredBalance = tuple[str, Period, int, int, int]
+"""Scope, period, the period's first millisecond (epoch), nano-dollars spent, and nano-dollars held."""
+
+
 class Checks(ABC):
     """What `verify` asks about all rows and about what is kept beside them, all of it as of one moment."""
 
@@ -138,6 +143,15 @@ class Checks(ABC):
     @abstractmethod
     def month_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
         """Yield the stored balances per month that are not zero."""
+
+    def moves(self) -> Iterable[Spent]:
+        """Return what `spent` yields, in any order; several may be of the same hour, backend, key, tier and user."""
+        return self.spent()
+
+    def balances(self) -> Iterable[StoredBalance]:
+        """Return all stored balances that are not zero, in any order."""
+        stored = chain(self.short_balances(), self.month_balances())
+        return ((*key, balance.spent_nano, balance.reserved_nano) for key, balance in stored)
 
     @abstractmethod
     def holds(self) -> Mapping[tuple[str, int], OpenHoldRow]:

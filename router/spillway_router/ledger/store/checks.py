@@ -4,13 +4,14 @@ or sums up rows so that they can be compared with what the database keeps beside
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from spillway_router.ledger.calendar import DAY_MS
 from spillway_router.ledger.entries import ANSWERED, SIGNED
-from spillway_router.ledger.interface import AttemptRows, Checks, Spent
+from spillway_router.ledger.interface import AttemptRows, Checks, Spent, StoredBalance
 from spillway_router.ledger.posting import HoldKey, OpenHold
 from spillway_router.ledger.records import Balance, BalanceKey, Group
+from spillway_router.ledger.store.statements import BALANCES
 from spillway_router.ledger.store.sums import ADDED, BOOKED_MS, SAME_GROUP, SLOT_MS, SLOTS_PER_DAY, SUMS
 
 HOUR_MS = 3_600_000
@@ -59,12 +60,15 @@ ANSWERED_TWICE = (
 )
 
 # What the attempts of an hour, backend, key, tier and user spent and still hold, in the order of the days.
+_MOVED_HOUR = f"({BOOKED_MS}) / {HOUR_MS}"
+_KEPT = "CASE kind WHEN 'charged' THEN reserved_nano ELSE -reserved_nano END"
+_MOVING = "FROM entries AS row WHERE kind IN ('charged', 'adjusted') AND (amount_nano <> 0 OR reserved_nano <> 0)"
 SPENT = (
-    f"SELECT ({BOOKED_MS}) / {HOUR_MS} AS hour, backend, key_id, tier, user_id, sum(amount_nano),"  # noqa: S608
-    " sum(CASE kind WHEN 'charged' THEN reserved_nano ELSE -reserved_nano END) FROM entries AS row"
-    f" WHERE kind IN ('charged', 'adjusted') AND (amount_nano <> 0 OR reserved_nano <> 0)"
-    f" GROUP BY ({BOOKED_MS}) / {HOUR_MS}, backend, key_id, tier, user_id ORDER BY 1"
+    f"SELECT {_MOVED_HOUR} AS hour, backend, key_id, tier, user_id, sum(amount_nano), sum({_KEPT}) {_MOVING}"
+    f" GROUP BY {_MOVED_HOUR}, backend, key_id, tier, user_id ORDER BY 1"
 )
+# The same row by row, for a database that would have to sort the rows to add them up.
+MOVES = f"SELECT {_MOVED_HOUR}, backend, key_id, tier, user_id, amount_nano, {_KEPT} {_MOVING}"
 
 SHORT_BALANCES = (
     "SELECT scope, period, start_ms, spent_nano, reserved_nano FROM balances"
@@ -106,6 +110,38 @@ LENGTH_DIFFERENCES = _DIFFERENCES.format(
 KEY_DIFFERENCES = _DIFFERENCES.format(
     at=f"slot / {SLOTS_PER_DAY}", kept_at="day", key=", key_id", table="key_sums", length_ms=DAY_MS, where="true"
 )
+# Whether there is any difference, which takes half the time: how many sums there should be, how many of them are kept,
+# how many of these are wrong, and how many are kept in all.
+_NAMED = ", ".join(f"sum({name}) AS {name}" for name in SUMS)
+_WRONG = " OR ".join(f"again.{name} <> kept.{name}" for name in SUMS)
+_COMPARED = (
+    f"SELECT count(*), count(kept.group_id), count(CASE WHEN {_WRONG} THEN 1 END), (SELECT count(*) FROM {{table}})"  # noqa: S608
+    f" FROM (SELECT {{at}} AS {{kept_at}}, group_id{{key}}, {_NAMED} FROM fresh_sums WHERE {{where}}"
+    f" GROUP BY {{at}}, group_id{{key}}) AS again LEFT JOIN {{table}} AS kept ON kept.{{kept_at}} = again.{{kept_at}}"
+    " AND kept.group_id = again.group_id{same}"
+)
+SLOTS_COMPARED = _COMPARED.format(at="slot", kept_at="slot", key="", table="slot_sums", where="true", same="")
+LENGTHS_COMPARED = _COMPARED.format(
+    at="slot",
+    kept_at="slot",
+    key=", length",
+    table="length_sums",
+    where="length <> 0",
+    same=" AND kept.length = again.length",
+)
+KEYS_COMPARED = _COMPARED.format(
+    at=f"slot / {SLOTS_PER_DAY}",
+    kept_at="day",
+    key=", key_id",
+    table="key_sums",
+    where="true",
+    same=" AND kept.key_id = again.key_id",
+)
+_KEPT_SUMS = (
+    (SLOTS_COMPARED, SLOT_DIFFERENCES),
+    (KEYS_COMPARED, KEY_DIFFERENCES),
+    (LENGTHS_COMPARED, LENGTH_DIFFERENCES),
+)
 
 _Query = Callable[[str], Iterable[tuple[Any, ...]]]
 
@@ -113,12 +149,13 @@ _Query = Callable[[str], Iterable[tuple[Any, ...]]]
 class SqlChecks(Checks):
     """The checks of a SQL database, whose `query` runs a statement in one snapshot.
 
-    `sum_again` fills the temporary table fresh_sums with ROWS_AGAIN.
+    `sum_again` fills the temporary table fresh_sums with ROWS_AGAIN. `moves` is MOVES or SPENT.
     """
 
-    def __init__(self, query: _Query, sum_again: Callable[[], None]) -> None:
+    def __init__(self, query: _Query, sum_again: Callable[[], None], moves: str = SPENT) -> None:
         self._query = query
         self._sum_again = sum_again
+        self._moves = moves
 
     def negative_rows(self) -> Iterator[tuple[int, str]]:
         for seq, kind, request_id, attempt_no in self._query(NEGATIVE):
@@ -140,6 +177,14 @@ class SqlChecks(Checks):
     def month_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
         return (((row[0], row[1], row[2]), Balance(*row[3:])) for row in self._query(MONTH_BALANCES))
 
+    # Of every row that moves money, so without making values of them.
+
+    def moves(self) -> Iterable[Spent]:
+        return cast("Iterable[Spent]", self._query(self._moves))
+
+    def balances(self) -> Iterable[StoredBalance]:
+        return cast("Iterable[StoredBalance]", self._query(BALANCES))
+
     def holds(self) -> Mapping[HoldKey, OpenHold]:
         return {(row[0], row[1]): OpenHold._make(row[2:]) for row in self._query(HOLDS)}
 
@@ -149,6 +194,8 @@ class SqlChecks(Checks):
 
     def wrong_sums(self) -> Iterator[tuple[int, str]]:
         self._sum_again()
-        for sql in (SLOT_DIFFERENCES, KEY_DIFFERENCES, LENGTH_DIFFERENCES):
-            for start_ms, name in self._query(sql):
-                yield int(start_ms), name
+        for compared, differences in _KEPT_SUMS:
+            ((expected, there, wrong, kept),) = self._query(compared)
+            if wrong or not expected == there == kept:
+                for start_ms, name in self._query(differences):
+                    yield int(start_ms), name

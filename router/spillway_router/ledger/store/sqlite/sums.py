@@ -14,7 +14,7 @@ import apsw
 import orjson
 
 from spillway_router.ledger.records import Group
-from spillway_router.ledger.store.checks import ROWS_AGAIN, SqlChecks
+from spillway_router.ledger.store.checks import MOVES, ROWS_AGAIN, SqlChecks
 from spillway_router.ledger.store.sqlite.file import transaction
 from spillway_router.ledger.store.sums import (
     ADDED,
@@ -118,7 +118,7 @@ def sum_up(connection: apsw.Connection, most_rows: int) -> int:
 
 def checks(connection: apsw.Connection) -> SqlChecks:
     """Return the checks of the ledger on a connection that must be in a transaction while they run."""
-    return SqlChecks(connection.execute, partial(_sum_again, connection))
+    return SqlChecks(connection.execute, partial(_sum_again, connection), MOVES)
 
 
 def _sum_again(connection: apsw.Connection) -> None:
