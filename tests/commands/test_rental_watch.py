@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from spillway_router.commands import rental_watch
 from spillway_router.commands.rental_watch import RentalWatch
 from spillway_router.config import load as config
-from spillway_router.deploy.machines import AwsInspector, RunPodInspector, VastInspector
+from spillway_router.deploy.machines import AwsInspector, KubernetesInspector, RunPodInspector, VastInspector
 from spillway_router.deploy.order import DeployError
 from spillway_router.deploy.perform import NotThereError, Shell
 from spillway_router.ledger.records import RentalRecord
@@ -143,11 +144,54 @@ def test_what_nobody_understands_ends_no_rental(pod: object) -> None:
         RunPodInspector(Answers(pod)).look(["p"])
 
 
+def program(folder: Path, name: str, output: str) -> Shell:
+    """A shell in which a program of this name notes its arguments and prints this."""
+    (folder / "output").write_text(output)
+    (folder / name).write_text(f'#!/bin/sh\necho "$@" > {folder}/arguments\ncat {folder}/output\n')
+    (folder / name).chmod(0o755)
+    return Shell({"PATH": f"{folder}:/usr/bin:/bin"}, timeout_s=20)
+
+
 def test_programs_that_print_something_else_end_no_rental(tmp_path: Path) -> None:
-    for name in ("vastai", "aws"):
-        (tmp_path / name).write_text("#!/bin/sh\necho sorry\n")
-        (tmp_path / name).chmod(0o755)
-    shell = Shell({"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout_s=20)
-    for inspector in (VastInspector(shell), AwsInspector(shell)):
+    inspectors = {"vastai": VastInspector, "aws": AwsInspector, "kubectl": KubernetesInspector}
+    for name, inspector in inspectors.items():
         with pytest.raises(DeployError):
-            inspector.look(["x"])
+            inspector(program(tmp_path, name, "sorry")).look(["llm/x"])
+
+
+SET = {"kind": "StatefulSet", "metadata": {"name": "spillway", "creationTimestamp": "2026-11-28T01:00:00Z"}}
+CLAIM = {"kind": "PersistentVolumeClaim", "metadata": {"name": "models-spillway-0"}}
+
+
+def pod(phase: str, node: str = "gpu-1") -> dict[str, object]:
+    """A pod in a phase of the API (core/v1, PodStatus), placed on a node unless the name is empty."""
+    return {"kind": "Pod", "spec": {"nodeName": node} if node else {}, "status": {"phase": phase}}
+
+
+@pytest.mark.parametrize(
+    ("items", "sighting"),
+    [
+        ([SET, pod("Running"), CLAIM], Sighting("running", "running", 1_795_827_600_000)),
+        ([SET, pod("Failed"), pod("Pending"), CLAIM], Sighting("running", "running", 1_795_827_600_000)),
+        ([SET, pod("Pending", node=""), CLAIM], Sighting("stopped", "no pod runs")),
+        ([SET, pod("Succeeded"), CLAIM], Sighting("stopped", "no pod runs")),
+        ([SET, CLAIM], Sighting("stopped", "no pod runs")),
+        ([CLAIM], Sighting("gone", "no pod runs")),
+    ],
+)
+def test_what_a_cluster_says_of_a_release(tmp_path: Path, items: list[object], sighting: Sighting) -> None:
+    answer = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    inspector = KubernetesInspector(program(tmp_path, "kubectl", answer))
+    assert inspector.look(["llm/spillway"]) == {"llm/spillway": sighting}
+    arguments = (tmp_path / "arguments").read_text()
+    assert "--namespace llm --selector app.kubernetes.io/instance=spillway" in arguments
+
+
+def test_a_cluster_that_has_nothing_of_a_release_ends_no_rental(tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="context"):
+        KubernetesInspector(program(tmp_path, "kubectl", '{"items": []}')).look(["llm/spillway"])
+
+
+def test_a_cluster_is_asked(tmp_path: Path) -> None:
+    inspector = rental_watch.inspector_of("kubernetes", {"PATH": str(tmp_path)})
+    assert isinstance(inspector, KubernetesInspector)

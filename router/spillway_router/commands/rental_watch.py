@@ -64,6 +64,8 @@ def inspector_of(target: str, environment: Mapping[str, str]) -> Inspector | Non
         return machines.RunPodInspector(RunPodClient(environment[variable], base_url, machines.LOOK_TIMEOUT_S))
     if target == "vast":
         return machines.VastInspector(shell)
+    if target == "kubernetes":
+        return machines.KubernetesInspector(shell)
     return machines.AwsInspector(shell) if target == "aws" else None
 
 

@@ -133,6 +133,45 @@ class AwsInspector:
         return tuple(sorted(steps, key=lambda step: step.since_ms or 0))
 
 
+class KubernetesInspector:
+    """Asks a cluster for what belongs to each release of the chart, through `kubectl`. A cluster tells no price.
+
+    The volume claims of an uninstalled release are kept. Where there is nothing at all, kubectl's context may be that
+    of another cluster, and then nothing is known.
+    """
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+
+    def look(self, machines: Sequence[str]) -> Mapping[str, Sighting]:
+        """Ask for each release. A machine is named `NAMESPACE/RELEASE`."""
+        return {machine: self._release(machine) for machine in machines}
+
+    def _release(self, machine: str) -> Sighting:
+        namespace, _, release = machine.rpartition("/")
+        answer = _json(
+            self._shell,
+            (
+                *("kubectl", "get", "statefulsets,pods,persistentvolumeclaims", "--output", "json"),
+                *("--namespace", namespace, "--selector", f"app.kubernetes.io/instance={release}"),
+            ),
+        )
+        kinds: dict[str, list[Mapping[str, Any]]] = {}
+        for row in _rows(answer, "items"):
+            kinds.setdefault(str(row.get("kind")), []).append(row)
+        if not kinds:
+            raise DeployError(f"the cluster has nothing of the release {machine}; is kubectl's context another one?")
+        if any(_holds_node(pod) for pod in kinds.get("Pod", ())):
+            created_ms = [_iso_ms(_field(row, "metadata", "creationTimestamp")) for row in kinds.get("StatefulSet", ())]
+            return Sighting("running", "running", min((at for at in created_ms if at is not None), default=None))
+        return Sighting("stopped" if "StatefulSet" in kinds else "gone", "no pod runs")
+
+
+def _holds_node(pod: Mapping[str, Any]) -> bool:
+    """Return whether a pod has a node's GPU: it was placed, and has not ended."""
+    return bool(_field(pod, "spec", "nodeName")) and _field(pod, "status", "phase") in ("Pending", "Running", "Unknown")
+
+
 def _json(shell: Shell, argv: tuple[str, ...]) -> Any:
     text = shell.run(argv, "")
     try:
