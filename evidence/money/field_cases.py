@@ -32,6 +32,7 @@ _PDF_PART = {
 }
 _PDF_BY_URL = {"type": "input_file", "file_url": "https://example.com/y.pdf"}
 _CONTAINER = {"type": "code_interpreter", "container": {"type": "auto"}}
+_MADE_CONTAINER = {"type": "code_interpreter", "container": "cntr_68af7bf8a0b0819194"}
 _LARGE_CONTAINER = {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "64g"}}
 _SEARCH = {"type": "web_search"}
 _FILE_SEARCH = {"type": "file_search", "vector_store_ids": ["v"]}
@@ -139,6 +140,7 @@ CASES: tuple[FieldCase, ...] = (
     _responses("web_search_preview", tools=[{"type": "web_search_preview"}], max_output_tokens=16),
     _responses("file_search", tools=[_FILE_SEARCH], max_output_tokens=16),
     _responses("code_interpreter", tools=[_CONTAINER], max_output_tokens=16),
+    _responses("a container made before", True, tools=[_MADE_CONTAINER], max_output_tokens=16),
     _responses(
         "a large container",
         True,

@@ -111,3 +111,16 @@ def test_only_what_bytes_do_not_show_hides_input() -> None:
 )
 def test_modes_are_one_service(body: dict[str, Any], mode: str) -> None:
     assert requested_mode(body) == mode
+
+
+@pytest.mark.parametrize(
+    ("container", "name"),
+    [
+        ({"type": "auto"}, "tool:code_interpreter"),
+        ({"type": "auto", "memory_limit": "64g"}, "tool:code_interpreter/memory_limit"),
+        ("cntr_68af7bf8a0b0", "tool:code_interpreter/container_id"),
+    ],
+)
+def test_a_container_is_named_after_what_decides_its_price(container: object, name: str) -> None:
+    tool = {"type": "code_interpreter", "container": container}
+    assert names("responses", input="x", tools=[tool]) == sorted([name, "tools"])

@@ -176,6 +176,8 @@ def tool_item(tool: Mapping[str, Any]) -> str:
     container = tool.get("container")
     if kind == "code_interpreter" and isinstance(container, dict) and container.get("memory_limit"):
         return f"tool:{kind}/memory_limit"  # a larger container has a higher fee
+    if kind == "code_interpreter" and isinstance(container, str):
+        return f"tool:{kind}/container_id"  # somebody made it before, at any size, and each use makes it live longer
     return f"tool:{_DATE.sub('', kind)}"
 
 
