@@ -94,7 +94,7 @@ audit: install-audit  ## run bandit, write a bill of materials (CycloneDX) per l
 	mkdir -p .cache/sbom
 	for lock in requirements/*.lock; do .venv-audit/bin/cyclonedx-py requirements $$lock --pyproject pyproject.toml \
 		--output-reproducible -o .cache/sbom/$$(basename $$lock .lock).cdx.json || exit 1; done
-	for name in router image dev; do .venv-audit/bin/pip-audit --disable-pip --require-hashes -r requirements/$$name.lock || exit 1; done
+	for name in router image dev; do .venv-audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/$$name.lock || exit 1; done
 
 docs: install-dev install-docs  ## build the documentation site into build/site, for reading without a network
 	.venv/bin/python -m evidence.site
