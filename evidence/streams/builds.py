@@ -67,10 +67,33 @@ def run_matrix(say: Callable[[str], None], builds: Sequence[Build], every: int =
         return {build: _read(folder / f"{build}.json") for build in builds}
 
 
-def _start(stack: ExitStack, build: Build, folder: Path, every: int) -> subprocess.Popen[bytes]:
+def send_again(
+    say: Callable[[str], None], builds: Sequence[Build], every: int, numbers: Sequence[int]
+) -> dict[Build, Mapping[int, str]]:
+    """Send some cases of the matrix through these builds again, one build after the other; return the digests of their
+    replies by the number of the case.
+
+    Raises:
+        FailedError: a run failed.
+    """
+    replies: dict[Build, Mapping[int, str]] = {}
+    with tempfile.TemporaryDirectory(prefix="spillway-matrix-") as name:
+        folder = Path(name)
+        (folder / "again.json").write_text(json.dumps(list(numbers)))
+        for build in builds:
+            with ExitStack() as stack:
+                process = _start(stack, build, folder, every, "--again", str(folder / "again.json"))
+                _follow(process, build, folder, say)
+            digests = _read(folder / f"{build}.json").digests
+            replies[build] = {number: digests[number] for number in numbers}
+    return replies
+
+
+def _start(stack: ExitStack, build: Build, folder: Path, every: int, *more: str) -> subprocess.Popen[bytes]:
     environment = stack.enter_context(paths(build))
     log = stack.enter_context((folder / f"{build}.log").open("wb"))
-    command = [sys.executable, "-m", "evidence.streams.run", str(folder / f"{build}.json"), "--every", str(every)]
+    output = str(folder / f"{build}.json")
+    command = [sys.executable, "-m", "evidence.streams.run", output, "--every", str(every), *more]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     stack.callback(process.wait)
     stack.callback(process.kill)

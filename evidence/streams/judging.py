@@ -26,8 +26,8 @@ PYTHON = ROOT / ".venv-judges" / "bin" / "python"
 NODE_FOLDER = ROOT / ".cache" / "judges"
 NODE_FILES = ("package.json", "package-lock.json", "judge.mjs")
 INSTALL_LIMIT_S = 900
-SILENCE_LIMIT_S = 600.0
-"""Seconds. A helper needs minutes for a stream of 100,000 events on a slow machine."""
+SILENCE_LIMIT_S = 3600.0
+"""Seconds. A helper needs a minute for a stream of 100,000 events, and ten beside much other work."""
 LINE_BYTES = 64 * 1024 * 1024
 IN_FLIGHT = 64
 """Jobs that one process holds at most."""

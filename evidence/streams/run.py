@@ -1,6 +1,6 @@
 """One process that sends the whole fault matrix through a router and writes down what came out.
 
-    python -m evidence.streams.run OUTPUT.json [--every N]
+    python -m evidence.streams.run OUTPUT.json [--every N] [--again NUMBERS.json]
 
 Whether the router runs compiled depends on the modules that this process finds (builds.py starts one of each). The
 router, the upstreams and the client share one event loop and talk over real sockets.
@@ -34,9 +34,12 @@ from spillway_router.testing.harness import Router, cloud, local, routing, setti
 
 PATIENT = "limits: {first_event_s: 30, stall_s: 30}\n"
 IMPATIENT = "limits: {first_event_s: 30, stall_s: 1}\n"
+LESS_IMPATIENT = "limits: {first_event_s: 30, stall_s: 6}\n"
+"""For cases that are sent again: a machine that stood still for a second has not let a stream stall."""
 CONFIDENT = PATIENT + "confidence: {threshold: 0.5, escalate_to: [second], hold_tokens: 4}\n"
 MORE = "slo: {ttft_ms: 60000, tpot_ms: 10000}\n"
 STALLS_AT_ONCE = 32
+STALLS_AGAIN_AT_ONCE = 8
 SAY_EVERY = 20_000
 
 # What differs between two requests without being part of the answer.
@@ -130,7 +133,7 @@ class Matrix:
                     print(f"  {number} streams in {time.monotonic() - started:.0f} s", flush=True)
             client.close()
 
-    async def at_once(self, numbers: Iterable[int]) -> None:
+    async def at_once(self, numbers: Iterable[int], more: str = IMPATIENT, lanes: int = STALLS_AT_ONCE) -> None:
         """Send cases that take their time, many at once, to an impatient router."""
         left = iter(numbers)
 
@@ -141,8 +144,8 @@ class Matrix:
                 await self.ask(client, number, lane)
             client.close()
 
-        async with self.router(IMPATIENT, STALLS_AT_ONCE) as router:
-            await asyncio.gather(*(send_some(router, lane) for lane in range(STALLS_AT_ONCE)))
+        async with self.router(more, lanes) as router:
+            await asyncio.gather(*(send_some(router, lane) for lane in range(lanes)))
 
 
 def _backends(lane: int) -> tuple[str, str]:
@@ -157,12 +160,18 @@ def _client(router: Router) -> RecordingClient:
     return RecordingClient(place.hostname, place.port)
 
 
-async def _run(every: int) -> dict[str, object]:
+async def _run(every: int, again: Sequence[int] | None) -> dict[str, object]:
     chosen = fault_matrix(every)
     matrix = Matrix(chosen.cases)
-    await matrix.one_by_one(range(chosen.first_held))
-    await matrix.one_by_one(range(chosen.first_held, chosen.first_stalled), CONFIDENT)
-    await matrix.at_once(range(chosen.first_stalled, len(chosen.cases)))
+    numbers = range(len(chosen.cases)) if again is None else again
+    await matrix.one_by_one([number for number in numbers if number < chosen.first_held])
+    held = [number for number in numbers if chosen.first_held <= number < chosen.first_stalled]
+    await matrix.one_by_one(held, CONFIDENT)
+    stalled = [number for number in numbers if number >= chosen.first_stalled]
+    if again is None:
+        await matrix.at_once(stalled)
+    else:
+        await matrix.at_once(stalled, LESS_IMPATIENT, STALLS_AGAIN_AT_ONCE)
     return {
         "build": compiled.state(),
         "digests": matrix.digests,
@@ -177,10 +186,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--again", type=Path, help="file with the numbers of the cases to send, a JSON list")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # the matrix contains thousands of failures
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(_run(options.every))
+        again = None if options.again is None else json.loads(options.again.read_text())
+        result = runner.run(_run(options.every, again))
     options.output.write_text(json.dumps(result))
 
 

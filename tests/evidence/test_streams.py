@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from evidence.promises import load_promises
 from evidence.results import Circumstances, judge
-from evidence.streams.builds import Build, MatrixRun, available, run_matrix
+from evidence.streams.builds import Build, MatrixRun, available, run_matrix, send_again
+from evidence.streams.client import RecordingClient
 from evidence.streams.faults import FIRST, SECOND, Case, FaultMatrix, empty_event, fault_matrix, large_cases
 from evidence.streams.judging import JUDGES, Judge, Verdict
 from evidence.streams.protocols import ANSWERS
+from evidence.streams.run import PATIENT, Matrix, Recorded
 from evidence.streams.truncations import DIFFER, SILENT, Kind, Trial, count, differences
 from evidence.streams.verdicts import Judged, judged
 
@@ -131,6 +134,46 @@ def test_an_exception_that_nobody_expected_is_counted_in_no_stream(runs: Mapping
     assert {sum(run.unexpected.values()) for run in runs.values()} == {0}
 
 
+EVERYTHING_ON = """
+cache: {enabled: true, default: true, sampled: true}
+hedging: {enabled: true, after: 1, share: 1, usd_per_second: 1}
+experiments:
+  - name: other
+    by: request
+    arms: [{name: asked, share: 0.9, shadow: asked, budget_usd_per_day: 100, chain: [second]}]
+"""
+
+
+async def _replies(cases: Sequence[Case], more: str, times: int) -> tuple[list[Recorded], Mapping[object, int]]:
+    """Send cases so often through one router; return the replies, and which backends its shadows chose."""
+    matrix, replies = Matrix(cases), []
+    async with matrix.router(PATIENT + more) as router:
+        place = urlsplit(router.url)
+        client = RecordingClient(str(place.hostname), int(place.port or 0))
+        for number in [*range(len(cases))] * times:
+            router.forget_calls()
+            await matrix.ask(client, number)
+            replies.append(matrix.replies[matrix.digests[number]])
+        client.close()
+        return replies, dict(router.runtime.services.shadows.counts.choices)
+
+
+def _seen(replies: Sequence[Recorded]) -> list[tuple[int, str, str]]:
+    return [(reply.status, reply.body, reply.ended) for reply in replies]
+
+
+async def test_shadows_hedges_experiments_and_the_cache_change_no_answer(matrix: FaultMatrix) -> None:
+    """What the cache gives again is the answer that was sent before, and no broken one is in it."""
+    cases = matrix.cases[: matrix.first_held : 13]
+    plain, _ = await _replies(cases, "", 1)
+    twice, shadows = await _replies(cases, EVERYTHING_ON, 2)
+    assert _seen(twice) == _seen(plain) * 2
+    given_again = [reply for reply in twice if reply.headers.get("x-spillway-decision") == "cache"]
+    assert 10 < len(given_again) < len(cases)
+    assert not [reply for reply in given_again if "upstream_interrupted" in reply.body]
+    assert shadows
+
+
 def test_the_short_run_has_every_kind_of_end(matrix: FaultMatrix) -> None:
     assert {case.end for case in matrix.cases} == {"keep", "fin", "rst", "hang"}
     assert {case.answer for case in matrix.cases} == set(ANSWERS)
@@ -164,6 +207,28 @@ def test_a_build_that_differs_is_seen(compiled: MatrixRun, value: int) -> None:
     measurement = differences(trial)
     assert (measurement.value, measurement.n) == (value, 2)
     assert judge(replace(load_promises()[DIFFER], min_n=2), measurement, TAKEN).holds is (value == 0)
+
+
+@pytest.mark.parametrize(
+    ("again", "value"),
+    [
+        pytest.param({"compiled": {1: "x"}, "interpreted": {1: "x"}}, 0, id="the machine stood still"),
+        pytest.param({"compiled": {1: "x"}, "interpreted": {1: "y"}}, 1, id="another reply again"),
+        pytest.param({"compiled": {}, "interpreted": {}}, 1, id="not sent again"),
+        pytest.param({}, 1, id="nothing sent again"),
+    ],
+)
+def test_builds_differ_where_they_do_so_twice(again: dict[Build, dict[int, str]], value: int) -> None:
+    trial = Trial(CASES, {"compiled": _run("a", "c"), "interpreted": _run("a", "b")}, again)
+    measurement = differences(trial)
+    assert (measurement.value, measurement.details["differed_once"]) == (value, 1 - value)
+
+
+def test_cases_are_sent_again(runs: Mapping[Build, MatrixRun], matrix: FaultMatrix) -> None:
+    numbers = [2, matrix.first_held, len(matrix.cases) - 1]
+    for build, digests in send_again(_quiet, available()[:1], EVERY, numbers).items():
+        assert [digests[number] for number in numbers[:2]] == [runs[build].digests[number] for number in numbers[:2]]
+        assert digests[numbers[2]]
 
 
 def test_one_build_alone_proves_nothing() -> None:
