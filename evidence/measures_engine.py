@@ -31,15 +31,9 @@ OUT_LIMIT_S, BACK_LIMIT_S = 60.0, 240.0
 LOOK_S = 0.01
 
 Say = Callable[[str], None]
-OUT_OF_MEMORY = "OOM"
-"""In place of a signal: the kernel kills the process, because it wants more memory than it may have."""
 _OWN_WORKER = "--vllm-arg=--distributed-executor-backend=mp"
-MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
-_LIMIT_BYTES = 4 << 20
-FAULTS = (
-    *(("api", "KILL"), ("core", "KILL"), ("worker", "KILL"), ("core", OUT_OF_MEMORY), ("worker", OUT_OF_MEMORY)),
-    *(("core", "STOP"), ("api", "STOP")),
-)
+FAULTS = (("api", "KILL"), ("core", "KILL"), ("worker", "KILL"), ("core", "STOP"), ("api", "STOP"))
+"""The kernel kills a process that wants more memory than there is by SIGKILL, too."""
 
 
 @dataclass
@@ -59,7 +53,7 @@ class FaultRun:
 
 def engine_faults(say: Say, faults: tuple[tuple[str, str], ...] = FAULTS) -> dict[str, Measurement]:
     """Send each signal to the engine's API server, its core or its worker, which is a process of its own here, and
-    report the longest time of each kind. Memory runs out where this process may make memory groups (cgroup v1).
+    report the longest time of each kind.
 
     A run is void if a request that was in flight got neither an answer nor a clear refusal, if a process of the engine
     is left behind, or if the router did not count each outage once.
@@ -71,12 +65,11 @@ def engine_faults(say: Say, faults: tuple[tuple[str, str], ...] = FAULTS) -> dic
             folder = Path(name)
             words = ("--model", "demo", "--device", "cpu", "--engine-python", str(ENGINE_PYTHON), _OWN_WORKER)
             with serving(folder, *words) as (base, model):
-                possible = [one for one in faults if one[1] != OUT_OF_MEMORY or _may_limit_memory()]
-                runs = asyncio.run(_all(folder, base, model, possible, say))
+                runs = asyncio.run(_all(folder, base, model, faults, say))
     except (FailedError, TimeoutError, AssertionError) as error:
         return dict.fromkeys((KILLED, HUNG), not_measured(f"{type(error).__name__}: {error}"))
     return {
-        KILLED: _measurement([run for run in runs if run.signal in ("KILL", OUT_OF_MEMORY)]),
+        KILLED: _measurement([run for run in runs if run.signal == "KILL"]),
         HUNG: _measurement([run for run in runs if run.signal == "STOP"]),
     }
 
@@ -90,7 +83,7 @@ def _measurement(runs: list[FaultRun]) -> Measurement:
     return Measurement(round(max(run.out_s for run in runs), 3), len(runs), details)
 
 
-async def _all(folder: Path, base: str, model: str, faults: list[tuple[str, str]], say: Say) -> list[FaultRun]:
+async def _all(folder: Path, base: str, model: str, faults: tuple[tuple[str, str], ...], say: Say) -> list[FaultRun]:
     engine = f"{{name: local, provider: vllm, local: true, model: '{model}', base_url: '{base}'}}"
     runs = []
     async with (
@@ -115,12 +108,8 @@ async def _run(router: Router, run: FaultRun) -> FaultRun:
     await _until(lambda: sum(task.done() for _, task in requests) >= 8, BACK_LIMIT_S)
     family = _family()
     victim = _find(family, run.process)
-    if run.signal == OUT_OF_MEMORY:
-        await _until_out_of_memory(victim)
-        began = time.monotonic()
-    else:
-        began = time.monotonic()
-        os.kill(victim.pid, getattr(signal, f"SIG{run.signal}"))
+    began = time.monotonic()
+    os.kill(victim.pid, getattr(signal, f"SIG{run.signal}"))
     await _until(lambda: not _is_up(router), OUT_LIMIT_S)
     run.out_s = round(time.monotonic() - began, 3)
     run.reason = router.runtime.board.current(router.runtime.services.clock()).backends["local"].health_reason
@@ -137,29 +126,6 @@ async def _run(router: Router, run: FaultRun) -> FaultRun:
     await asyncio.gather(traffic, *(task for _, task in requests), return_exceptions=True)
     run.orphans = sum(p.pid not in {q.pid for q in _family()} and _lives(p) for p in family)
     return run
-
-
-def _may_limit_memory() -> bool:
-    return os.access(MEMORY_GROUPS, os.W_OK) and (MEMORY_GROUPS / "memory.limit_in_bytes").exists()
-
-
-async def _until_out_of_memory(victim: psutil.Process) -> None:
-    """Have the kernel kill a process at its next allocations, and wait until it has."""
-    group = Path(tempfile.mkdtemp(prefix="spillway-", dir=MEMORY_GROUPS))
-    try:
-        (group / "memory.limit_in_bytes").write_text(str(_LIMIT_BYTES))
-        (group / "cgroup.procs").write_text(str(victim.pid))
-        await _until(lambda: not _lives(victim), OUT_LIMIT_S)
-    finally:
-        if _lives(victim):
-            (MEMORY_GROUPS / "cgroup.procs").write_text(str(victim.pid))
-        await _until(lambda: _is_removed(group), OUT_LIMIT_S)
-
-
-def _is_removed(group: Path) -> bool:
-    with suppress(OSError):  # it is busy until the process is gone
-        group.rmdir()
-    return not group.exists()
 
 
 async def _traffic(router: Router, requests: list[tuple[float, asyncio.Task[str]]]) -> None:
