@@ -15,6 +15,7 @@ from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
 from spillway_router.core.routing.backlog import BacklogView, EngineRates
 from spillway_router.core.routing.pictures import Size
 from spillway_router.core.routing.traits.conversation import Traits
+from spillway_router.core.trace_context import TraceContext
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
 Capability = Literal["tools", "vision", "json_schema", "logprobs"]
@@ -501,6 +502,8 @@ class RequestRecord:
     confidence: float | None
     cache_hit: CacheHit | None = None
     """The stored answer that it got; None if a backend was asked."""
+    trace: TraceContext | None = None
+    """Where its spans belong; None unless spans are exported."""
 
     @property
     def model(self) -> str:

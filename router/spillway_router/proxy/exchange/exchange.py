@@ -400,7 +400,7 @@ async def ask(
                 state.reasons = (*state.reasons, attempt.code)
             state.refusal = attempt.refusal()
             break
-        attempt.passed_headers = state.passed_headers
+        attempt.passed_headers = state.headers_for(attempt)
         attempt.due_s = due_s
         attempt.tracked.replaceable = replaceable
         failing, name = services.memory.failing_bodies, candidate.backend.name

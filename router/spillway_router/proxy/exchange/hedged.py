@@ -173,7 +173,7 @@ async def _rival(state: ExchangeState, first: Leg, candidate: Candidate) -> Leg 
     if isinstance(attempt, NotOpened):
         _count(state, "refused")
         return None
-    attempt.passed_headers = state.passed_headers
+    attempt.passed_headers = state.headers_for(attempt)
     attempt.tracked.replaceable = True
     state.attempts.append(attempt)
     return Leg(attempt, StreamAnswer(state, attempt, body, None))

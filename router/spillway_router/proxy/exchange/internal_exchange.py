@@ -119,6 +119,7 @@ class InternalExchange:
             overhead_s=0.0,
             cost_nano=0,
             confidence=None,
+            trace=None if services.trace_of is None else services.trace_of(facts.request_id, self._headers),
         )
         """What the steps have done so far."""
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from spillway_router.core.redaction import PIECE, Redactor
 from spillway_router.core.routing.model import Endpoint
+from spillway_router.core.trace_context import TRACEPARENT, TRACESTATE, TraceContext
 from spillway_router.proxy.client.replies import Lines
 from spillway_router.proxy.request.passed_names import ACCOUNT_HEADERS, PASSED_NAMES, REQUEST_HEADERS
 
@@ -49,6 +50,13 @@ def passed_to_backend(endpoint: Endpoint, headers: Mapping[str, str], *, own_key
         if _SAFE.fullmatch(value):
             passed.append((name, f"{name}: {value}\r\n".encode("ascii")))
     return tuple(passed)
+
+
+def with_trace(passed: PassedHeaders, trace: TraceContext, number: int) -> PassedHeaders:
+    """Return headers for an upstream with those of the router's own span: the one of the attempt with this number."""
+    line = f"{TRACEPARENT}: {trace.parent_of_upstream(number)}\r\n".encode("ascii")
+    left_out = (TRACEPARENT,) if trace.parent_id else (TRACEPARENT, TRACESTATE)
+    return (*[one for one in passed if one[0] not in left_out], (TRACEPARENT, line))
 
 
 def passed_to_client(headers: Mapping[str, str], redactor: Redactor) -> Lines:

@@ -25,6 +25,7 @@ def build_record(state: ExchangeState) -> RequestRecord:
         cost_nano=state.cost_nano(),
         confidence=state.confidence,
         cache_hit=state.cache_hit,
+        trace=state.trace,
     )
 
 

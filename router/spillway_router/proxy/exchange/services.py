@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.model import RequestRecord
+from spillway_router.core.trace_context import TraceContext
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.credits import Credits
 from spillway_router.ledger.pacer import Pacer
@@ -29,6 +30,8 @@ from spillway_router.proxy.request.verdicts import Verdicts
 from spillway_router.signals.board import Board
 
 Hook = Callable[[RequestRecord], None]
+TraceReader = Callable[[str, Mapping[str, str]], TraceContext]
+"""Takes the id of a request and its headers, names in lowercase."""
 
 
 class AuditSink(Protocol):
@@ -101,3 +104,5 @@ class Services:
     """The requests that wait for local engines."""
     ruled_configs: RuledConfigs
     """What the rules of the policy make of the configuration."""
+    trace_of: TraceReader | None = None
+    """Finds the trace of a request; None unless spans are exported."""

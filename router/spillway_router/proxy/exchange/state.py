@@ -13,7 +13,7 @@ from spillway_router.proxy.client.heartbeat import Heartbeat
 from spillway_router.proxy.client.judgement import AnswerJudge
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
 from spillway_router.proxy.exchange.attempt import AttemptNumbers, UpstreamAttempt
-from spillway_router.proxy.exchange.passed_headers import passed_to_backend
+from spillway_router.proxy.exchange.passed_headers import PassedHeaders, passed_to_backend, with_trace
 from spillway_router.proxy.exchange.services import Services
 
 
@@ -36,7 +36,7 @@ class ExchangeState:
         "answer_judge", "answer_text", "attempts", "backend", "body", "byok_route", "cache_hit", "cache_note",
         "cache_place", "client", "code", "confidence", "config", "cost_requested", "decided", "decision", "facts",
         "heartbeat", "hedged", "numbers", "passed_headers", "probe", "reasons", "refusal", "response_id", "services",
-        "skipped", "started_s", "status", "verdict",
+        "skipped", "started_s", "status", "trace", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,8 @@ class ExchangeState:
         """The text of the answer, where a shadow is to be compared with it."""
         self.cost_requested = client.headers.get("x-spillway-usage-cost", "").lower() == "true"
         self.passed_headers = passed_to_backend(facts.endpoint, client.headers, own_key=request.byok_route is not None)
+        self.trace = None if services.trace_of is None else services.trace_of(facts.request_id, client.headers)
+        """Where the spans of the request belong; None unless spans are exported."""
         self.attempts: list[UpstreamAttempt] = []
         self.status, self.code = 200, ""
         self.backend = ""
@@ -94,6 +96,12 @@ class ExchangeState:
     def route(self, candidate: Candidate) -> BackendRoute:
         """How to reach the candidate: with the caller's own key if there is one."""
         return self.byok_route or self.config.route_to(candidate.backend)
+
+    def headers_for(self, attempt: UpstreamAttempt) -> PassedHeaders:
+        """Return the headers beside the router's own that the upstream of an attempt gets."""
+        if self.trace is None:
+            return self.passed_headers
+        return with_trace(self.passed_headers, self.trace, attempt.number)
 
     def attempts_at(self, candidate: Candidate) -> list[UpstreamAttempt]:
         """Return the attempts at the backend of a candidate."""
