@@ -26,13 +26,13 @@ from evidence.results import Measurement
 from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Rates, Tariff, TariffStep
+from spillway_router.dashboard.report_file import report_html
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.corrections import RentalBooks
 from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.csv_file import report_csv
 from spillway_router.ledger.reports.days import GROUP_KEYS, GroupKey, ReportRange
 from spillway_router.ledger.reports.export import export_focus
-from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_json
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.terms import ReportTerms

@@ -23,11 +23,11 @@ from evidence.money.raw_books import raw_books
 from evidence.results import Measurement
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.currency import Currency
+from spillway_router.dashboard.report_file import report_html
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.corrections import RentalBooks
 from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.days import GroupKey, ReportRange, one_day
-from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.terms import ReportTerms
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger

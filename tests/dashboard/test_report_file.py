@@ -13,10 +13,10 @@ from spillway_router.config import load as config
 from spillway_router.config.assemble import assembly_of
 from spillway_router.config.costs import report_terms
 from spillway_router.config.load import Loaded
+from spillway_router.dashboard.report_file import report_html
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.reports.build import report_for
 from spillway_router.ledger.reports.days import ReportQuery
-from spillway_router.ledger.reports.html import report_html
 from spillway_router.testing import MemoryLedger
 from spillway_router.testing.asgi import send_answer
 from spillway_router.testing.business import BACKENDS, fill
@@ -38,7 +38,7 @@ def html_report() -> str:
 
 
 def test_the_report_begins_with_whether_the_gpu_paid() -> None:
-    first = html_report().partition("<h1>")[2].partition("</h1>")[0]
+    first = re.sub("<[^>]*>", "", html_report().partition("<h1>")[2].partition("</h1>")[0])
     assert re.fullmatch(r"The GPU cost \$[\d.]+ more than the same work at groq \(gpt-oss-20b\) would have\.", first)
 
 

@@ -26,8 +26,8 @@ from spillway_router.runtime.alerts import (
     DeliveryRules,
     budget_message,
     sentence,
-    signature,
 )
+from spillway_router.runtime.webhook import signature
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import cloud, local, routing, serving, settings
 from spillway_server import demo_model

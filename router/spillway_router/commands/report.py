@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,9 +63,11 @@ def report(
         fail("--json, --csv and --html exclude each other")
     groups = tuple(by or (("day", "decision") if as_csv else ()))
     query = ReportQuery(day=day, month=month, first=first, last=last, by=groups, timezone=timezone)
-    result = _build(path, query) if url is None else _of_router(RouterAddress(router_url(path, url), key), query)
+    queries = [query] if html is None else [query, replace(query, by=("day",)), replace(query, by=("key", "backend"))]
+    router = None if url is None else RouterAddress(router_url(path, url), key)
+    result, *breakdown = _build(path, queries) if router is None else [_of_router(router, one) for one in queries]
     if html is not None:
-        _write_html(result, html)
+        _write_html(result, breakdown, html)
     elif as_csv:
         from spillway_router.ledger.reports.csv_file import report_csv
 
@@ -84,7 +88,7 @@ def report(
             render_report(result, console)
 
 
-def _build(path: str | None, query: ReportQuery) -> Report:
+def _build(path: str | None, queries: Sequence[ReportQuery]) -> list[Report]:
     from spillway_router.config.assemble import assembly_of
     from spillway_router.config.costs import report_terms
     from spillway_router.ledger.reports.build import report_for
@@ -98,7 +102,7 @@ def _build(path: str | None, query: ReportQuery) -> Report:
         fail(str(error))
     with opened(loaded, "read") as ledger:
         try:
-            return report_for(ledger, query, terms, int(now.timestamp() * 1000))
+            return [report_for(ledger, query, terms, int(now.timestamp() * 1000)) for query in queries]
         except RangeError as error:
             fail(f"--{error}")
 
@@ -112,14 +116,15 @@ def _of_router(router: RouterAddress, query: ReportQuery) -> Report:
     return report_of_values(get_json(router, "/v1/usage", {name: text for name, text in parameters.items() if text}))
 
 
-def _write_html(result: Report, file: Path) -> None:
-    from spillway_router.ledger.reports.html import report_html
+def _write_html(result: Report, breakdown: Sequence[Report], file: Path) -> None:
+    from spillway_router.dashboard.report_file import Breakdown, report_html
 
+    text = report_html(result, Breakdown(*breakdown))
     if str(file) == "-":
-        typer.echo(report_html(result), nl=False)
+        typer.echo(text, nl=False)
         return
     try:
-        file.write_text(report_html(result), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
     except OSError as error:
         fail(f"{file} can't be written: {error.strerror or error}")
     typer.echo(f"wrote {file}")

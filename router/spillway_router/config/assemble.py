@@ -18,11 +18,13 @@ from spillway_router.config.escalation import step_calibrations, step_problems, 
 from spillway_router.config.experiments import arm_rules, experiment_backends
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
+from spillway_router.config.morning import morning_problems
 from spillway_router.config.places import place_of
 from spillway_router.config.policy_part import step_names
 from spillway_router.config.rules import learned_complexity, named_backends, policy_rules
 from spillway_router.config.setting_faults import close_name
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
+from spillway_router.config.telemetry import telemetry_problems
 from spillway_router.config.tls import tls_problems
 from spillway_router.core.caching.rules import SemanticRules
 from spillway_router.core.money.alternatives import Offer
@@ -161,6 +163,8 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     findings.problems.extend(_check_degrade(settings, targets))
     findings.problems.extend(tls_problems(settings.tls))
     findings.problems.extend(cache_problems(settings.cache))
+    findings.problems.extend(telemetry_problems(settings.telemetry))
+    findings.problems.extend(morning_problems(settings))
     usable = {name: target.backend for name, target in targets.items()}
     semantic = semantic_rules(settings.cache, usable, findings)
     findings.warnings.extend(_check_pacing(settings))

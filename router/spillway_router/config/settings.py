@@ -47,6 +47,17 @@ _HTTP_URL = TypeAdapter(AnyHttpUrl)
 Money = Annotated[Decimal, Field(ge=0, le=10**9)]
 
 
+MailAddress = Annotated[str, Field(pattern=r"^[^@\s<>,;\x00-\x1f]+@[^@\s<>,;\x00-\x1f]+$", max_length=254)]
+
+
+def _complete_url(value: str) -> str:
+    try:
+        _HTTP_URL.validate_python(value)
+    except ValidationError:
+        raise ValueError("write a complete URL, such as https://hooks.example.com/spillway") from None
+    return value
+
+
 class ServerPart(Part):
     """The engine that `spillway serve` and `spillway up` launch.
 
@@ -220,14 +231,55 @@ class CurrencyPart(Part):
         return Currency(self.code, f"{self.per_usd:f}", self.as_of.isoformat())
 
 
+class MailPart(Part):
+    """A mail server and who gets mail through it. `security` says how the connection is protected: `starttls`, `tls`
+    from its first byte, or `none`, which is for a server on this machine."""
+
+    host: Annotated[str, Field(min_length=1, max_length=255)]
+    port: int = Field(587, ge=1, le=65535)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    password: str = Field("", repr=False)
+    sender: MailAddress
+    to: tuple[MailAddress, ...] = Field(min_length=1, max_length=50)
+
+    @model_validator(mode="after")
+    def _password_is_protected(self) -> Self:
+        if self.password and self.security == "none" and self.host not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("security: none would send the password in clear; write starttls or tls")
+        return self
+
+
+class MorningPart(Part):
+    """A report of the day before, sent once a day at a time of `report.timezone`: to a webhook (`webhook_url`, else the
+    one of `alerts`), by mail, or both."""
+
+    at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "07:00"
+    webhook: bool = True
+    webhook_url: str | None = Field(None, repr=False)
+    mail: MailPart | None = None
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _webhook_url(cls, value: str | None) -> str | None:
+        return None if value is None else _complete_url(value)
+
+    @property
+    def minute(self) -> int:
+        """The minute of the day."""
+        return int(self.at[:2]) * 60 + int(self.at[3:])
+
+
 class ReportPart(Part):
-    """How reports are shown: the time zone whose days and months they cover, and the currency.
+    """How reports are shown: the time zone whose days and months they cover, and the currency. `morning` sends one a
+    day.
 
     Budgets are always in UTC and US dollars.
     """
 
     timezone: Timezone = "UTC"
     currency: CurrencyPart | None = None
+    morning: MorningPart | None = None
 
 
 class FingerprintPart(Part):
@@ -584,12 +636,7 @@ class AlertsPart(Part):
     @field_validator("webhook_url")
     @classmethod
     def _webhook_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                _HTTP_URL.validate_python(value)
-            except ValidationError:
-                raise ValueError("write a complete URL, such as https://hooks.example.com/spillway") from None
-        return value
+        return None if value is None else _complete_url(value)
 
 
 class ThresholdsPart(Part):
@@ -747,6 +794,31 @@ class LogPart(Part):
     requests: bool = False
 
 
+class TelemetryPart(Part):
+    """Where spans and metrics of requests are sent as OTLP over HTTP (extra `otel`), where `otlp_url` is set.
+
+    `otlp_url` is the base URL of a collector, to which `/v1/traces` and `/v1/metrics` are added. `headers` are sent to
+    it. `sample` is the share of traces, among those that begin here, whose spans are sent; where a client's
+    `traceparent` says, it decides. Metrics are sent every `interval_s` seconds. Only a restart applies a change.
+    """
+
+    otlp_url: str | None = None
+    headers: Mapping[str, str] = Field({}, repr=False)
+    service_name: Annotated[str, Field(min_length=1, max_length=128)] = "spillway"
+    sample: float = Field(1.0, ge=0, le=1)
+    interval_s: float = Field(15.0, ge=1, le=3600)
+
+    @field_validator("otlp_url")
+    @classmethod
+    def _otlp_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                _HTTP_URL.validate_python(value)
+            except ValidationError:
+                raise ValueError("write a complete URL, such as http://127.0.0.1:4318") from None
+        return value
+
+
 class CorsPart(Part):
     """The origins whose web pages may call the router from a browser, such as https://chat.example.com; `*` stands for
     every origin. Requests from a page still need a key where keys are required."""
@@ -866,6 +938,7 @@ class Settings(Part):
     media: MediaPart = MediaPart()
     metrics: MetricsPart = MetricsPart()
     log: LogPart = LogPart()
+    telemetry: TelemetryPart = TelemetryPart()
     cors: CorsPart = CorsPart()
     dashboard: DashboardPart = DashboardPart()
     ledger: LedgerPart = LedgerPart()

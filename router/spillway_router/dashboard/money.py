@@ -90,17 +90,18 @@ class Money:
 
 
 def money_page(by_day: Report, by_key: Report, today: date, *, idle_apart: bool = False) -> Money:
-    """Return the page of a report by day and of the same days by key and backend."""
+    """Return the page of a report by day and of the same days by key and backend. Of reports that are grouped otherwise
+    it has no figure, and no table of users."""
     chosen = compared_with(by_day)
-    days = tuple(_day_row(row, by_day) for row in by_day.groups)
+    days = tuple(_day_row(row, by_day) for row in by_day.groups) if by_day.by == ("day",) else ()
     return Money(
         verdict=verdict_of(by_day),
         against="" if chosen is None else chosen.name,
         choices=tuple(one.name for one in by_day.alternatives),
         cards=_cards(by_day, today),
-        chart=_chart(by_day),
+        chart=_chart(by_day) if days else {},
         days=days,
-        users=_users(by_key, idle_apart=idle_apart),
+        users=_users(by_key, idle_apart=idle_apart) if by_key.by == ("key", "backend") else (),
         idle_apart=idle_apart,
         reasons=_reasons(by_day),
         unsure=_unsure(by_day),

@@ -244,6 +244,7 @@ class Dashboard:
             "timezone": by_day.period.timezone,
             "today": today,
             "links": True,
+            "draws": True,
         }
         return self._desk.page(request, viewer, "money.html", values)
 

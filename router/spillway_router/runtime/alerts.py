@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import hmac
 import json
 import logging
 import random
@@ -38,17 +37,15 @@ from spillway_router.config.derived import Webhook
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.core.money.currency import Amounts
 from spillway_router.core.money.tariff import usd
-from spillway_router.http_client.resolving import ResolvingTransport
 from spillway_router.ledger.anchor import AnchoredHead
 from spillway_router.ledger.holds import ExcessCharge
 from spillway_router.ledger.writer import WriterHealth
+from spillway_router.runtime.webhook import Delivery, FailedAttempt, post_once, webhook_client
 from spillway_router.signals.outages import EngineOutage
 
 log = logging.getLogger("spillway.alerts")
 
 DeliveryResult = Literal["sent", "retried", "lost"]
-
-_RETRIED = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +75,6 @@ class _Message:
     id: str
     body: bytes
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class _FailedAttempt:
-    """Why an attempt failed. `retry_after_s`: the wait that the receiver asked for; None: it must not be repeated."""
-
-    problem: str
-    retry_after_s: float | None
 
 
 class Alerts:
@@ -242,14 +231,7 @@ class Alerts:
 
     async def _deliver_forever(self) -> None:
         message = await self._queue.get()  # before the client is made: it reads all certificates, 0.8 MB
-        # Proxies of the environment are ignored: the receiver is the one in the configuration.
-        transport = ResolvingTransport(httpx.AsyncHTTPTransport(trust_env=False))
-        async with httpx.AsyncClient(
-            transport=transport,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=None,  # noqa: S113 - every attempt is bounded
-        ) as client:
+        async with webhook_client() as client:
             while True:
                 try:
                     await self._deliver(client, message)
@@ -279,29 +261,16 @@ class Alerts:
             self._lose(message, "the router stopped")
             raise
 
-    async def _attempt(self, client: httpx.AsyncClient, webhook: Webhook, message: _Message) -> _FailedAttempt | None:
+    async def _attempt(self, client: httpx.AsyncClient, webhook: Webhook, message: _Message) -> FailedAttempt | None:
         """Post the message once. Return None if the receiver accepted it."""
-        headers = {"content-type": "application/json", "x-spillway-delivery": message.id}
-        if webhook.secret:
-            headers["x-spillway-signature"] = signature(webhook.secret, int(self._wall()), message.body)
-        try:
-            async with (
-                asyncio.timeout(self._rules.timeout_s),
-                client.stream("POST", webhook.url, content=message.body, headers=headers) as response,
-            ):
-                status, retry_after = response.status_code, response.headers.get("retry-after", "")
-        except TimeoutError:
-            return _FailedAttempt(f"no answer within {self._rules.timeout_s:g} s", 0.0)
-        except httpx.TransportError as error:
-            return _FailedAttempt(type(error).__name__, 0.0)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return _FailedAttempt(f"the request can't be sent ({type(error).__name__})", None)
-        if 200 <= status < 300:
-            return None
-        if status >= 500 or status in _RETRIED:
-            retry_after_s = float(retry_after) if retry_after.isdecimal() and len(retry_after) < 8 else 0.0
-            return _FailedAttempt(f"HTTP {status}", min(retry_after_s, self._rules.longest_wait_s))
-        return _FailedAttempt(f"HTTP {status}: correct alerts.webhook_url", None)
+        delivery = Delivery(
+            id=message.id,
+            body=message.body,
+            sent_s=int(self._wall()),
+            timeout_s=self._rules.timeout_s,
+            longest_wait_s=self._rules.longest_wait_s,
+        )
+        return await post_once(client, webhook, delivery, "alerts.webhook_url")
 
     def _wait_s(self, attempt: int) -> float:
         full: float = min(self._rules.longest_wait_s, self._rules.first_wait_s * 2**attempt)
@@ -343,9 +312,3 @@ def _message(kind: str, text: str, values: Mapping[str, object], identity: str) 
     """Return a message. Its `text` field is what chat receivers show; equal identities give equal message ids."""
     body = json.dumps({"type": kind, "text": f"Spillway: {text}", **values})
     return _Message(hashlib.sha256(identity.encode()).hexdigest()[:32], body.encode(), text)
-
-
-def signature(secret: str, sent_s: int, body: bytes) -> str:
-    """Return the value of the signature header for a body sent at `sent_s` (epoch seconds)."""
-    digest = hmac.new(secret.encode(), b"%d." % sent_s + body, hashlib.sha256).hexdigest()
-    return f"t={sent_s},v1={digest}"

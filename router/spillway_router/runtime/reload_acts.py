@@ -29,6 +29,7 @@ def needs_restart(started: Settings, now: Settings) -> tuple[str, ...]:
         "ledger.url": (started.ledger.url, now.ledger.url),
         "limits.stop_s": (started.limits.stop_s, now.limits.stop_s),
         "server": (started.server, now.server),
+        "telemetry": (started.telemetry, now.telemetry),
     }
     return tuple(name for name, (before, after) in pairs.items() if before != after)
 

@@ -32,6 +32,7 @@ from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.config.tls import renew
 from spillway_router.core.confidence.drift import Drift
 from spillway_router.core.redaction import Redactor
+from spillway_router.core.trace_context import TraceContext, trace_of
 from spillway_router.dashboard.parts import Parts
 from spillway_router.dashboard.routes import Dashboard
 from spillway_router.dashboard.traffic import Traffic
@@ -103,14 +104,18 @@ from spillway_router.runtime.descriptors import of_process
 from spillway_router.runtime.discovery import Discovery
 from spillway_router.runtime.engine_watch import EngineWatch
 from spillway_router.runtime.gpu_billing import GpuBilling
+from spillway_router.runtime.morning import MorningReport, MorningSources, morning_plan
 from spillway_router.runtime.reload_acts import needs_restart, refused_reload, reload_done
 from spillway_router.runtime.request_log import RequestLog
 from spillway_router.runtime.steady_clock import SteadyClock, system_sources
 from spillway_router.runtime.trait_keeper import TraitKeeper
 from spillway_router.runtime.verdict_acts import VerdictActs
 from spillway_router.signals.board import Board
+from spillway_router.telemetry.export import ExportSettings, Sender, TelemetryExport
+from spillway_router.telemetry.spans import Place
 
 if TYPE_CHECKING:
+    from spillway_router.dashboard.letter import Letter
     from spillway_router.ledger.reports.model import Report
     from spillway_router.replay.fleet_now import FleetNow
 
@@ -148,6 +153,7 @@ class Runtime:
         self._written, self._engines = loaded, dict[str, tuple[str, ...]]()
         config = DerivedConfig.of(loaded_with(loaded, {}), utc_day(self._wall()))
         router_id = f"router-{secrets.token_hex(8)}"
+        self._telemetry = self._make_telemetry(loaded, version, router_id)
         self.ledger = ledger
         ledger.actor = router_id
         self.board = Board()
@@ -203,6 +209,34 @@ class Runtime:
             journal=journal,
             on_change=self.alerts.ledger_changed,
         )
+
+    def _make_telemetry(self, loaded: Loaded, version: str, router_id: str) -> TelemetryExport | None:
+        """Return the export of spans and metrics; None if none is configured. Its packages are imported when it runs:
+        most routers have none."""
+        part = loaded.settings.telemetry
+        if part.otlp_url is None:
+            return None
+        settings = ExportSettings(
+            url=part.otlp_url.rstrip("/"),
+            headers=part.headers,
+            service_name=part.service_name,
+            version=version,
+            instance=router_id,
+            interval_s=part.interval_s,
+        )
+
+        def sender() -> Sender:
+            from spillway_router.telemetry.otlp import open_sender
+
+            return open_sender(settings)
+
+        return TelemetryExport(sender, self._places)
+
+    def _places(self) -> dict[str, Place]:
+        return {
+            name: Place(target.backend.provider, target.target.host, target.target.port)
+            for name, target in self.config.assembly.targets.items()
+        }
 
     def _make_accounts(self, config: DerivedConfig, router_id: str) -> Accounts:
         return Accounts(
@@ -326,6 +360,7 @@ class Runtime:
                 self.trait_keeper.on_request,
                 self._traffic.on_request,
                 RequestLog(lambda: self.config.loaded.settings.log.requests).on_request,
+                *(() if self._telemetry is None else (self._telemetry.on_request,)),
             ),
             clock=clock,
             wall=self._wall,
@@ -354,7 +389,11 @@ class Runtime:
                 slo_ttft_s=lambda: self._active_config.policy.slo.ttft_s,
             ),
             ruled_configs=RuledConfigs(),
+            trace_of=None if self._telemetry is None else self._trace_of,
         )
+
+    def _trace_of(self, request_id: str, headers: Mapping[str, str]) -> TraceContext:
+        return trace_of(request_id, headers, self._started_with.telemetry.sample)
 
     def _add_metrics(self, clock: Callable[[], float]) -> None:
         """Have every scrape read the metrics of the router's parts."""
@@ -385,8 +424,20 @@ class Runtime:
         places = AnchorPlaces(part.file, self.alerts.ledger_anchored if part.webhook else None)
         anchor = LedgerAnchor(self.ledger, places, part.every_s, self._wall)
         clock = () if self._steady is None else (self._clock_service(self._steady),)
+        export = self._telemetry
+        morning = MorningReport(
+            MorningSources(
+                plan=lambda: morning_plan(self.config),
+                letter=self._letter,
+                claims=self.ledger.alerts,
+                wall=self._wall,
+                zone=lambda: self.config.report.zone,
+            )
+        )
+        telemetry = () if export is None else (Service("telemetry", export.stop, export.start),)
         return (
             *clock,
+            *telemetry,
             Service("ledger", lambda: LEDGER_CALLS.run(self.ledger.close, limit_s=CLOSE_S)),
             # The writer's last flush may raise an alert, so alerts stop after it.
             Service("alerts", lambda: self.alerts.close(ALERTS_FLUSH_S), self.alerts.start),
@@ -410,6 +461,7 @@ class Runtime:
             Service("day change", days.stop, days.start),
             Service("reviews", self.reviews.stop, self.reviews.start),
             Service("keyed extractions", extractions.stop),
+            Service("morning report", morning.stop, morning.start),
             Service("watchdog", self.watchdog.close, self.watchdog.start),
         )
 
@@ -580,6 +632,20 @@ class Runtime:
             loaded, now_s = self.config.loaded, now_ms // 1000
             setup = fleet_setup(loaded, datetime.fromtimestamp(now_s, UTC).date())
             return fleet_now(loaded, self.ledger, (now_s - days * 86_400, now_s), setup)
+
+        return await self._alone(work)
+
+    async def _letter(self, day: date) -> Letter:
+        """Return the morning report of a day. Raises LedgerError."""
+
+        def work(now_ms: int) -> Letter:
+            from spillway_router.dashboard.letter import letter_of
+            from spillway_router.dashboard.report_file import Breakdown
+
+            of_day = ReportQuery(day=day.isoformat())
+            of_month = ReportQuery(first=day.replace(day=1).isoformat(), last=day.isoformat(), by=("day",))
+            by = [self._reported(replace(of_day, by=by), now_ms) for by in (("day",), ("key", "backend"))]
+            return letter_of(Breakdown(*by), self._reported(of_month, now_ms))
 
         return await self._alone(work)
 

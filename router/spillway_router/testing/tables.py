@@ -216,6 +216,10 @@ class MemoryAlerts(AlertTable):
             self._claimed.add(key)
             return True
 
+    def is_claimed(self, key: AlertKey) -> bool:
+        with self._lock:
+            return key in self._claimed
+
 
 class MemoryResponses(ResponseTable):
     """A `ResponseTable` in memory."""

@@ -21,12 +21,12 @@ from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.currency import Amounts, Currency
 from spillway_router.core.money.tariff import NANO, Rates, Tariff, TariffStep, Usage, price
+from spillway_router.dashboard.report_file import report_html
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.reports.build import CLOUD_ROWS, build_report
 from spillway_router.ledger.reports.csv_file import report_csv
 from spillway_router.ledger.reports.days import GroupKey, ReportRange, one_day
-from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_json, report_values
 from spillway_router.ledger.reports.model import AllLocal, Report
 from spillway_router.ledger.reports.terminal import render_report

@@ -20,6 +20,7 @@ from rich.console import Console
 from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff, nano_from_usd, usd
+from spillway_router.dashboard.report_file import report_html
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger
@@ -36,7 +37,6 @@ from spillway_router.ledger.reports.days import (
     read_by,
     read_range,
 )
-from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_values
 from spillway_router.ledger.reports.model import Report, UnitCosts
 from spillway_router.ledger.reports.terminal import render_report
@@ -280,7 +280,7 @@ def test_html_is_one_safe_file(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;co" in text
     for outside in ("http://", "https://", "<script", "<link", "<img", "@import", "url("):
         assert outside not in text
-    for part in ('name="viewport"', "color-scheme: light dark", "Fixed: rented GPU", "Per request: cloud"):
+    for part in ('name="viewport"', "prefers-color-scheme:dark", "Fixed: rented GPU", "Per request: cloud"):
         assert part in text
 
 
@@ -289,7 +289,7 @@ def test_feedback_is_in_both_reports_with_the_models_name_as_it_is() -> None:
     ts = start_of(FIRST)
     ledger.feedback.put(FeedbackRecord(request_id="r1", ts=ts, key_id="k", backend="local", model="m[x]<y>", rating=5))
     report = build_report(ledger, one_day(FIRST), TERMS, ts + 1)
-    assert "local/m[x]&lt;y&gt;</td><td>1</td><td>5.0</td><td>100%</td>" in report_html(report)
+    assert "local/m[x]&lt;y&gt;</th><td>1</td><td>5.0</td><td>100%</td>" in report_html(report)
     shown = StringIO()
     render_report(report, Console(file=shown, width=150))
     assert "local/m[x]<y>" in shown.getvalue()

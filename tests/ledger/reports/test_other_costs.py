@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
+from spillway_router.dashboard.report_file import report_html
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import OtherCost, RentalRecord
@@ -23,7 +24,6 @@ from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.csv_file import report_csv
 from spillway_router.ledger.reports.days import GROUP_KEYS, GroupKey, ReportRange
 from spillway_router.ledger.reports.export import export_focus
-from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_json
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.terminal import render_report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
@@ -14,11 +15,11 @@ from rich.console import Console
 from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff
+from spillway_router.dashboard.report_file import report_html
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.reports.build import build_report
 from spillway_router.ledger.reports.days import GroupKey, RangeError, ReportQuery, one_day, read_range
-from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_of_values, report_values
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.terminal import groups_tsv, render_report
@@ -90,7 +91,10 @@ def test_the_file_says_what_the_terminal_and_the_money_page_say() -> None:
     for price in ("1", "0.1"):
         report = report_of(price)
         verdict = verdict_of(report)
-        assert f"<h1>{verdict.sentence}</h1>\n<p>{verdict.support[0]}" in report_html(report)
+        page = report_html(report)
+        heading, below = page.partition("<h1>")[2].split("</h1>", 1)
+        assert re.sub("<[^>]*>", "", heading) == verdict.sentence
+        assert below.startswith(f'\n<p class="lead">{verdict.support[0]}')
         assert shown(report, 300).startswith(f"{verdict.sentence}\n{verdict.support[0]}")
 
 

@@ -1,46 +1,11 @@
-"""The report as one HTML file: without scripts and external resources, readable on a phone, light and dark.
-
-Every text from the ledger or the configuration is escaped.
-"""
+"""A plain HTML document with tables, without scripts and external resources: readable on a phone, light and dark."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from spillway_router.ledger.reports.days import read_zone
-from spillway_router.ledger.reports.model import Report
-from spillway_router.ledger.reports.rows import (
-    ALTERNATIVES_HEAD,
-    CLOUD_HEAD,
-    CREDITS_HEAD,
-    FEEDBACK_HEAD,
-    GROUP_HEAD,
-    OTHER_HEAD,
-    PRESSED_HEAD,
-    STEPS_HEAD,
-    UNITS_HEAD,
-    Row,
-    alternative_rows,
-    cloud_rows,
-    credit_rows,
-    feedback_rows,
-    group_row,
-    other_rows,
-    pressed_rows,
-    step_rows,
-    unit_rows,
-)
-from spillway_router.ledger.reports.verdict import verdict_of
-from spillway_router.ledger.reports.words import (
-    forecast_words,
-    moment,
-    notes,
-    rental_name,
-    share,
-    title,
-    unpriced,
-)
+from spillway_router.ledger.reports.rows import Row
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --used: #2a9d62; --idle: #d9a441; --cloud: #3a86c8; }
@@ -60,43 +25,6 @@ tr.all td { font-weight: 600; } .note { opacity: .75; font-size: .9rem; }
 """
 
 
-def report_html(report: Report) -> str:
-    """Return the report as a complete HTML document."""
-    name, verdict, warning = escape(title(report)), verdict_of(report), unpriced(report)
-    support = " ".join(sentence for sentence in verdict.support if sentence != warning)
-    cloud = text_table(CLOUD_HEAD, cloud_rows(report), last_is_sum=True)
-    parts = [
-        f"<h1>{escape(verdict.sentence)}</h1>",
-        *((f"<p>{escape(support)}</p>",) if support else ()),
-        f"<p>{name}</p>",
-        *((f"<p><strong>{escape(warning)}</strong></p>",) if warning else ()),
-        _whole(report),
-        f'<div class="sides"><section><h2>Fixed: rented GPU</h2>{_fixed(report)}</section>',
-        f"<section><h2>Per request: cloud</h2>{cloud}</section></div>",
-        *((text_table(OTHER_HEAD, other_rows(report), last_is_sum=True),) if report.other.rows else ()),
-        *((text_table(STEPS_HEAD, step_rows(report)),) if report.steps else ()),
-        f"<h2>Cost per unit</h2>{text_table(UNITS_HEAD, unit_rows(report), last_is_sum=True)}",
-    ]
-    if report.groups:
-        parts.append(f"<h2>By {escape(', '.join(report.by))}</h2>{_groups(report)}")
-    if report.alternatives or report.all_local is not None:
-        parts.append(f"<h2>Instead of both</h2>{text_table(ALTERNATIVES_HEAD, alternative_rows(report))}")
-    if report.pressed:
-        parts.append(f"<h2>Who asked for better answers</h2>{text_table(PRESSED_HEAD, pressed_rows(report))}")
-    if report.credits:
-        parts.append(
-            f"<h2>Requests and better answers that are counted</h2>{text_table(CREDITS_HEAD, credit_rows(report))}"
-        )
-    if report.feedback:
-        parts.append(f"<h2>What people thought of the answers</h2>{text_table(FEEDBACK_HEAD, feedback_rows(report))}")
-    if report.forecast is not None:
-        parts.append(f"<h2>Forecast</h2><p>{escape(forecast_words(report.forecast, report.amounts))}</p>")
-    parts += [f'<p class="note">{escape(note)}</p>' for note in notes(report)]
-    unit = "" if report.currency is not None else " All amounts are in US dollars."
-    parts.append(f'<p class="note">Created {moment(report.made_ms, read_zone(report.period.timezone))}.{unit}</p>')
-    return document(title(report), parts)
-
-
 def document(name: str, parts: Iterable[str]) -> str:
     """Return a complete page with this title and these parts, which are HTML already."""
     return (
@@ -106,26 +34,6 @@ def document(name: str, parts: Iterable[str]) -> str:
         + "\n".join(parts)
         + "\n</main></body></html>\n"
     )
-
-
-def _bar(used: int, idle: int, cloud: int, whole: int) -> str:
-    amounts = (("used", used), ("idle", idle), ("cloud", cloud))
-    cells = (
-        f'<i class="{name}" style="width:{100 * nano / whole:.2f}%"></i>' for name, nano in amounts if nano and whole
-    )
-    return f'<div class="bar">{"".join(cells)}</div>'
-
-
-def _whole(report: Report) -> str:
-    money = report.amounts.money
-    used, idle, cloud = report.fixed.used_nano, report.fixed.idle_nano, report.cloud.cost_nano
-    whole_nano = used + idle + cloud  # other fixed costs have a table of their own
-    words = (("used", "GPU used", used), ("idle", "GPU idle", idle), ("cloud", "cloud", cloud))
-    key = "".join(
-        f'<span><i class="{css}"></i>{word} {money(nano)} ({share(nano, whole_nano)})</span>'
-        for css, word, nano in words
-    )
-    return f'{_bar(used, idle, cloud, whole_nano)}<p class="key">{key}</p>'
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1, last_is_sum: bool = False) -> str:
@@ -141,41 +49,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1
     return f'<div class="scroll" tabindex="0"><table>{top}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def _fixed(report: Report) -> str:
-    fixed, money = report.fixed, report.amounts.money
-    rows = [("price", f"${escape(fixed.price_per_hour_usd)} per GPU-hour x {fixed.gpus}", "")]
-    rows += [
-        (escape(rental_name(rental)), f"{rental.gpu_hours:,.3f} GPU-hours", money(rental.billed_nano))
-        for rental in fixed.rentals
-    ]
-    rows += [
-        ("billed", f"{fixed.gpu_hours:,.3f} GPU-hours", money(fixed.billed_nano)),
-        ("used", f"{fixed.utilisation:.1%}", money(fixed.used_nano)),
-        ("idle", f"{1 - fixed.utilisation:.1%}", money(fixed.idle_nano)),
-    ]
-    rows += [
-        (
-            escape(f"{row.backend} ({row.model})"),
-            f"{row.served.answers:,} answers, {row.gpu_seconds:,.1f} GPU-s",
-            money(row.used_nano),
-        )
-        for row in fixed.rows
-    ]
-    return _table((), rows)
-
-
 def text_table(head: Sequence[str], rows: Iterable[Row], *, last_is_sum: bool = False) -> str:
     """Return a table of plain texts."""
     return _table(head, [tuple(map(escape, row)) for row in rows], last_is_sum=last_is_sum)
-
-
-def _groups(report: Report) -> str:
-    most_nano = max(row.total_nano for row in report.groups)
-    rows = [
-        (
-            *map(escape, group_row(row, report.by, report.amounts)),
-            _bar(row.used_nano, row.idle_nano, row.cloud_nano, most_nano),
-        )
-        for row in report.groups
-    ]
-    return _table((*map(escape, report.by), *GROUP_HEAD, ""), rows, words=len(report.by))

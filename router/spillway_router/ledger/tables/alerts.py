@@ -1,4 +1,5 @@
-"""Budget alerts that were raised: a table of its own in the ledger's database, so that each is raised once.
+"""Budget alerts that were raised, and morning reports that were sent: a table of its own in the ledger's database, so
+that each is raised once.
 
 Every router looks at the same balances. Before one raises an alert it claims it here, and only one claim succeeds,
 whichever router makes it and however often a router starts anew.
@@ -22,11 +23,16 @@ class AlertTable(ABC):
     def claim(self, key: AlertKey, now_ms: int) -> bool:
         """Return whether nobody has claimed this alert before; it is claimed durably by then."""
 
+    @abstractmethod
+    def is_claimed(self, key: AlertKey) -> bool:
+        """Return whether somebody has claimed this alert."""
+
 
 _CLAIM = (
     "INSERT INTO alerts (start_ms, scope, period, at, limit_nano, claimed_ms) VALUES (?, ?, ?, ?, ?, ?)"
     " ON CONFLICT DO NOTHING RETURNING start_ms"
 )
+_CLAIMED = "SELECT start_ms FROM alerts WHERE start_ms = ? AND scope = ? AND period = ? AND at = ? AND limit_nano = ?"
 _FORGET = "DELETE FROM alerts WHERE start_ms < ? RETURNING start_ms"
 
 
@@ -37,9 +43,15 @@ class SqlAlerts(AlertTable):
         self._execute = execute
 
     def claim(self, key: AlertKey, now_ms: int) -> bool:
-        scope, period, start_s, at, limit_nano = key
-        share = f"{at.normalize():f}"  # 1.0 and 1 are the same threshold
-        claimed = self._execute(_CLAIM, (start_s * 1000, scope, period, share, limit_nano, now_ms), True)
+        claimed = self._execute(_CLAIM, (*_values(key), now_ms), True)
         if claimed:
             self._execute(_FORGET, (now_ms - KEPT_MS,), True)
         return bool(claimed)
+
+    def is_claimed(self, key: AlertKey) -> bool:
+        return bool(self._execute(_CLAIMED, _values(key), False))
+
+
+def _values(key: AlertKey) -> tuple[int, str, str, str, int]:
+    scope, period, start_s, at, limit_nano = key
+    return start_s * 1000, scope, period, f"{at.normalize():f}", limit_nano  # 1.0 and 1 are the same threshold
