@@ -27,9 +27,16 @@ def show(path: ConfigOption = None, whole: AllOption = False, as_json: JsonOptio
 def diff(
     other: Annotated[Path, typer.Argument(help="The file to compare with the configuration.")],
     path: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what another file would change, setting by setting, with every secret hidden. Exit with 1 if it would."""
-    present, proposed = (settings_yaml(shown_settings(load(file).settings, whole=True)) for file in (path, str(other)))
+    before, after = (shown_settings(load(file).settings, whole=True) for file in (path, str(other)))
+    if as_json:
+        changed = [name for name in before if before[name] != after[name]]
+        values = {name: {"in_force": before[name], "proposed": after[name]} for name in changed}
+        typer.echo(json.dumps({"changed": values}, indent=2))
+        raise typer.Exit(1 if values else 0)
+    present, proposed = settings_yaml(before), settings_yaml(after)
     lines = difflib.unified_diff(present.splitlines(), proposed.splitlines(), "in force", str(other), lineterm="", n=2)
     changes = list(lines)
     for line in changes:

@@ -128,7 +128,9 @@ class DeploymentRunner:
         self._deployments.remove(deployment.target, deployment.handle)
 
 
-def begin_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment, answered: str = "") -> None:
+def begin_rental(
+    loaded: Loaded, recorded: Deployments, deployment: Deployment, answered: str = "", *, notes_on_stderr: bool = False
+) -> None:
     """Record that a deployment is billed from now on, at the price that its provider tells; `answered` is the one that
     it told when the machine was made, in USD per hour of all GPUs, empty without one.
 
@@ -138,13 +140,19 @@ def begin_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment, 
     from spillway_router.ledger.rentals.declared import deployed
 
     if deployment.target == "kubernetes" and not loaded.settings.ledger.url.startswith("sqlite:"):
-        typer.echo("note  each pod bills its own GPU in the shared ledger, so no rental is recorded here")
+        typer.echo(
+            "note  each pod bills its own GPU in the shared ledger, so no rental is recorded here",
+            err=notes_on_stderr,
+        )
         return
     typed = Decimal(deployment.price_per_hour) * deployment.count
     whole = _told_price(loaded, deployment) or price_nano(answered)
     terms = _terms_of(deployment, whole)
     if whole is None and deployment.target != "kubernetes":
-        typer.echo(f"note  {deployment.target} told no price; booked is what was typed: {typed:f} USD per hour")
+        typer.echo(
+            f"note  {deployment.target} told no price; booked is what was typed: {typed:f} USD per hour",
+            err=notes_on_stderr,
+        )
     elif whole is not None and whole != int(typed * NANO):
         typer.echo(
             f"warning  {deployment.target} bills {usd(whole)} USD per hour and not the {typed:f} that was typed; "
@@ -163,7 +171,9 @@ def begin_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment, 
             "record it with `spillway rentals start`"
         )
     recorded.put(replace(deployment, rental=record.id))
-    typer.echo(f"rental {record.id} goes on" if again else f"rental {record.id} is recorded from now on")
+    typer.echo(
+        f"rental {record.id} goes on" if again else f"rental {record.id} is recorded from now on", err=notes_on_stderr
+    )
 
 
 def _told_price(loaded: Loaded, deployment: Deployment) -> int | None:
@@ -195,7 +205,7 @@ def _terms_of(deployment: Deployment, whole_nano: int | None) -> RentalTerms:
     )
 
 
-def end_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment) -> None:
+def end_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment, *, notes_on_stderr: bool = False) -> None:
     """Record that a deployment is no longer billed."""
     from spillway_router.ledger.rentals.declared import end, running_rental
 
@@ -205,11 +215,11 @@ def end_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment) ->
             running = running_rental(ledger, deployment.target, deployment.machine, now, deployment.rental)
             if running is not None:
                 end(ledger, [running], now, now)
-                typer.echo(f"stopped {running.id} at {when(now)}")
+                typer.echo(f"stopped {running.id} at {when(now)}", err=notes_on_stderr)
         recorded.put(replace(deployment, rental=""))
 
 
-def follow_machine(loaded: Loaded, deployment: Deployment) -> None:
+def follow_machine(loaded: Loaded, deployment: Deployment, *, notes_on_stderr: bool = False) -> None:
     """Let the rental of a deployment follow what its provider says of it now."""
     from spillway_router.ledger.rentals.keeper import Books
     from spillway_router.ledger.rentals.watch import follow, rental_of
@@ -226,7 +236,7 @@ def follow_machine(loaded: Loaded, deployment: Deployment) -> None:
         changes = follow(ledger, record, sightings[deployment.machine], now)
         Books(ledger).settle(now)
     for line in WatchOutcome(tuple(changes), 0, ()).lines()[:-1]:
-        typer.echo(line)
+        typer.echo(line, err=notes_on_stderr)
 
 
 def deployed_pod(loaded: Loaded, pod_id: str) -> tuple[Deployments, Deployment]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say, when
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say
+from spillway_router.commands.key_book import KeyBook, address, key_book
+from spillway_router.commands.option_groups import takes
 from spillway_router.commands.provider_keys import provider_key_app
+from spillway_router.commands.running_router import KeyOption, UrlOption
 
 if TYPE_CHECKING:
-    from spillway_router.ledger.records import KeyRecord, Role
+    from spillway_router.ledger.records import Role
+    from spillway_router.ledger.store.open import Access
 
 ModelsOption = Annotated[
     str | None, typer.Option(help="Aliases and models that the key may ask for, separated by commas; all: every one.")
@@ -43,56 +47,116 @@ UserBetterOption = Annotated[
 BudgetOption = Annotated[
     str | None, typer.Option(help="Cap on the key's cloud spend, such as 5/day, 0.50/hour or 100/month; none: no cap.")
 ]
+RoleOption = Annotated[str, typer.Option(metavar="inference|viewer|admin", help="What the key may do.")]
+ChangedRoleOption = Annotated[str | None, typer.Option(metavar="inference|viewer|admin", help="What the key may do.")]
+TierOption = Annotated[str, typer.Option(help="Tier that policies and budgets refer to.")]
+ChangedTierOption = Annotated[str | None, typer.Option(help="Tier that policies and budgets refer to.")]
 keys_app = typer.Typer(no_args_is_help=True, help="Manage API keys: create, list, show, set, rotate, revoke.")
 
 keys_app.add_typer(provider_key_app, name="provider-key")
 
 
-@keys_app.command("create")
-def create_key(
-    name: str,
-    path: ConfigOption = None,
-    role: Annotated[str, typer.Option(metavar="inference|viewer|admin", help="What the key may do.")] = "inference",
-    tier: Annotated[str, typer.Option(help="Tier that policies and budgets refer to.")] = "",
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a key, as options; None leaves it as it is, or at its default."""
+
+    models: ModelsOption = None
+    backends: BackendsOption = None
+    expires: ExpiresOption = None
+    per_minute: RateOption = None
+    tokens_per_minute: TokensOption = None
+    concurrent: ConcurrentOption = None
+    budget: BudgetOption = None
+    user_budget: UserBudgetOption = None
+    user_credits: UserCreditsOption = None
+    user_better: UserBetterOption = None
+
+    def terms(self) -> dict[str, Any]:
+        """Return them as terms of a key."""
+        names = {"models": self.models, "backends": self.backends}
+        lists = {name: _names(text) for name, text in names.items() if text is not None}
+        return lists | {
+            "expires": self.expires,
+            "rpm": self.per_minute,
+            "tpm": self.tokens_per_minute,
+            "concurrent": self.concurrent,
+            "budget": self.budget,
+            "user_budget": self.user_budget,
+            "user_credits": self.user_credits,
+            "user_better": self.user_better,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class NewPermissions:
+    """What a new key may do, as options."""
+
+    role: RoleOption = "inference"
+    tier: TierOption = ""
     private: Annotated[
         bool, typer.Option("--private", help="Requests with this key never leave this machine's engines.")
-    ] = False,
+    ] = False
     may_route: Annotated[
         bool, typer.Option("--may-route", help="Allow requests with this key to choose between local and cloud.")
-    ] = False,
-    models: ModelsOption = None,
-    backends: BackendsOption = None,
-    expires: ExpiresOption = None,
-    per_minute: RateOption = None,
-    tokens_per_minute: TokensOption = None,
-    concurrent: ConcurrentOption = None,
-    budget: BudgetOption = None,
-    user_budget: UserBudgetOption = None,
-    user_credits: UserCreditsOption = None,
-    user_better: UserBetterOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Create a key and show its secret once."""
-    from spillway_router.ledger.errors import LedgerError
-    from spillway_router.ledger.tables.key_terms import spec_fields
-    from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+    ] = False
 
-    terms: dict[str, Any] = {"name": name, "role": role, "tier": tier, "may_route": may_route}
-    terms |= _terms(private=private, models=models, backends=backends)
-    terms |= {"expires": expires, "budget": budget}
-    terms |= {"user_budget": user_budget, "user_credits": user_credits, "user_better": user_better}
-    terms |= {"rpm": per_minute, "tpm": tokens_per_minute, "concurrent": concurrent}
-    with opened(load(path)) as ledger:
-        try:
-            spec = KeySpec(**spec_fields(terms, now_ms()))
-            created = KeyStore(ledger.keys).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
-        except LedgerError as error:
-            fail(str(error))
-        typer.echo(f"ledger: {ledger.name}", err=True)
-    if as_json:
-        typer.echo(json.dumps({"id": created.record.id, "key": created.token, "role": role}))
-    else:
-        say(f"id   {created.record.id}\nkey  {created.token}\nSave the key now: it is not stored and not shown again.")
+
+@dataclass(frozen=True, slots=True)
+class ChangedPermissions:
+    """What a key may do from now on, as options; None leaves it as it is."""
+
+    role: ChangedRoleOption = None
+    tier: ChangedTierOption = None
+    private: Annotated[
+        bool | None, typer.Option("--private/--any", help="Whether its requests stay on this machine's engines.")
+    ] = None
+    may_route: Annotated[
+        bool | None, typer.Option("--may-route/--no-route", help="Whether requests may choose between local and cloud.")
+    ] = None
+
+
+def _permission_terms(permissions: NewPermissions | ChangedPermissions) -> dict[str, Any]:
+    terms: dict[str, Any] = {
+        "role": permissions.role,
+        "tier": permissions.tier,
+        "may_route": permissions.may_route,
+    }
+    if permissions.private is not None:
+        terms["privacy"] = "local-only" if permissions.private else "any"
+    return terms
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Which router is asked, and in which form a command answers, as options."""
+
+    path: ConfigOption = None
+    url: UrlOption = None
+    key: KeyOption = ""
+    as_json: JsonOption = False
+
+    def book(self, access: Access) -> AbstractContextManager[KeyBook]:
+        """Open the keys."""
+        return key_book(self.path, address(self.path, self.url, self.key), access)
+
+    def answer(self, values: Any, text: str) -> None:
+        """Print values as JSON, or the text."""
+        if self.as_json:
+            typer.echo(json.dumps(values, indent=2))
+        else:
+            say(text)
+
+
+@keys_app.command("create")
+@takes("output", Output)
+@takes("limits", Limits)
+@takes("permissions", NewPermissions)
+def create_key(name: str, permissions: NewPermissions, limits: Limits, output: Output) -> None:
+    """Create a key and show its secret once."""
+    with output.book("create") as book:
+        created = book.create({"name": name, **_permission_terms(permissions), **limits.terms()})
+    text = f"id   {created['id']}\nkey  {created['key']}\nSave the key now: it is not stored and not shown again."
+    output.answer(created, text)
 
 
 @keys_app.command("accept")
@@ -101,10 +165,12 @@ def accept_key(
         str, typer.Argument(help="ID:SHA256 of a key that was created elsewhere, as `spillway deploy` does.")
     ],
     path: ConfigOption = None,
-    role: Annotated[str, typer.Option(metavar="inference|viewer|admin", help="What the key may do.")] = "admin",
+    role: RoleOption = "admin",
+    as_json: JsonOption = False,
 ) -> None:
     """Add a key of which only the hash is known here. Adding it twice is not an error."""
     from spillway_router.ledger.errors import LedgerError
+    from spillway_router.ledger.tables.key_terms import shown
     from spillway_router.ledger.tables.keys import KeySpec, KeyStore, accepted
 
     key_id, _, digest = entry.partition(":")
@@ -115,18 +181,19 @@ def accept_key(
                 ledger.keys.add(record)
         except LedgerError as error:
             fail(str(error))
-    say(f"id   {record.id}")
+    if as_json:
+        typer.echo(json.dumps(shown(record), indent=2))
+    else:
+        say(f"id   {record.id}")
 
 
 @keys_app.command("list")
-def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
+@takes("output", Output)
+def list_keys(output: Output) -> None:
     """List all keys, without their secrets."""
-    from spillway_router.ledger.tables.key_terms import shown
-    from spillway_router.ledger.tables.keys import KeyStore
-
-    with opened(load(path), "read") as ledger:
-        rows = [shown(record) for record in KeyStore(ledger.keys).list()]
-    if as_json:
+    with output.book("read") as book:
+        rows = book.keys()
+    if output.as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     if not rows:
@@ -138,113 +205,49 @@ def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
         if row["expires"]:
             state += f" until {row['expires']}"
         line = f"{row['id']}  {row['role']:9}  {row['privacy']:10}  {row['created']}  {state}  {row['name']}"
-        typer.echo("; ".join([line, *_limits(row)]))
+        say("; ".join([line, *_limits(row)]))
 
 
 @keys_app.command("show")
-def show_key(key_id: str, path: ConfigOption = None, as_json: JsonOption = False) -> None:
+@takes("output", Output)
+def show_key(key_id: str, output: Output) -> None:
     """Show what a key may do. Its secret is not stored."""
-    from spillway_router.ledger.tables.key_terms import shown
-    from spillway_router.ledger.tables.keys import KeyStore
-
-    with opened(load(path), "read") as ledger:
-        record = KeyStore(ledger.keys).get(key_id)
-    if record is None:
-        fail(f"no key has the ID {key_id}; `spillway keys list` shows all keys")
-    if as_json:
-        typer.echo(json.dumps(shown(record), indent=2))
-        return
-    for term, value in shown(record).items():
-        say(f"{term:18}{_text(value)}")
+    with output.book("read") as book:
+        terms = book.key(key_id)
+    output.answer(terms, "\n".join(f"{term:18}{_text(value)}" for term, value in terms.items()))
 
 
 @keys_app.command("set")
+@takes("output", Output)
+@takes("limits", Limits)
+@takes("permissions", ChangedPermissions)
 def set_key(
-    key_id: str,
-    path: ConfigOption = None,
-    role: Annotated[str | None, typer.Option(metavar="inference|viewer|admin", help="What the key may do.")] = None,
-    tier: Annotated[str | None, typer.Option(help="Tier that policies and budgets refer to.")] = None,
-    private: Annotated[
-        bool | None, typer.Option("--private/--any", help="Whether its requests stay on this machine's engines.")
-    ] = None,
-    may_route: Annotated[
-        bool | None, typer.Option("--may-route/--no-route", help="Whether requests may choose between local and cloud.")
-    ] = None,
-    models: ModelsOption = None,
-    backends: BackendsOption = None,
-    expires: ExpiresOption = None,
-    per_minute: RateOption = None,
-    tokens_per_minute: TokensOption = None,
-    concurrent: ConcurrentOption = None,
-    budget: BudgetOption = None,
-    user_budget: UserBudgetOption = None,
-    user_credits: UserCreditsOption = None,
-    user_better: UserBetterOption = None,
-    force: ForceOption = False,
+    key_id: str, permissions: ChangedPermissions, limits: Limits, output: Output, force: ForceOption = False
 ) -> None:
     """Change what a key may do; what is left out stays. Running routers follow within a second."""
-    from spillway_router.ledger.errors import LedgerError
-    from spillway_router.ledger.tables.key_terms import spec_fields
-    from spillway_router.ledger.tables.keys import KeyStore, spec_of
-
-    terms: dict[str, Any] = {"role": role, "tier": tier, "may_route": may_route}
-    terms |= _terms(private=private, models=models, backends=backends)
-    terms |= {"expires": expires, "budget": budget}
-    terms |= {"user_budget": user_budget, "user_credits": user_credits, "user_better": user_better}
-    terms |= {"rpm": per_minute, "tpm": tokens_per_minute, "concurrent": concurrent}
-    with opened(load(path), "write") as ledger:
-        store = KeyStore(ledger.keys)
-        record = _valid_key(store.list(), key_id)
-        try:
-            spec = replace(spec_of(record), **spec_fields(terms, now_ms()))
-            store.set(key_id, spec, now_ms(), force=force)
-        except LedgerError as error:
-            fail(str(error))
-    say(f"changed {key_id}")
+    with output.book("write") as book:
+        changed = book.change(key_id, {**_permission_terms(permissions), **limits.terms()}, force=force)
+    output.answer(changed, f"changed {key_id}")
 
 
 @keys_app.command("rotate")
+@takes("output", Output)
 def rotate_key(
     key_id: str,
-    path: ConfigOption = None,
+    output: Output,
     grace: Annotated[
         str, typer.Option(help="How long the secret before is still accepted, such as 7d, 1h or 0m.")
     ] = "24h",
-    as_json: JsonOption = False,
 ) -> None:
     """Give a key a new secret, and show it once. The one before works until the grace period ends."""
-    from spillway_router.ledger.errors import LedgerError
-    from spillway_router.ledger.tables.key_terms import duration_ms
-    from spillway_router.ledger.tables.keys import KeyStore
-
-    try:
-        until_ms = now_ms() + duration_ms(grace, "grace")
-    except LedgerError as error:
-        fail(str(error))
-    with opened(load(path), "write") as ledger:
-        store = KeyStore(ledger.keys)
-        _valid_key(store.list(), key_id)
-        token = store.rotate(key_id, secrets.token_bytes(32), until_ms)
-    if as_json:
-        typer.echo(json.dumps({"id": key_id, "key": token, "old_until": when(until_ms)}))
-    else:
-        say(f"key  {token}\nThe secret before works until {when(until_ms)}. Save the new key now.")
+    with output.book("write") as book:
+        rotated = book.rotate(key_id, grace)
+    until = rotated["old_secret_until"]
+    output.answer(rotated, f"key  {rotated['key']}\nThe secret before works until {until}. Save the new key now.")
 
 
-def _valid_key(records: tuple[KeyRecord, ...], key_id: str) -> KeyRecord:
-    record = next((record for record in records if record.id == key_id and record.revoked is None), None)
-    if record is None:
-        fail(f"no valid key has the ID {key_id}; `spillway keys list` shows all keys")
-    return record
-
-
-def _terms(private: bool | None, models: str | None, backends: str | None) -> dict[str, Any]:
-    """Return the options that are written otherwise on the command line than in a key's terms."""
-    terms: dict[str, Any] = {} if private is None else {"privacy": "local-only" if private else "any"}
-    for name, text in (("models", models), ("backends", backends)):
-        if text is not None:
-            terms[name] = [] if text == "all" else [part.strip() for part in text.split(",")]
-    return terms
+def _names(text: str) -> list[str]:
+    return [] if text == "all" else [part.strip() for part in text.split(",")]
 
 
 def _limits(row: Mapping[str, Any]) -> list[str]:
@@ -264,24 +267,19 @@ def _text(value: Any) -> str:
 def user_pseudonym(
     key_id: Annotated[str, typer.Argument(help="ID of the key with which the user's requests come.")],
     name: Annotated[str, typer.Argument(help="What the client sends as the user; empty for requests that name none.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Print the pseudonym of an end user, by which alerts, refusals and the ledger name a cap of each user."""
     from spillway_router.core.money.users import user_id
 
-    typer.echo(user_id(key_id, name))
+    pseudonym = user_id(key_id, name)
+    typer.echo(json.dumps({"user": pseudonym}) if as_json else pseudonym)
 
 
 @keys_app.command("revoke")
-def revoke_key(key_id: str, path: ConfigOption = None, force: ForceOption = False) -> None:
+@takes("output", Output)
+def revoke_key(key_id: str, output: Output, force: ForceOption = False) -> None:
     """Revoke a key; running routers reject it within a second."""
-    from spillway_router.ledger.errors import LastAdminError
-    from spillway_router.ledger.tables.keys import KeyStore
-
-    with opened(load(path), "write") as ledger:
-        try:
-            revoked = KeyStore(ledger.keys).revoke(key_id, now_ms(), force=force)
-        except LastAdminError as error:
-            fail(str(error))
-    if not revoked:
-        fail(f"no valid key has the ID {key_id}; `spillway keys list` shows all keys")
-    say(f"revoked {key_id}")
+    with output.book("write") as book:
+        revoked = book.revoke(key_id, force=force)
+    output.answer(revoked, f"revoked {key_id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from pathlib import Path
@@ -12,6 +13,10 @@ import typer
 from spillway_router.commands.common import fail, say
 
 _EVERY_S = 0.5
+_ROUTER = (
+    "The router writes its log to standard error, which the service manager keeps: journalctl -u spillway -f, docker "
+    "logs -f NAME, or kubectl logs -f POD. The page Setup of the dashboard shows its last lines."
+)
 
 
 def logs(
@@ -21,24 +26,30 @@ def logs(
     file: Annotated[Path, typer.Option(help="The engine's log file, where `up` was started elsewhere.")] = Path(
         "data/engine.log"
     ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Show the last lines of the engine's log; say where those of the router are."""
+
+    def show(line: str) -> None:
+        text = line.rstrip("\n")
+        if as_json:
+            typer.echo(json.dumps({"text": text}))
+        else:
+            say(text)
+
     if of == "router":
-        say(
-            "The router writes its log to standard error, which the service manager keeps: journalctl -u spillway -f, "
-            "docker logs -f NAME, or kubectl logs -f POD."
-        )
+        show(_ROUTER)
         return
     if not file.exists():
         fail(f"{file} does not exist; run this where `spillway up` was started, or name the file with --file")
     with file.open(encoding="utf-8", errors="replace") as text:
         for line in deque(text, maxlen=lines):
-            say(line.rstrip("\n"))
+            show(line)
         while follow:
             try:
                 line = text.readline()
                 if line:
-                    say(line.rstrip("\n"))
+                    show(line)
                 else:
                     time.sleep(_EVERY_S)
             except KeyboardInterrupt:

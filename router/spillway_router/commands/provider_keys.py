@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +34,7 @@ def set_provider_key(
     variable: Annotated[
         str, typer.Option("--from-env", help="The variable that holds the provider key; standard input by default.")
     ] = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Store a provider key in place of the one before. Read it from standard input or a variable, never from the
     command line."""
@@ -48,7 +49,7 @@ def set_provider_key(
     with _provider_keys(path) as keys:
         if not keys.put(_place(key_id, user, provider), secret, secrets.token_bytes(NONCE_BYTES), now_ms()):
             fail(f"no valid key has the ID {key_id}; `spillway keys list` shows all keys")
-    say(f"stored the key of {provider} for {key_id}")
+    _answer({"stored": provider, "key_id": key_id}, f"stored the key of {provider} for {key_id}", as_json=as_json)
 
 
 @provider_key_app.command("list")
@@ -69,22 +70,33 @@ def list_provider_keys(key_id: KeyArgument, path: ConfigOption = None, as_json: 
 
 @provider_key_app.command("remove")
 def remove_provider_key(
-    key_id: KeyArgument, provider: ProviderArgument, path: ConfigOption = None, user: UserOption = ""
+    key_id: KeyArgument,
+    provider: ProviderArgument,
+    path: ConfigOption = None,
+    user: UserOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Delete a stored provider key; running routers follow within a second."""
     with _provider_keys(path) as keys:
         removed = keys.remove(_place(key_id, user, provider))
     if not removed:
         fail(f"no key of {provider} is stored there; `spillway keys provider-key list {key_id}` shows what is")
-    say(f"removed the key of {provider} for {key_id}")
+    _answer({"removed": provider, "key_id": key_id}, f"removed the key of {provider} for {key_id}", as_json=as_json)
 
 
 @provider_key_app.command("reseal")
-def reseal_provider_keys(path: ConfigOption = None) -> None:
+def reseal_provider_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Seal all stored provider keys with the first secret key, after which the ones behind it can be taken away."""
     with _provider_keys(path) as keys:
         count = keys.seal_again(secrets.token_bytes)
-    say(f"sealed {count} provider keys again")
+    _answer({"sealed": count}, f"sealed {count} provider keys again", as_json=as_json)
+
+
+def _answer(values: Mapping[str, object], text: str, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(values))
+    else:
+        say(text)
 
 
 @contextmanager

@@ -76,6 +76,7 @@ def stop_rental(
     path: ConfigOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Stop every running rental.")] = False,
     at: AtOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Record that GPUs are no longer rented. What is on the books after --at is taken back by correcting rows."""
     from spillway_router.ledger.rentals.declared import end
@@ -97,10 +98,15 @@ def stop_rental(
             fail(f"{early[0].id} began at {when(early[0].started_ms)}; stop it then or later")
         before_nano = _cost(running, now)
         end(ledger, running, at_ms, now)
-        for record in running:
-            say(f"stopped {record.id} at {when(at_ms)}")
+        if not as_json:
+            for record in running:
+                say(f"stopped {record.id} at {when(at_ms)}")
         after_nano = _cost([replace(record, stopped_ms=at_ms) for record in running], now)
-        _say_difference(before_nano, after_nano)
+        if as_json:
+            values = [{"id": record.id, "stopped": when(at_ms)} for record in running]
+            typer.echo(json.dumps({"stopped": values, **_difference(before_nano, after_nano)}, indent=2))
+        else:
+            _say_difference(before_nano, after_nano)
 
 
 @rentals_app.command("correct")
@@ -114,6 +120,7 @@ def correct_rental(
     price_per_month: Annotated[str, typer.Option(help="What one GPU really cost in USD per calendar month.")] = "",
     void: Annotated[bool, typer.Option("--void", help="Nothing was rented: take it back whole.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the difference and change nothing.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Put right what was recorded of a rental: the books of the days concerned get correcting rows."""
     from spillway_router.ledger.rentals.declared import correct
@@ -135,8 +142,13 @@ def correct_rental(
         if not dry_run:
             right = correct(ledger, record, right, now)
             taken = "" if right.id == record.id else f"; {right.id} takes its place"
-            say(f"corrected {record.id}{taken}")
-    _say_difference(before_nano, after_nano)
+            if not as_json:
+                say(f"corrected {record.id}{taken}")
+    if as_json:
+        values = {"id": record.id, "right_id": right.id, "dry_run": dry_run, **_difference(before_nano, after_nano)}
+        typer.echo(json.dumps(values, indent=2))
+    else:
+        _say_difference(before_nano, after_nano)
 
 
 @rentals_app.command("watch")
@@ -261,6 +273,12 @@ def _cost(records: Sequence[RentalRecord], now: int) -> int:
         return accrues_until(record, now) if record.stopped_ms is None else record.stopped_ms
 
     return sum(billed_nano(record, record.started_ms, max(record.started_ms, end(record))) for record in records)
+
+
+def _difference(before_nano: int, after_nano: int) -> dict[str, str]:
+    from spillway_router.core.money.tariff import usd
+
+    return {"cost_before_usd": usd(before_nano), "cost_usd": usd(after_nano)}
 
 
 def _say_difference(before_nano: int, after_nano: int) -> None:

@@ -75,6 +75,24 @@ def get_json(
         )
     except httpx.HTTPError as error:
         fail(router.unreachable(error))
+    return _json_of(router, path, reply, accepts)
+
+
+def ask_json(router: RouterAddress, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    """Return what the router answers to a request with a JSON body, or none. A refusal ends the command with the
+    router's own message."""
+    import httpx
+
+    try:
+        reply = httpx.request(
+            method, router.url + path, json=body, headers=router.headers, timeout=TIMEOUT_S, trust_env=False
+        )
+    except httpx.HTTPError as error:
+        fail(router.unreachable(error))
+    return _json_of(router, path, reply, (200, 201))
+
+
+def _json_of(router: RouterAddress, path: str, reply: httpx.Response, accepts: Container[int]) -> Any:
     if reply.status_code not in accepts:
         fail(router.refusal(reply.status_code, reply.text))
     try:

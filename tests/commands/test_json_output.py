@@ -1,0 +1,195 @@
+"""Every command that answers has `--json`, which prints JSON, and docs/cli.md names its keys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import typer
+from tests.deploy.runpod_server import KEY, runpod_server
+from typer.testing import CliRunner, Result
+
+from spillway_router.cli import app
+from spillway_router.ledger.store.open import open_ledger
+from spillway_router.testing import Answer
+from spillway_router.testing.business import BACKENDS, fill
+from spillway_router.testing.harness import Router, pair
+
+DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
+WITHOUT = {
+    "route": "runs until it is stopped",
+    "up": "runs until it is stopped",
+    "top": "renews a screen; `status --json` has its figures",
+    "dashboard": "opens a browser",
+    "init": "writes a file, and asks",
+    "schema": "prints a JSON schema",
+    "ledger export": "writes FOCUS CSV or JSON lines, by --format",
+    "reviews labels": "prints JSON lines",
+}
+ELSEWHERE = {
+    "calibrate", "calibrate-cache", "calibrate-complexity", "chat", "convert", "deploy", "extract", "fleet apply",
+    "fleet explain", "fleet plan",
+    "keys provider-key set", "keys provider-key remove", "keys provider-key reseal", "keys provider-key list",
+    "ledger reconcile", "ledger restore", "ledger unknown", "prices diff", "prices import", "prices update", "replay",
+    "report experiments", "report review", "reviews accept", "reviews correct", "reviews dismiss", "reviews list",
+    "reviews show",
+    "serve",
+}  # fmt: skip
+"""Commands whose JSON the tests of their own areas read, as they need a model, a document or a provider."""
+ANSWER = Answer.json(
+    {
+        "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+    }
+)
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield every command with its name."""
+    if hasattr(command, "commands"):
+        for name in command.commands:
+            yield from commands(command.commands[name], (*path, name))
+    if path and (not hasattr(command, "commands") or command.invoke_without_command):
+        yield " ".join(path), command
+
+
+def documented() -> dict[str, set[str]]:
+    """Return the keys of each command as the table of docs/cli.md has them."""
+    table = DOCS.read_text().partition("## JSON output")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `spillway ([^`]+)` \| (.*) \|$", table, re.MULTILINE)
+    return {name: set(re.findall(r"`([^`]+)`", keys)) for name, keys in rows}
+
+
+def keys_of(text: str) -> set[str]:
+    """Return the keys of an object, of the objects of a list, or of those of JSON lines."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = [json.loads(line) for line in text.splitlines()]
+    rows = values if isinstance(values, list) else [values]
+    return {key for row in rows for key in row}
+
+
+def check(name: str, result: Result, codes: tuple[int, ...] = (0,)) -> None:
+    assert result.exit_code in codes, (name, result.output)
+    if name != "config show":  # its keys are the settings, which a test of the documentation compares
+        assert keys_of(result.stdout) <= documented()[name], name
+
+
+def test_every_command_has_json_or_a_reason() -> None:
+    every = dict(commands(typer.main.get_command(app)))
+    with_json = {name for name, one in every.items() if any("--json" in part.opts for part in one.params)}
+    assert set(every) - with_json == set(WITHOUT)
+    assert with_json - set(documented()) == ELSEWHERE
+    assert set(documented()) <= with_json
+    assert all(documented().values())
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Path:
+    """Write a configuration whose ledger has a week of a business."""
+    ledger = open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    fill(ledger, date.today() - timedelta(days=7), 7, Random(7), per_day=12, size=500)
+    ledger.close()
+    text = f"ledger: {{url: 'sqlite:///{tmp_path / 'ledger.db'}'}}\ngpu: {{price_per_hour: '1'}}\nbackends:{BACKENDS}\n"
+    (tmp_path / "spillway.yaml").write_text(text)
+    (tmp_path / "other.yaml").write_text(f"{text}slo: {{ttft_ms: 900}}\n")
+    (tmp_path / "engine.log").write_text("engine ready\n")
+    return tmp_path
+
+
+def test_commands_on_files_print_what_is_documented(books: Path) -> None:
+    config = ["--config", str(books / "spillway.yaml")]
+
+    def run(name: str, *more: str, codes: tuple[int, ...] = (0,), takes_config: bool = True) -> Any:
+        words = [*name.split(), *more, *(config if takes_config else ()), "--json"]
+        result = CliRunner().invoke(app, words)
+        check(name, result, codes)
+        return json.loads(result.stdout) if result.stdout.count("\n{") == 0 else None
+
+    key_id = run("keys create", "ann")["id"]
+    run("keys accept", f"{'ab' * 6}:{'0' * 64}")
+    run("keys list")
+    run("keys show", key_id)
+    run("keys set", key_id, "--rpm", "3")
+    run("keys rotate", key_id)
+    run("keys user", key_id, "u1", takes_config=False)
+    run("keys revoke", key_id)
+    rental = run("rentals start", "--price", "2", "--at", "2026-01-01T00:00Z")["id"]
+    run("rentals list")
+    run("rentals correct", rental, "--count", "2", "--dry-run")
+    run("rentals stop", rental, "--at", "2026-01-02T00:00Z")
+    run("rentals watch")
+    run("report")
+    run("report what-if")
+    run("explain", _a_request(books))
+    run("ledger verify")
+    run("ledger acts")
+    run("ledger backup", str(books / "copy.db"))
+    run("prices list")
+    run("config show")
+    run("config diff", str(books / "other.yaml"), codes=(1,))
+    run("check", "--offline", codes=(0, 1))
+    run("doctor", codes=(0, 1), takes_config=False)
+    run("plan", "--gpu", "t4", takes_config=False)
+    run("logs", "engine", "--file", str(books / "engine.log"), takes_config=False)
+
+
+def _a_request(books: Path) -> str:
+    ledger = open_ledger(f"sqlite:///{books / 'ledger.db'}")
+    try:
+        return ledger.entries_before("~", 1)[0].request_id
+    finally:
+        ledger.close()
+
+
+async def test_commands_that_ask_a_router_print_what_is_documented(tmp_path: Path) -> None:
+    async with pair(ANSWER, folder=tmp_path) as (_, _, router):
+        request_id = (await router.chat({"max_tokens": 5})).headers["x-request-id"]
+
+        async def run(name: str, *more: str) -> Any:
+            result = await _asking(router, *name.split(), *more, "--json")
+            check(name, result)
+            return json.loads(result.stdout)
+
+        await run("status")
+        await run("requests")
+        await run("explain", request_id)
+        await run("report")
+        key_id = (await run("keys create", "bob", "--budget", "5/day", "--private"))["id"]
+        assert [row["name"] for row in await run("keys list") if row["id"] == key_id] == ["bob"]
+        assert (await run("keys set", key_id, "--rpm", "7", "--any"))["rpm"] == 7
+        shown = await run("keys show", key_id)
+        assert (shown["privacy"], shown["budget"]) == ("any", "5.000000/day")
+        assert (await run("keys rotate", key_id, "--grace", "1h"))["key"].startswith("sk-spill-")
+        assert (await run("keys revoke", key_id))["revoked"]
+        refused = await _asking(router, "keys", "show", "nobody")
+        assert refused.exit_code == 1
+        assert "404 key_not_found" in refused.output
+        forced = await _asking(router, "keys", "revoke", key_id, "--force")
+        assert "--force works on the ledger only" in forced.output
+
+
+async def _asking(router: Router, *words: str) -> Result:
+    token = router.admin["authorization"].removeprefix("Bearer ")
+    return await asyncio.to_thread(CliRunner().invoke, app, [*words, "--url", router.url, "--key", token])
+
+
+def test_commands_on_pods_print_what_is_documented(tmp_path: Path) -> None:
+    with runpod_server() as account:
+        env = {"RUNPOD_API_KEY": KEY, "RUNPOD_API_URL": account.url, "SPILLWAY_CONFIG": str(tmp_path / "spillway.yaml")}
+        (tmp_path / "spillway.yaml").write_text(f"ledger: {{url: 'sqlite:///{tmp_path / 'ledger.db'}'}}\n")
+        order = ["runpod", "--gpu", "a100-80", "--price", "1.39", "--model", "demo", "--image", "r/i:1", "--yes"]
+        deployed = CliRunner().invoke(app, ["deploy", *order, "--wait", "0"], env=env)
+        assert deployed.exit_code == 0, deployed.output
+        for name in ("pod list", "pod status", "pod stop", "pod start", "pod logs"):
+            check(name, CliRunner().invoke(app, [*name.split(), "--json"], env=env))
+        volume = ["pod", "volume", "v", "--place", "EU-RO-1", "--json"]
+        check("pod volume", CliRunner().invoke(app, volume, env=env))
