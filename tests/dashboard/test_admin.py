@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -73,6 +74,22 @@ async def test_the_setup_hides_secrets_shows_what_a_reload_would_change_and_relo
         broken = await post(scene.router, "/setup", csrf=csrf)
         assert "The file has mistakes" in broken
         assert scene.router.runtime.config.assembly.policy.slo.ttft_s == 1.234
+
+
+async def test_the_setup_shows_the_last_lines_of_the_log_and_keys_when_they_were_used(tmp_path: Path) -> None:
+    async with business(tmp_path, per_day=2, more=REQUIRED) as scene:
+        await signed_in(scene)
+        logging.getLogger("spillway").warning("the backup <b>failed</b>\nand this")
+        page = (await scene.router.client.get("/setup", headers=HTML)).text
+        assert "WARNING spillway the backup &lt;b&gt;failed&lt;/b&gt;" in page
+        rows = (await scene.router.client.get("/keys.json")).json()["keys"]
+        used = {row["name"]: (row["answers"], row["last_used"]) for row in rows}
+        assert all((answers == "0") is (last == "not this month") for answers, last in used.values())
+        days = [last for _, last in used.values() if last != "not this month"]
+        assert days
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", day) for day in days)
+    logging.getLogger("spillway").warning("after the end")
+    assert "after the end" not in "".join(scene.router.runtime._recent_log.lines)
 
 
 async def test_a_review_is_corrected_and_the_next_one_opens(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import difflib
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI
@@ -21,6 +21,9 @@ from spillway_router.ledger.errors import LastAdminError
 from spillway_router.ledger.tables.keys import ID_BYTES, SECRET_BYTES, KeySpec, KeySpecError
 from spillway_router.proxy.request.auth import ADMIN_ROLES, REVIEW_ROLES
 from spillway_router.proxy.request.errors import RefusedError, bad_request
+
+if TYPE_CHECKING:
+    from spillway_router.ledger.reports.model import Report
 
 GRACE_MS = 24 * 3_600_000
 MOST_REVIEWS = 100
@@ -88,12 +91,15 @@ class AdminPages:
 
         parts = self._desk.parts
         records = await LEDGER_CALLS.run(parts.keys.list, limit_s=CLIENT_LIMIT_S)
-        report = await parts.report(window_of({}, self._desk.today()).query("key"))
+        month = window_of({}, self._desk.today())
+        report = await parts.report(month.query("key"))
         used = {row.keys["key"]: row for row in report.groups if not row.idle and not row.other}
+        last_day = _last_days(await parts.report(month.query("key", "day")))
         money = report.amounts.money
         rows = [
             {
                 **shown(record),
+                "last_used": last_day.get(record.id, "not this month"),
                 "answers": f"{used[record.id].served.answers:,}" if record.id in used else "0",
                 "cloud": money(used[record.id].cloud_nano) if record.id in used else money(0),
                 "rent": money(used[record.id].used_nano + used[record.id].idle_share_nano)
@@ -181,6 +187,7 @@ class AdminPages:
                 (one.name, one.model, "the GPU's rent" if one.local else one.tariff.ref if one.tariff else "no price")
                 for one in assembly.backends
             ],
+            "log": list(parts.log_lines()),
             "versions": [
                 ("Spillway", parts.version),
                 ("Python", sys.version.split()[0]),
@@ -268,3 +275,12 @@ def changed_values(values: Mapping[str, Any], form: Mapping[str, str]) -> dict[s
 def field_text(value: Any) -> str:
     """Return a value as the form shows it: a text as it is, everything else as JSON."""
     return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _last_days(report: Report) -> dict[str, str]:
+    """Return the last day of use of each API key, of a report by key and day."""
+    days: dict[str, str] = {}
+    for row in report.groups:
+        if not row.idle and not row.other and row.served.attempts:
+            days[row.keys["key"]] = max(days.get(row.keys["key"], ""), row.keys["day"])
+    return days

@@ -63,3 +63,5 @@ class Parts:
     ledger_health: Callable[[], WriterHealth]
     gpus: Callable[[], Sequence[GpuReading]]
     is_leaving: Callable[[], bool]
+    log_lines: Callable[[], Sequence[str]]
+    """Return the last lines of the router's log, oldest first."""

@@ -105,6 +105,7 @@ from spillway_router.runtime.discovery import Discovery
 from spillway_router.runtime.engine_watch import EngineWatch
 from spillway_router.runtime.gpu_billing import GpuBilling
 from spillway_router.runtime.morning import MorningReport, MorningSources, morning_plan
+from spillway_router.runtime.recent_log import RecentLog
 from spillway_router.runtime.reload_acts import needs_restart, refused_reload, reload_done
 from spillway_router.runtime.request_log import RequestLog
 from spillway_router.runtime.steady_clock import SteadyClock, system_sources
@@ -153,6 +154,7 @@ class Runtime:
         self._written, self._engines = loaded, dict[str, tuple[str, ...]]()
         config = DerivedConfig.of(loaded_with(loaded, {}), utc_day(self._wall()))
         router_id = f"router-{secrets.token_hex(8)}"
+        self._recent_log = RecentLog()
         self._telemetry = self._make_telemetry(loaded, version, router_id)
         self.ledger = ledger
         ledger.actor = router_id
@@ -436,6 +438,7 @@ class Runtime:
         )
         telemetry = () if export is None else (Service("telemetry", export.stop, export.start),)
         return (
+            Service("recent log", self._recent_log.detach, self._recent_log.attach),
             *clock,
             *telemetry,
             Service("ledger", lambda: LEDGER_CALLS.run(self.ledger.close, limit_s=CLOSE_S)),
@@ -593,6 +596,7 @@ class Runtime:
             ledger_health=lambda: self.writer.health,
             gpus=lambda: self.engine_watch.gpus.readings,
             is_leaving=lambda: self._is_leaving,
+            log_lines=lambda: self._recent_log.lines,
         )
 
     async def _usage(self, query: ReportQuery) -> Mapping[str, Any]:
