@@ -44,8 +44,8 @@ class TraceContext:
 def trace_of(request_id: str, headers: Mapping[str, str], share: float) -> TraceContext:
     """Return the trace of a request: the client's, else a new one. `share` (0 to 1) of the new ones are sampled.
 
-    A `traceparent` that is malformed, all zeros or of version ff counts as none. The client's `tracestate`, which may be
-    any text, is no part of it: it goes on to backends with the other headers, and is never exported.
+    A `traceparent` that is malformed, all zeros or of version ff counts as none. The client's `tracestate` may be any
+    text, so it is no part of it: it goes on to backends with the other headers, and is never exported.
     """
     match = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
     if match is not None:
