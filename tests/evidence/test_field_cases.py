@@ -43,6 +43,8 @@ async def call(router: Router, provider: DocumentedProviders, case: FieldCase) -
         return [] if named else [f"{name}: {error}"]
     if reply.status_code != 200:
         return [f"{name}: {reply.status_code} {reply.text}"]
+    # On a machine that stands still the row waits in the journal for a moment.
+    await router.until(lambda: any(row.kind == "charged" for row in router.rows(reply)))
     rows = {entry.kind: entry for entry in router.ledger.entries_of(reply.headers["x-request-id"])}
     hold, charge = rows["reserved"].reserved_nano, rows["charged"].amount_nano
     billed = sum(nano for _, _, nano in provider.lines[before:])
