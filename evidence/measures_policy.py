@@ -28,6 +28,7 @@ from spillway_router.signals.board import Board
 
 DECIDE_CPU = "policy.decide_cpu"
 MANY_BACKENDS = "bench.ns32_12_backends"
+MANY_ENGINES = "bench.backends_64"
 BACKENDS = 12
 BLOCKS, ROUNDS_OF_REQUESTS = 40, 50
 BENCH_ROUNDS = 5
@@ -112,10 +113,22 @@ def many_backends(
 ) -> Mapping[str, Measurement]:
     """Measure CPU per whole answer with the more backends, over that with the fewer, in the same run. `n` counts the
     requests of the former."""
+    return {MANY_BACKENDS: _compared(say, systems, scenario, rounds)}
+
+
+def many_engines(say: Callable[[str], None]) -> Mapping[str, Measurement]:
+    """Measure CPU per whole answer with 64 discovered engines, over that with one. What it takes to watch them is in
+    it."""
+    systems = (SYSTEMS["spillway-engines-1"], SYSTEMS["spillway-engines-64"])
+    return {MANY_ENGINES: _compared(say, systems, NS32, BENCH_ROUNDS)}
+
+
+def _compared(say: Callable[[str], None], systems: Sequence[System], scenario: Scenario, rounds: int) -> Measurement:
+    """Return the CPU per request of the second system, over that of the first one."""
     few, many = (system.name for system in systems)
     run = measure(BenchPlan(systems, (scenario,), rounds, quick=False), say).as_json()
     if run["skipped"]:
-        return {MANY_BACKENDS: not_measured(str(run["skipped"]))}
+        return not_measured(str(run["skipped"]))
     value = ratio(run, many, few, scenario.name)
     samples = {name: run["systems"][name]["scenarios"][scenario.name] for name in (few, many)}
     details = {
@@ -126,5 +139,5 @@ def many_backends(
         "errors": {name: one["errors"] for name, one in samples.items()},
     }
     if value is None:
-        return {MANY_BACKENDS: Measurement(None, 0, {"reason": "requests failed", **details})}
-    return {MANY_BACKENDS: Measurement(round(value, 4), samples[many]["requests"], details)}
+        return Measurement(None, 0, {"reason": "requests failed", **details})
+    return Measurement(round(value, 4), samples[many]["requests"], details)

@@ -77,6 +77,7 @@ GROUPS: tuple[Group, ...] = (
     Group(measures_bench.RATIOS, measures_bench.ratios, "about 6 minutes; installs the peers on first use"),
     Group((measures_policy.DECIDE_CPU,), measures_policy.decide_cpu, "about 20 s"),
     Group((measures_policy.MANY_BACKENDS,), measures_policy.many_backends, "about 4 minutes"),
+    Group((measures_policy.MANY_ENGINES,), measures_policy.many_engines, "about 4 minutes"),
     Group((measures_examples.PRESETS_GREEN,), measures_examples.presets_green, "about 1 minute; needs vLLM"),
     Group(("bench.idle_rss",), measures_bench.idle_rss, "about 30 s"),
     Group(measures_dashboard.CHECKS, measures_dashboard.checks, "about 1 minute; needs Chromium"),

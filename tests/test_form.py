@@ -23,9 +23,7 @@ SLEEPERS = {
 }
 """Files that may call `time.sleep`, each with the reason: nothing in another process signals what they wait for."""
 MOST_POSITIONAL = 4
-POSITIONAL = {
-    ("router/spillway_router/ledger/holds.py", "Entry"): "every request creates one; by keyword it takes longer",
-}
+POSITIONAL: dict[tuple[str, str], str] = {}
 """Classes constructed by position from more values: file, class and the reason."""
 
 NO_NAMES = frozenset({"found", "known", "made", "told"})

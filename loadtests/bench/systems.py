@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import yaml
 
@@ -192,6 +192,8 @@ class Spillway:
     """Whether every stream of the local engine is scored; all of its scores are above the threshold."""
     backends_under_rules: int = 0
     """How many backends it has, under a policy with a rule of every kind; 0: the usual two, without rules."""
+    engines: int = 0
+    """How many engines it discovers for its local backend; 0: the backend names its only one."""
 
     def prepare(self) -> str:
         if not self._command.exists():
@@ -206,6 +208,8 @@ class Spillway:
         config = _spillway_config(site)
         if self.backends_under_rules:
             config |= every_rule(self.backends_under_rules, f"{site.upstream}/v1")
+        if self.engines:
+            config["backends"] = [_discovered(self.engines, site), *cast("list[object]", config["backends"])[1:]]
         if self.confident:
             config["confidence"] = {"threshold": 0.1, "escalate_to": ["cloud"]}
         file.write_text(yaml.safe_dump(config))
@@ -306,6 +310,14 @@ def _spillway_config(site: StartSite) -> dict[str, object]:
     }
 
 
+def _discovered(engines: int, site: StartSite) -> dict[str, object]:
+    """Return the local backend as one whose engines are listed in a file. The stub is each of them, below a path."""
+    file = site.scratch / "engines"
+    file.write_text("".join(f"{site.upstream}/engine{number}/v1\n" for number in range(engines)))
+    local = {"name": "local", "provider": "vllm", "local": True, "model": "demo"}
+    return {**local, "discover": "file", "discover_from": str(file)}
+
+
 def _secret(shown: str) -> str:
     """Return the secret from the output of `spillway keys create --json`."""
     created = json.loads(shown)
@@ -326,5 +338,7 @@ _ALL: tuple[System, ...] = (
     Spillway("spillway-confident", "the same with streams scored and their first tokens held", confident=True),
     Spillway("spillway-rules-2", "two backends under every kind of rule", backends_under_rules=2),
     Spillway("spillway-rules-12", "twelve backends under every kind of rule", backends_under_rules=12),
+    Spillway("spillway-engines-1", "one discovered engine", engines=1),
+    Spillway("spillway-engines-64", "sixty-four discovered engines", engines=64),
 )
 SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}

@@ -3,9 +3,9 @@
     python -m loadtests.bench.upstream        # prints {"port": N} once it listens on 127.0.0.1
 
 It answers with 1 KB of JSON or a stream of events, as the request's directive says (directive.py), and looks enough
-like vLLM (/health, /v1/models, /metrics) for routers that probe their workers. It records requests with a tag and the
-time at which their connection was closed early, on the clock that all processes of a machine share (CLOCK_MONOTONIC),
-so that another process can tell how long after its own close() the upstream saw the close:
+like vLLM (/health, /v1/models, /metrics, also below any path) for routers that probe their workers. It records requests
+with a tag and the time at which their connection was closed early, on the clock that all processes of a machine share
+(CLOCK_MONOTONIC), so that another process can tell how long after its own close() the upstream saw the close:
 
     GET  /_stub/state              counts: connections opened, requests, completed, closed_early, open, open_peak
     GET  /_stub/wait?tag=T&for=F   answers when request T was `received`, when its answer `started`, or when it was
@@ -124,12 +124,12 @@ class Connection(asyncio.Protocol):
         if path == b"/_stub/reset":
             board.reset()
             return wire.http_answer(200, b"{}")
-        if path == b"/health":
+        if path.endswith(b"/health"):
             return wire.http_answer(200, b"", "text/plain")
-        if path == b"/v1/models":
+        if path.endswith(b"/v1/models"):
             card = wire.model_card(board.model, created=1, owned_by="stub", max_model_len=1_048_576)
             return wire.http_answer(200, orjson.dumps(wire.model_list([card])))
-        if path == b"/metrics":
+        if path.endswith(b"/metrics"):
             return wire.http_answer(200, metrics(board), "text/plain; version=0.0.4")
         return wire.http_answer(404, orjson.dumps(wire.error("the stub has no such route", type="not_found")))
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from spillway_compiler.explicit import written_out
-from spillway_router.compiled import FOLDER, MANIFEST, PACKAGE, SUFFIX, digest, source_of
+from spillway_router.compiled import FOLDER, MANIFEST, NATIVE, PACKAGE, SUFFIX, digest, source_of
 
 MODULES = (
     "aio.outbox",
@@ -49,12 +49,17 @@ MODULES = (
     "core.routing.model",
     "core.routing.policy",
     "core.routing.rules",
+    "core.routing.shortlist",
+    "dashboard.traffic",
     "http_client.connection",
     "http_client.pool",
     "http_client.types",
     "ledger.accounts",
+    "ledger.entries",
     "ledger.holds",
     "ledger.ids",
+    "ledger.posting",
+    "ledger.store.sqlite.entries",
     "ledger.tables.keys",
     "ledger.writer",
     "metrics.registry",
@@ -89,7 +94,9 @@ MODULES = (
     "proxy.exchange.presentation",
     "proxy.exchange.record",
     "proxy.exchange.relay",
+    "proxy.exchange.ruling",
     "proxy.exchange.services",
+    "proxy.exchange.shadowed",
     "proxy.exchange.state",
     "proxy.exchange.streamed_answer",
     "proxy.exchange.taking_back",
@@ -106,13 +113,22 @@ MODULES = (
     "proxy.request.errors",
     "proxy.request.facts",
     "proxy.request.hint_names",
+    "proxy.request.verdicts",
     "proxy.scoring.scoring",
+    "runtime.request_log",
+    "runtime.steady_clock",
+    "runtime.trait_keeper",
     "signals.board",
 )
 """The modules in which a short request spends its time, by profile, and the modules that derive from their classes."""
+NATIVES = ("privacy.glance",)
+"""The modules with a twin in C beside them, which takes their place."""
 CONFIG = "[mypy]\nplugins = pydantic.mypy\nignore_missing_imports = True\n"
 """mypyc's own configuration. `make check` applies the strict rules; here the types only have to be right."""
-FLAGS = ("-O2", "-fPIC", "-fwrapv", "-DNDEBUG", "-w")
+FLAGS = ("-O2", "-fPIC", "-fwrapv", "-fno-semantic-interposition", "-DNDEBUG", "-w")
+COLD = Path(__file__).with_name("cold.h")
+LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic")
+"""The modules of one library call each other directly, not through its table of symbols."""
 LIMIT_S = 600.0
 """Longest time one run of the C compiler may take; a few seconds are usual."""
 
@@ -126,8 +142,9 @@ def manifest() -> dict[str, Any]:
     return {
         "suffix": SUFFIX,
         "mypyc": importlib.metadata.version("mypy"),
-        "compiler": [digest(Path(__file__).with_name(name)) for name in ("build.py", "explicit.py")],
-        "sources": {module: digest(source_of(module)) for module in MODULES},
+        "compiler": [digest(Path(__file__).with_name(name)) for name in ("build.py", "explicit.py", COLD.name)],
+        "sources": {module: digest(source_of(module)) for module in (*MODULES, *NATIVES)},
+        "natives": {module: digest(source_of(module, suffix=NATIVE)) for module in NATIVES},
     }
 
 
@@ -201,13 +218,14 @@ def make_libraries(compiler: str, cwd: Path, extensions: list[Any], into: Path) 
     include = [f"-I{folder}" for folder in (sysconfig.get_path("include"), *folders)]
     sources = sorted({source for extension in extensions for source in extension.sources})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        commands = ([compiler, *FLAGS, *include, "-c", source, "-o", f"{source}.o"] for source in sources)
+        flags = [*FLAGS, "-include", str(COLD)]
+        commands = ([compiler, *flags, *include, "-c", source, "-o", f"{source}.o"] for source in sources)
         list(pool.map(lambda command: run(command, cwd), commands))
         files = {extension.name: extension.name + SUFFIX for extension in extensions}
         links = (
             [
                 compiler,
-                "-shared",
+                *LINK_FLAGS,
                 *(f"{source}.o" for source in extension.sources),
                 "-o",
                 str(into / files[extension.name]),
@@ -215,6 +233,18 @@ def make_libraries(compiler: str, cwd: Path, extensions: list[Any], into: Path) 
             for extension in extensions
         )
         list(pool.map(lambda command: run(command, cwd), links))
+    return files
+
+
+def make_natives(compiler: str, into: Path) -> dict[str, str]:
+    """Compile the twins in C; return full module name -> file below `into`."""
+    files = {}
+    for module in NATIVES:
+        name = f"{PACKAGE.name}.{module}"
+        files[name] = name + SUFFIX
+        include = f"-I{sysconfig.get_path('include')}"
+        source = str(source_of(module, suffix=NATIVE))
+        run([compiler, *FLAGS, include, *LINK_FLAGS, source, "-o", str(into / files[name])], into)
     return files
 
 
@@ -228,6 +258,7 @@ def build(wanted: dict[str, Any]) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="spillway-compile-") as name:
             files = make_libraries(compiler, Path(name), make_c(Path(name), write_sources(Path(name))), result)
+            files |= make_natives(compiler, result)
         (result / MANIFEST).write_text(json.dumps(wanted | {"files": files}, indent=1), encoding="utf-8")
         result.chmod(0o755)
         shutil.rmtree(target, ignore_errors=True)  # a router that starts at this moment runs from the sources

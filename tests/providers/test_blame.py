@@ -14,6 +14,7 @@ from spillway_router.providers.blame import (
     BlameRow,
     BlameTableError,
     ErrorText,
+    check_patterns,
     load_blame,
 )
 from spillway_router.providers.catalogue import load_catalogue, provider_for
@@ -86,7 +87,6 @@ def test_only_the_beginning_of_a_text_is_searched() -> None:
         "{provider: x, status: 400, fault: nobody, source: y}",
         "{provider: x, status: 400, fault: client}",
         "{provider: x, status: 400, fault: client, source: y, txt: z}",
-        "{provider: x, status: 400, fault: client, source: y, text: '('}",
     ],
 )
 def test_a_bad_row_is_named(row: str, tmp_path: Path) -> None:
@@ -94,3 +94,11 @@ def test_a_bad_row_is_named(row: str, tmp_path: Path) -> None:
     file.write_text(f"- {row}\n")
     with pytest.raises(BlameTableError, match="row 1"):
         load_blame(file)
+
+
+def test_a_bad_pattern_is_named_and_the_table_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "blame.yaml"
+    file.write_text("- {provider: x, status: 400, fault: client, source: y, text: '('}\n")
+    with pytest.raises(BlameTableError, match="row 1"):
+        check_patterns(load_blame(file))
+    check_patterns(TABLE)

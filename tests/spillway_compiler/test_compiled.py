@@ -60,6 +60,24 @@ def test_otherwise_the_reason_is_reported(package: Path) -> None:
     assert reason(package).startswith("not compiled; run `make install`")
 
 
+def test_a_twin_in_c_counts_as_a_source(package: Path) -> None:
+    twin = package / "core" / "policy.c"
+    twin.write_text("int x = 1;\n")
+    file = package / FOLDER / MANIFEST
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"natives": {"core.policy": digest(twin)}}))
+    assert isinstance(find(package), CompiledModules)
+    twin.write_text("int x = 2;\n")
+    assert "core/policy.c has changed" in reason(package)
+
+
+def test_an_idle_router_does_not_load_what_it_does_not_need() -> None:
+    if compiled.state() != "compiled":
+        pytest.skip("the reference of glance.c needs RE2")
+    words = [sys.executable, "-c", "import sys, spillway_router.runtime.serve; print(*sys.modules)"]
+    shown = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    assert "re2" not in shown.stdout.split()
+
+
 def test_these_tests_run_what_is_shipped() -> None:
     try:
         c_compiler()

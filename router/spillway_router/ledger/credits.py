@@ -25,16 +25,14 @@ class Credits:
         self._table = table
         self._wall = wall
         self._lines: tuple[CreditLine, ...] = ()
+        self.are_counted = False
+        """True if the configuration has any. Keys may have some of their own."""
         self._returns: set[asyncio.Task[None]] = set()
 
     def load(self, lines: Sequence[CreditLine]) -> None:
         """Use the lines of a configuration. Those of single keys and tiers go before those of each."""
         self._lines = tuple(sorted(lines, key=lambda line: not line.scope.startswith("each ")))
-
-    @property
-    def are_counted(self) -> bool:
-        """True if the configuration has any. Keys may have some of their own."""
-        return bool(self._lines)
+        self.are_counted = bool(self._lines)
 
     def caps(self, facts: RequestFacts, *, better: bool) -> tuple[CreditCap, ...]:
         """Return the caps that a request takes a credit of. `better`: it asks for a better answer."""

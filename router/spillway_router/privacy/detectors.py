@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import re2
-
 from spillway_router.privacy.contacts import CONTACTS
-from spillway_router.privacy.embedded import embedded_texts, may_embed
+from spillway_router.privacy.embedded import embedded_texts
 from spillway_router.privacy.folding import decoded, folded, neat, unescaped_once, unmixed
+from spillway_router.privacy.glance import ENCODED, ESCAPED, FOREIGN, HOLDS, MATCHES, glance, may_embed
 from spillway_router.privacy.keywords import KeywordMatch, Keywords
+from spillway_router.privacy.marks import MAY_MATCH
 from spillway_router.privacy.national_ids import NATIONAL_IDS
 from spillway_router.privacy.patterns import Expression, Pattern
 from spillway_router.privacy.payment import PAYMENT
@@ -26,22 +26,7 @@ from spillway_router.privacy.word_lists import WORD_LISTS
 
 PATTERNS: tuple[Pattern, ...] = (*PAYMENT, *NATIONAL_IDS, *CONTACTS, *SECRETS)
 PATTERN_NAMES = tuple(pattern.name for pattern in PATTERNS)
-_LATIN = re2.Options()
-_LATIN.encoding = re2.Options.Encoding.LATIN1
-_DROPPED = bytes(i for i in range(256) if chr(i) not in '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ @%&\\ux"')
-"""The bytes that say nothing of patterns and encodings; without them one search takes a third of the time."""
-_REMNANT = re2.Set.SearchSet(_LATIN)
-_REMNANT.Add(rb"[@%&]|\\[uxU]|BEGIN|[A-Z0-9ux]{8}|\d(?:[ \\ux]{0,6}\d){5}|[A-Z]{5}\d{4}[A-Z]")
-_REMNANT.Compile()
-_MAY_MATCH = re2.compile(
-    rb"@[0-9A-Za-z]|\d(?:[^0-9A-Za-z]{0,6}\d){5}|[A-Z]{5}\d{4}[A-Z]|[A-Za-z]{6} ?[0-9L-V]{2}[A-Za-z]"
-    rb"|A[KSBC][ICA]A[0-9A-Z]{16}|(?i:aws_?secret)|gh[opsur]_|github_pat_|gl(?:pat|ptt|rt|dt|cbt)-|xox[a-z]-|xapp-"
-    rb"|hooks\.slack|sk-|gsk_|hf_|xai-|pplx-|r8_|tgp_|AIza|GOCSPX-|ya29\.|[rs]k_|whsec_|npm_|pypi-|dckr_|PRIVATE KEY"
-    rb"|PuTTY-|eyJ"
-)
-_MAY_BE_ENCODED = Expression(r"%[0-9A-Fa-f]{2}|&[#A-Za-z]|\\u[0-9A-Fa-f]|\\x|\\U[0-9A-Fa-f]{8}")
-_QUOTED_PRINTABLE = Expression("=[89A-F][0-9A-F]=[89AB][0-9A-F]")
-_TAG = re2.compile(rb"</?[A-Za-z][^<>]{0,200}>")
+_TAG = Expression("</?[A-Za-z][^<>]{0,200}>")
 _CONTROLS = (b"\\r", b"\\t", b"\\f", b"\\b")
 _LONG_RUN = 512
 _RUN_END = 64
@@ -64,9 +49,9 @@ class _Sought:
         if self.keywords:
             line = data if text.isascii() else folded(text).encode(errors="replace")
             if b"<" in line:
-                line = _TAG.sub(b"", line)
+                line = _TAG.cut_from(line)
             kinds += [kind for kind, words in self.keywords if words.may_occur(line) and words.occur_in(text)]
-        if self.patterns and _MAY_MATCH.search(data) is not None:
+        if self.patterns and MAY_MATCH.search(data) is not None:
             kinds += [pattern.name for pattern in self.patterns if pattern.occurs_in(data)]
         return frozenset(kinds)
 
@@ -97,10 +82,10 @@ class Detectors:
     def kinds_in_body(self, body: Mapping[str, Any], text: bytes) -> frozenset[str]:
         """Return the kinds of what is in a body, of which `text` is the JSON."""
         texts = text_pieces(body)
-        remains = _may_hold_patterns(text)
-        sought = self._likely(text, texts, remains=remains)
+        seen = glance(text)
+        sought = self._likely(text, texts, seen)
         kinds = _NOTHING if sought is None else _kinds_in_json(text, sought) | _kinds_across(texts, sought)
-        if not kinds and (remains or b"data" in text or b"base64" in text) and may_embed(text):
+        if not kinds and (seen & (HOLDS | FOREIGN) or b"data" in text or b"base64" in text) and may_embed(text):
             inner = "\0".join(filter(None, embedded_texts(text)))
             if inner:
                 kinds = self.kinds_in_text(inner)
@@ -108,7 +93,7 @@ class Detectors:
 
     def kinds_in_json(self, text: bytes) -> frozenset[str]:
         """Return the kinds of what is in a part of a JSON text; characters that were cut are left out."""
-        sought = self._likely(text, (), remains=_may_hold_patterns(text))
+        sought = self._likely(text, (), glance(text))
         return _NOTHING if sought is None else _kinds_in_json(text, sought)
 
     def kinds_in_text(self, text: str) -> frozenset[str]:
@@ -117,35 +102,31 @@ class Detectors:
         latin = unmixed(plain)
         return self._all.kinds(plain) if latin == plain else self._all.kinds(plain) | self._all.kinds(latin)
 
-    def _likely(self, text: bytes, texts: Sequence[str], *, remains: bool) -> _Sought | None:
+    def _likely(self, text: bytes, texts: Sequence[str], seen: int) -> _Sought | None:
         """Return what may be in a JSON text, or where the `texts` of its body meet; None if nothing of it is.
 
-        `remains`: the text may hold patterns.
+        `seen` is what a glance at the text saw.
         """
-        if not text.isascii() or (b"=" in text and _QUOTED_PRINTABLE.search(text) is not None):
+        met = "".join(seams(texts)).encode(errors="replace") if len(texts) > 1 and may_meet(texts) else b""
+        seen_met = glance(met) if met else 0
+        if (seen | seen_met) & (FOREIGN | ENCODED):
             return self._all
         patterns, keywords = self._all.patterns, self._all.keywords
-        met = "".join(seams(texts)).encode(errors="replace") if len(texts) > 1 and may_meet(texts) else b""
-        if remains or (met and _may_hold_patterns(met)):
-            if _MAY_BE_ENCODED.search(text) is not None or (met and _MAY_BE_ENCODED.search(met) is not None):
-                return self._all
-        elif keywords:
+        if not (seen | seen_met) & HOLDS:
+            if not keywords:
+                return None
             patterns = ()
-        else:
-            return None
-        plain = _without_controls(text)
-        if patterns and _MAY_MATCH.search(plain) is None and _MAY_MATCH.search(met) is None:
-            patterns = ()
+        plain = _without_controls(text) if seen & ESCAPED else text
+        if patterns:
+            if plain is not text:
+                seen = glance(plain)
+            if not (seen | seen_met) & MATCHES:
+                patterns = ()
         if keywords:
             if b"<" in plain:
-                plain = _TAG.sub(b"", plain)
+                plain = _TAG.cut_from(plain)
             keywords = tuple([pair for pair in keywords if pair[1].may_occur(plain) or pair[1].may_occur(met)])
         return _Sought(keywords, patterns) if keywords or patterns else None
-
-
-def _may_hold_patterns(text: bytes) -> bool:
-    """Return False if a text of ASCII has no pattern, nor base64 of more than a few words."""
-    return bool(_REMNANT.Match(text.translate(None, _DROPPED)))
 
 
 def _without_controls(text: bytes) -> bytes:

@@ -12,16 +12,9 @@ import codecs
 import re
 from collections.abc import Iterator
 
-import re2
+from spillway_router.privacy.marks import BASE64_BEGINNING
 
-_LATIN = re2.Options()
-_LATIN.encoding = re2.Options.Encoding.LATIN1
-_BEGINNING = rb'base64,[A-Za-z0-9+/_\-]{4}|data\\*"\s?:\s?\\*"[A-Za-z0-9+/_\-]{8}|[A-Za-z0-9+/_\-]{24}'
-"""Where base64 may begin: at a place that is made for it, or anywhere if it is long enough to hold a few words."""
-_MAY_BEGIN = re2.Set.SearchSet(_LATIN)
-_MAY_BEGIN.Add(_BEGINNING)
-_MAY_BEGIN.Compile()
-_BEGINS = re.compile(_BEGINNING)
+_BEGINS = re.compile(BASE64_BEGINNING)
 _RUN = re.compile(rb"(?:[A-Za-z0-9+/_\-]++|\\++(?:/|r\\++n|n))*+")
 """Base64 within JSON, whose lines may be wrapped and whose slashes may be escaped."""
 _ESCAPES = re.compile(rb"\\++[/rn]")
@@ -37,11 +30,6 @@ _OVERLAP = 1 << 10
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _MOST_FOREIGN = 0.2
 """The share of bytes beyond ASCII in a text of an 8-bit encoding."""
-
-
-def may_embed(text: bytes) -> bool:
-    """Return False if a JSON text has nothing that could be text in base64."""
-    return bool(_MAY_BEGIN.Match(text))
 
 
 def embedded_texts(text: bytes) -> Iterator[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import re2
-
 from spillway_router.privacy.folding import UNSPACED, decoded, neat, split_humps, tightened, words
+from spillway_router.privacy.patterns import Expression
 
 KeywordMatch = Literal["words", "anywhere"]
 _SQUEEZED_OUT = bytes(i for i in range(128) if not chr(i).isalnum())
@@ -41,7 +40,7 @@ class Keywords:
         self._pattern = _compiled(_alternatives(forms, whole=self._whole))
         squeezed = {form.encode().translate(None, _SQUEEZED_OUT) for form in forms}
         self._always = b"" in squeezed
-        self._squeezed = _compiled("|".join(re2.escape(s.decode()) for s in sorted(squeezed)))
+        self._squeezed = _compiled("|".join(_escaped(s.decode()) for s in sorted(squeezed)))
 
     def may_occur(self, text: bytes) -> bool:
         """Return False only if no keyword is in a text, wherever its words are cut. The text is UTF-8, neat and folded;
@@ -63,6 +62,8 @@ class Keywords:
 
 
 def _compiled(pattern: str) -> Any:
+    import re2  # only where keywords are configured
+
     options = re2.Options()
     options.max_mem = _MEMORY_BYTES
     options.never_capture = True
@@ -73,10 +74,10 @@ def _alternatives(forms: Iterable[str], *, whole: bool) -> str:
     """Return one pattern for all forms. An end that is a letter or digit is the end of a word, unless the script
     puts no spaces between words; a plural in s or es is the same word."""
     if not whole:
-        return "|".join(re2.escape(form) for form in forms)
+        return "|".join(_escaped(form) for form in forms)
     groups: dict[tuple[bool, bool], list[str]] = {}
     for form in forms:
-        groups.setdefault((_is_spaced(form[0]), _is_spaced(form[-1])), []).append(re2.escape(form))
+        groups.setdefault((_is_spaced(form[0]), _is_spaced(form[-1])), []).append(_escaped(form))
     parts = []
     for (starts, ends), escaped in groups.items():
         left = f"(?:^|{_EDGE})" if starts else ""
@@ -85,8 +86,14 @@ def _alternatives(forms: Iterable[str], *, whole: bool) -> str:
     return "|".join(parts)
 
 
+def _escaped(text: str) -> str:
+    import re2
+
+    return str(re2.escape(text))
+
+
 def _is_spaced(character: str) -> bool:
-    return character.isalnum() and not _UNSPACED.search(character)
+    return character.isalnum() and _UNSPACED.search(character.encode()) is None
 
 
-_UNSPACED = re2.compile(f"[{UNSPACED}]")
+_UNSPACED = Expression(f"[{UNSPACED}]")

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import re2
-
 BEFORE = r"(?:^|[^0-9A-Za-z_.\-/]|[^0-9][.\-/])"
 """What may stand before a number: no digit or letter, and no digits with a point as in a fraction or version."""
 AFTER = r"(?:$|[^0-9A-Za-z_\-/.]|[.\-/](?:$|[^0-9]))"
@@ -19,7 +17,7 @@ _NEAR_BYTES = 80
 
 class Expression:
     """A regular expression for the UTF-8 bytes of a neat text. It is compiled when it is first needed: an idle router
-    needs none of a hundred."""
+    needs none of a hundred, and does without the library then."""
 
     __slots__ = ("_compiled", "_source")
 
@@ -29,6 +27,8 @@ class Expression:
 
     def _ready(self) -> Any:
         if self._compiled is None:
+            import re2  # not before anything private may be in a text
+
             options = re2.Options()
             options.log_errors = False
             self._compiled = re2.compile(self._source.encode(), options)
@@ -41,6 +41,10 @@ class Expression:
     def fullmatch(self, text: bytes) -> Any:
         """Return the match of the whole text; None without one."""
         return self._ready().fullmatch(text)
+
+    def cut_from(self, text: bytes) -> bytes:
+        """Return the text without its matches."""
+        return bytes(self._ready().sub(b"", text))
 
 
 @dataclass(frozen=True, slots=True)

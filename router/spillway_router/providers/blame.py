@@ -1,7 +1,7 @@
 """Reads blame.yaml, the table of whose fault an upstream's error is. Pure after the table is loaded.
 
-The patterns are RE2 and compiled once, so that no error text can make a search slow; texts are cut before they are
-searched.
+The patterns are RE2, so that no error text can make a search slow; texts are cut before they are searched. Each pattern
+is compiled when it is first needed: an idle router needs none of a hundred, and does without the library then.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
-
-import re2
 
 from spillway_router.core.routing.model import OutcomeKind
 from spillway_router.providers.interface import ProviderError
@@ -70,14 +68,13 @@ class ErrorText:
 
 @dataclass(frozen=True, slots=True)
 class BlameRow:
-    """One row of the table. `pattern` is compiled from `text`; None where the row has none."""
+    """One row of the table. `text` is a pattern, empty where the row has none."""
 
     provider: str
     status: int
     code: str
     type: str
     text: str
-    pattern: Any
     fault: Fault
     source: str
     example: str
@@ -89,7 +86,7 @@ class BlameRow:
             return False
         if (self.code and self.code != error.code) or (self.type and self.type != error.type):
             return False
-        return self.pattern is None or self.pattern.search(error.message[:MAX_TEXT]) is not None
+        return not self.text or _compiled(self.text).search(error.message[:MAX_TEXT]) is not None
 
 
 class BlameTable:
@@ -112,30 +109,43 @@ class BlameTable:
 @functools.cache
 def load_blame(path: Path = BLAME_FILE) -> BlameTable:
     """Return the table in a file. Raises BlameTableError, which names the row at fault, or ProviderError."""
-    raw = read_table(path)
+    return BlameTable([_row(i, row) for i, row in enumerate(read_table(path), 1)])
+
+
+def check_patterns(table: BlameTable) -> None:
+    """Raise BlameTableError for the first pattern that can't be compiled."""
+    for number, row in enumerate(table.rows, 1):
+        try:
+            _compiled(row.text)
+        except ValueError as error:
+            raise BlameTableError(f"row {number} of the table of errors has a bad pattern: {error}") from None
+
+
+@functools.cache
+def _compiled(text: str) -> Any:
+    """Return a compiled pattern. Raises ValueError."""
+    import re2  # not before an error comes
+
     options = re2.Options()
     options.case_sensitive = False
     options.log_errors = False
-    return BlameTable([_row(i, row, options) for i, row in enumerate(raw, 1)])
+    try:
+        return re2.compile(text, options)
+    except re2.error as error:
+        raise ValueError(str(error)) from None
 
 
-def _row(number: int, row: Mapping[str, Any], options: Any) -> BlameRow:
+def _row(number: int, row: Mapping[str, Any]) -> BlameRow:
     unknown = row.keys() - _FIELDS
     missing = {"provider", "status", "fault", "source"} - row.keys()
     if unknown or missing or row["fault"] not in get_args(Fault):
         raise BlameTableError(f"row {number} of the table of errors is malformed: {dict(row)}")
-    text = row.get("text", "")
-    try:
-        pattern = re2.compile(text, options) if text else None
-    except re2.error as error:
-        raise BlameTableError(f"row {number} of the table of errors has a bad pattern: {error}") from None
     return BlameRow(
         provider=row["provider"],
         status=row["status"],
         code=row.get("code", ""),
         type=row.get("type", ""),
-        text=text,
-        pattern=pattern,
+        text=row.get("text", ""),
         fault=row["fault"],
         source=row["source"],
         example=row.get("example", ""),

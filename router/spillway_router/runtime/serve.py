@@ -169,7 +169,7 @@ def _log_places(descriptors: Descriptors, in_flight: int) -> None:
 
 
 def _relieve_garbage_collector() -> None:
-    """Exclude everything built so far from garbage collection, and collect less often.
+    """Exclude everything built so far from garbage collection, collect less often, and give free memory back.
 
     What was built so far lives as long as the process, and requests leave few cycles behind. With the default
     thresholds the collector took a tenth of the router's time.
@@ -177,6 +177,8 @@ def _relieve_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+    with contextlib.suppress(OSError, AttributeError):  # a C library without it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _tune_allocator() -> None:

@@ -6,12 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import get_args, get_type_hints
+from typing import get_args
 
 from spillway_router.core.money.alternatives import length_class
 from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.calendar import Days
-from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, SIGNED, Entry, link_of, row_of
+from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, SIGNED, Entry, Status, link_of, row_of
 from spillway_router.ledger.errors import EntryRejectedError
 from spillway_router.ledger.ids import first_id
 from spillway_router.ledger.interface import AttemptRows, Checks, Ledger, Spent, Sums
@@ -45,9 +45,9 @@ from spillway_router.testing.tables import (
     MemoryTraits,
 )
 
-_TYPES = get_type_hints(Entry)
-_TEXT = tuple(name for name, kind in _TYPES.items() if kind is str)
-_COUNTS = tuple(name for name, kind in _TYPES.items() if kind is int)
+_DEFAULTS = Entry._field_defaults  # the compiled class has no annotations
+_TEXT = ("request_id", *(name for name, value in _DEFAULTS.items() if type(value) is str and name != "status"))
+_COUNTS = ("attempt_no", "ts", *(name for name, value in _DEFAULTS.items() if type(value) is int))
 _MOST = 2**63 - 1
 
 
@@ -373,7 +373,7 @@ def _problem(entry: Entry) -> str:
     problem = ""
     texts = [getattr(entry, name) for name in _TEXT]
     counts = {name: getattr(entry, name) for name in _COUNTS}
-    if entry.kind not in KINDS or entry.status not in get_args(_TYPES["status"]):
+    if entry.kind not in KINDS or entry.status not in get_args(Status):
         problem = "unknown kind or status"
     elif not entry.request_id or not all(isinstance(t, str) and _encodes(t) for t in texts):
         problem = "a text field is missing or can't be stored"

@@ -9,6 +9,8 @@ The steps of a decision, with the numbers that mark them in the code:
     one that can serve it.
  3. If none is left, return the refusal that helps most (privacy before budget before overload before health).
  4. Predict each candidate's time to first token: by the backlog's rule for local ones, by recent experience for clouds.
+    Of many local engines only the few with the least work are looked at, as long as one of them serves the request in
+    time (shortlist.py).
  5. Order the candidates: a suffix (`:fastest`, `:cheapest`) sorts them by its scorer. Otherwise the chain's order
     stands, with local candidates by least predicted time to first token among themselves, those that a rule prefers
     first.
@@ -55,6 +57,7 @@ from spillway_router.core.routing.model import (
     Sort,
 )
 from spillway_router.core.routing.ordering import SCORERS, split_suffix
+from spillway_router.core.routing.shortlist import may_be_short, shortlist
 
 UNKNOWN = BackendSignals(health="down", health_reason="has no health data yet")
 
@@ -193,6 +196,30 @@ def _decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     resolved = _resolve(facts, policy)  # 1
     if isinstance(resolved, Refusal):
         return Decision(kind="local", candidates=(), reasons=(), removed=(), policy=policy.version, refusal=resolved)
+    ruling = policy.ruling
+    if may_be_short(facts, resolved.chain) and not (
+        any(resolved.models) or resolved.sorts or ruling.prefer or ruling.forbidden
+    ):
+        decision = _decide_among(facts, signals, policy, _with_few_engines(facts, signals, resolved))
+        first = decision.candidates[0] if decision.candidates else None
+        if decision.kind == "local" and first is not None and first.backend.local and not first.reasons:
+            return decision
+    return _decide_among(facts, signals, policy, resolved)
+
+
+def _with_few_engines(facts: RequestFacts, signals: Signals, resolved: _ResolvedModel) -> _ResolvedModel:
+    few = shortlist(facts, signals, resolved.chain)
+    return _ResolvedModel(
+        few,
+        pinned=resolved.pinned,
+        by_alias=resolved.by_alias,
+        ordered_by=resolved.ordered_by,
+        unknown=resolved.unknown,
+    )
+
+
+def _decide_among(facts: RequestFacts, signals: Signals, policy: Policy, resolved: _ResolvedModel) -> Decision:
+    """Decide between the backends for which the model's name stands: steps 2 to 7."""
     facts = _with_own_providers(facts, resolved)
     passing, removed = _filter(facts, signals, resolved.chain, policy)  # 2
     removed = (*removed, *resolved.unknown)

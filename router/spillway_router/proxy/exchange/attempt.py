@@ -38,13 +38,13 @@ from spillway_router.ledger.entries import Status
 from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
 from spillway_router.providers.openai_compatible import NO_ANSWER
 from spillway_router.providers.output_counts import count_answer
-from spillway_router.providers.streams import MalformedObject, error_text, says_overloaded
+from spillway_router.providers.streams import MalformedObject, error_text, parse_object, says_overloaded
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
 from spillway_router.proxy.exchange.departure import renew_verdict
 from spillway_router.proxy.exchange.outcomes import PRIVATE, REPORTED_ERROR, transport_outcome
 from spillway_router.proxy.exchange.passed_headers import PassedHeaders
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.request.large_body import read_answer
+from spillway_router.proxy.request.large_body import LARGE_ANSWER, read_answer
 from spillway_router.signals.board import TrackedCall
 
 USUAL_TOKENS_PER_S = 100
@@ -306,7 +306,8 @@ class UpstreamAttempt:
         if outcome.kind == "ok" and self.hold.stored:
             self._learn(outcome)
         status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error") if self.answers else "error"
-        self.record = replace(self._settle(outcome, status, now_s), discarded=discarded)
+        settled = self._settle(outcome, status, now_s)
+        self.record = replace(settled, discarded=True) if discarded else settled
 
     def _of_backend(self, outcome: Outcome) -> Outcome:
         """Return what the outcome says of the backend. One model that is missing takes no other one away, and what was
@@ -605,7 +606,8 @@ async def judged(attempt: UpstreamAttempt, endpoint: Endpoint, reply: Reply) -> 
         return FetchedAnswer(outcome, reply.headers)
     if is_page(reply.headers):
         return FetchedAnswer(PAGE, reply.headers)
-    answer = await read_answer(reply.body)
+    body = reply.body
+    answer = parse_object(body) if len(body) <= LARGE_ANSWER else await read_answer(body)
     if isinstance(answer, MalformedObject):
         return FetchedAnswer(Outcome("failed", reply.status, answer.flaw, billed=True), reply.headers)
     flaw = provider.flaw(endpoint, answer)

@@ -546,13 +546,14 @@ async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
 def _end(attempt: UpstreamAttempt, upstream: UpstreamAnswer | None, outcome: Outcome) -> None:
     """End an attempt and its upstream. If the client left an answer that its provider completes and bills all the same,
     it is read to its usage in the background, and ends then."""
+    nobody_waits = outcome.kind == "cancelled" and outcome in (CLIENT_LEFT, HEDGED)
     if upstream is not None:
-        if outcome in (CLIENT_LEFT, HEDGED) and attempt.record is None and attempt.outlives_client:
+        if nobody_waits and attempt.record is None and attempt.outlives_client:
             unread = upstream.unread()
             if unread is not None and attempt.services.drains.take(attempt, unread, outcome):
                 return
         upstream.close()
-    if outcome in (CLIENT_LEFT, HEDGED) and not attempt.was_sent:
+    if nobody_waits and not attempt.was_sent:
         outcome = NOT_SENT
     attempt.close(outcome)
 

@@ -16,8 +16,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
-import re2
-
 from spillway_router.core.routing.traits.complexity import WEIGHTS, complexity
 from spillway_router.core.routing.traits.conversation import Conversation, Task, Traits
 from spillway_router.core.routing.traits.language import language
@@ -57,6 +55,8 @@ class TraitReader:
         self._weights = {**WEIGHTS, **weights}
         self._long_words = long_words
         self._learned = learned
+        import re2  # only where a rule looks at texts
+
         options = re2.Options()
         options.case_sensitive = False
         self._set = re2.Set.SearchSet(options)
