@@ -22,7 +22,7 @@ def engines(count: int) -> list[Backend]:
 
 def policy(count: int) -> Policy:
     all_backends = [*engines(count), GROQ]
-    return Policy("v1", {one.name: one for one in all_backends}, {"auto": tuple(one.name for one in known)})
+    return Policy("v1", {one.name: one for one in all_backends}, {"auto": tuple(one.name for one in all_backends)})
 
 
 def world(states: list[BackendSignals]) -> Signals:
