@@ -34,7 +34,7 @@ from spillway_router.testing.harness import Router, cloud, local, routing, setti
 
 PATIENT = "limits: {first_event_s: 30, stall_s: 30}\n"
 IMPATIENT = "limits: {first_event_s: 30, stall_s: 1}\n"
-LESS_IMPATIENT = "limits: {first_event_s: 30, stall_s: 6}\n"
+LESS_IMPATIENT = "limits: {first_event_s: 30, stall_s: 3}\n"
 """For cases that are sent again: a machine that stood still for a second has not let a stream stall."""
 CONFIDENT = PATIENT + "confidence: {threshold: 0.5, escalate_to: [second], hold_tokens: 4}\n"
 MORE = "slo: {ttft_ms: 60000, tpot_ms: 10000}\n"

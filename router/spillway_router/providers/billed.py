@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 _REQUESTS = "_requests"
-_COUNTED_USES = ("num_sources_used", "num_search_queries")
+_COUNTED_USES = ("num_sources_used", "num_search_queries", "num_server_side_tools_used")
 _CALL = "_call"
 _CONTAINER = "code_interpreter"
 _MOST_USD = 10**6

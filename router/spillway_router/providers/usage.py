@@ -74,6 +74,9 @@ def read_usage(
             and (answer is None or (answer.get("service_tier") is None and answer.get("output") is None))
         ):
             return Usage(prompt, completion)
+    iterations = usage.get("iterations")
+    if type(iterations) is list:
+        usage = _with_iterations(usage, iterations)
     return _Reading(usage, dialect, generates=generates).usage(usage, answer or {})
 
 
@@ -156,6 +159,7 @@ class _Reading:
         if prompt is None and completion is None and told_nano is None:
             return None
         certain = self.certain and prompt is not None and (completion is not None or not self.generates)
+        certain = certain and not usage.get(_OTHER_MODEL)
         if prompt == 0 and completion and not self.dialect.zero_prompt:
             certain = False
         output = answer.get("output")
@@ -190,6 +194,26 @@ _REASONING = ("reasoning_tokens",)
 _MEDIA = (("audio_tokens", "audio_input", "audio_output"), ("image_tokens", "", "image_output"))
 """Names of counts in the details, with those of their prices in a prompt and in an output; empty: that of text."""
 _ANTHROPIC = ("cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+_OF_ITERATIONS = ("input_tokens", "output_tokens", *_ANTHROPIC)
+_OTHER_MODEL = "of_another_model"
+"""A member that no provider sends: some of these tokens have the price of another model."""
+
+
+def _with_iterations(usage: dict[str, Any], iterations: list[Any]) -> dict[str, Any]:
+    """Return Anthropic's usage with all samplings of a call: its own counts leave out those of a compaction, and of the
+    advisor, which is another model."""
+    counted: dict[str, Any] = {**usage, "iterations": None}
+    for name in _OF_ITERATIONS:
+        total = 0
+        for iteration in iterations:
+            if type(iteration) is dict:
+                total += _number(iteration.get(name)) or 0
+        if total > (_number(usage.get(name)) or 0):
+            counted[name] = total
+    counted[_OTHER_MODEL] = any(type(iteration) is dict and iteration.get("model") for iteration in iterations)
+    return counted
 
 
 def _number(value: object) -> int | None:
