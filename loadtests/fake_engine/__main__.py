@@ -1,6 +1,7 @@
 """`python -m loadtests.fake_engine`: run the fake engine until Ctrl-C or SIGTERM, after which running requests finish.
 
-It binds to 127.0.0.1 (port 0: the OS chooses) and announces itself with one JSON line {"url": base URL, "root", "pid"}.
+It binds to 127.0.0.1 unless told otherwise (port 0: the OS chooses) and announces itself with one JSON line {"url":
+base URL, "root", "pid"}.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ DRAIN_S = 30
 
 
 def main(
+    host: Annotated[str, typer.Option(help="An address of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 lets the OS choose.", min=0, max=65_535)] = 0,
     model: Annotated[str, typer.Option(help="Name of the served model.")] = "demo",
     corpus: Annotated[Path | None, typer.Option(help="Answers by document, in the fake cloud's corpus format.")] = None,
@@ -42,8 +44,8 @@ def main(
         raise SystemExit(f"Can't read the corpus: {error}") from error
     curve = replace(EngineModel(), sequences=sequences, kv_capacity_tokens=kv_tokens)
     engine = LiveEngine(Batch(curve), scale, queue_cap)
-    listener = socket.create_server(("127.0.0.1", port), backlog=1024)
-    root = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener = socket.create_server((host, port), backlog=1024)
+    root = f"http://{host}:{listener.getsockname()[1]}"
     print(json.dumps({"url": f"{root}/v1", "root": root, "pid": os.getpid()}), flush=True)
     app = FakeVllm(engine, EngineSetup(model, answers, stream_interval, cut_every))
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S)

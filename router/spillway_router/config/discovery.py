@@ -84,7 +84,8 @@ def with_engines(written: Settings, engines: Engines) -> Settings:
 
 
 def _engines_of(part: BackendPart, urls: tuple[str, ...]) -> tuple[BackendPart, ...]:
-    alone = {"discover": None, "discover_from": ""}
+    alone = {"discover": None, "discover_from": "", "discover_api": "", "discover_token_file": None}
+    alone["discover_ca_file"] = None
     if not urls:
         return (part.model_copy(update={**alone, "base_url": NOBODY}),)
     return tuple(

@@ -28,6 +28,7 @@ from spillway_router.config.fleet_part import FleetPart
 from spillway_router.config.gpus import GpuName
 from spillway_router.config.part import Part, Timezone
 from spillway_router.config.policy_part import PolicyPart, Steps
+from spillway_router.config.service_name import ServiceName
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
 from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.credits import MOST_CREDITS, Counted, CreditLine
@@ -298,6 +299,14 @@ class FingerprintPart(Part):
         return Fingerprint(self.weights or ANY, self.template or ANY, self.quantisation or ANY)
 
 
+_DISCOVERED_FROM = {
+    "file": "the path of the file with the engines",
+    "kubernetes": "namespace/service",
+    "sky": "the name of the SkyPilot service",
+    "ray": "the name of the Ray Serve application",
+}
+
+
 class BackendPart(Part):
     """One backend. A value left out comes from the provider's catalogue entry.
 
@@ -322,8 +331,12 @@ class BackendPart(Part):
     has agreed to keep nothing of your requests; others get no request with `provider.zdr`.
 
     With `discover` the line stands for many engines, which come and go without a restart: those at the addresses of a
-    name (dns, `discover_from: host:port`) or in the lines of a file (file, `discover_from: path`). It is read every
-    `discover_every_s`. Such a backend has no `base_url`, and stands in the chains of aliases only.
+    name (dns, `discover_from: host:port`), in the lines of a file (file, `discover_from: path`), behind a Service of
+    Kubernetes (kubernetes, `discover_from: namespace/service`), or the replicas of a SkyPilot service (sky) or a Ray
+    Serve application (ray), by their names. It is read every `discover_every_s`, and the changes of a Service as they
+    come. `discover_api` is the address of the API, if not the usual one, `discover_token_file` holds the token for it,
+    and `discover_ca_file` the authority of its certificate. Such a backend has no `base_url`, and stands in the chains
+    of aliases only.
     """
 
     name: str = Field(pattern=_NAME)
@@ -332,9 +345,12 @@ class BackendPart(Part):
     local: bool | None = None
     own_host: str = Field("", max_length=200)
     base_url: str | None = None
-    discover: Literal["dns", "file"] | None = None
+    discover: Literal["dns", "file", "kubernetes", "sky", "ray"] | None = None
     discover_from: str = Field("", max_length=4096)
     discover_every_s: float = Field(5, ge=0.05, le=3600)
+    discover_api: str = Field("", max_length=2048, pattern=r"^(https?://[^\s@]+)?$")
+    discover_token_file: Path | None = None
+    discover_ca_file: Path | None = None
     api_key: str | None = Field(None, repr=False)
     api_key_file: Path | None = None
     headers: dict[str, str] = Field({}, repr=False)
@@ -366,7 +382,16 @@ class BackendPart(Part):
         if self.discover == "dns" and not (host and port.isdecimal() and 0 < int(port) < 65_536):
             raise ValueError("write host:port in discover_from, such as engines.llm.svc:8000")
         if not self.discover_from:
-            raise ValueError("write the path of the file with the engines in discover_from")
+            raise ValueError(f"write {_DISCOVERED_FROM[self.discover]} in discover_from")
+        if self.discover == "kubernetes":
+            ServiceName.of(self.discover_from)
+        if self.discover in ("dns", "file") and (
+            self.discover_api or self.discover_token_file or self.discover_ca_file
+        ):
+            raise ValueError(
+                f"a backend that is discovered by {self.discover} asks no API; leave discover_api, "
+                "discover_token_file and discover_ca_file out"
+            )
         return self
 
     def with_paths(self, placed: Callable[[Path], Path]) -> Self:
@@ -376,6 +401,9 @@ class BackendPart(Part):
             update["api_key_file"] = placed(self.api_key_file)
         if self.discover == "file":
             update["discover_from"] = str(placed(Path(self.discover_from)))
+        for name in ("discover_token_file", "discover_ca_file"):
+            if getattr(self, name) is not None:
+                update[name] = placed(getattr(self, name))
         return self.model_copy(update=update) if update else self
 
 
