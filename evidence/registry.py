@@ -48,6 +48,7 @@ from evidence import (
     measures_rentals,
     measures_replay,
     measures_report,
+    measures_rollout,
     measures_scaleout,
     measures_secrets,
     measures_stopped,
@@ -136,6 +137,7 @@ GROUPS: tuple[Group, ...] = (
         (measures_loadtest.RUNS_GREEN,), measures_loadtest.runs_green, "about 4 minutes; needs locust: `make loadtest`"
     ),
     Group((measures_scaleout.LOST,), measures_scaleout.lost_requests, "about 5 minutes; starts two engines"),
+    Group((measures_rollout.LOST,), measures_rollout.lost_requests, "about 3 minutes; starts PostgreSQL"),
     Group(measures_pacing.IDS, measures_pacing.pacing, "about 15 s"),
     Group((measures_privacy.LEAKED,), measures_privacy.leaked, "about 5 minutes"),
     Group(measures_two_guards.IDS, measures_two_guards.two_guards, "about 4 minutes"),

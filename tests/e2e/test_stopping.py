@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import httpx
 
 from spillway_router.testing.harness import MESSAGES
 from spillway_router.testing.processes import await_ready, running, write
+from spillway_router.testing.streams import chat
 from spillway_router.testing.upstream import Answer, FaultUpstream
 
 WAIT_S = 30
@@ -44,7 +47,8 @@ async def test_it_says_that_it_leaves_and_serves_on_meanwhile(tmp_path: Path) ->
                         await asyncio.sleep(0.01)
                 assert state == (503, False)
                 async with httpx.AsyncClient(base_url=process.url, trust_env=False, timeout=WAIT_S) as other:
-                    assert (await other.post("/v1/chat/completions", json=BODY)).status_code == 200
+                    last = await other.post("/v1/chat/completions", json=BODY)
+                    assert (last.status_code, last.headers["connection"]) == (200, "close")
             assert await asyncio.to_thread(process.ended) == 0
 
 
@@ -99,3 +103,44 @@ async def test_a_machine_that_is_about_to_go_answers_by_the_cloud_and_private_re
             assert "leaving" in after.headers["x-spillway-reason"]
             process.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.ended) == 0
+
+
+async def test_a_request_on_a_connection_that_nobody_said_would_close_is_answered(tmp_path: Path) -> None:
+    """The head of a stream that began before the signal promised another answer on this connection."""
+    gate = asyncio.Event()
+    stream = chat("yes")
+    paused = Answer.stream(stream.body).pausing(stream.end_of(1), gate)
+    async with FaultUpstream(paused) as upstream:
+        with running("route", config(tmp_path, upstream)) as process:
+            await asyncio.to_thread(await_ready, process.url)
+            host, _, port = process.url.removeprefix("http://").partition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            async with asyncio.timeout(WAIT_S):
+                writer.write(request({**BODY, "stream": True}))
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert b"connection: close" not in head
+                process.process.send_signal(signal.SIGTERM)
+                while is_listening(host, int(port)):
+                    await asyncio.sleep(0.01)
+                upstream.answer = Answer.json(WHOLE)
+                gate.set()
+                await reader.readuntil(b"0\r\n\r\n")
+                writer.write(request(BODY))
+                reply = await reader.read()
+            assert reply.startswith(b"HTTP/1.1 200 OK\r\nconnection: close\r\n")
+            assert b'"yes"' in reply
+            writer.close()
+            assert await asyncio.to_thread(process.ended) == 0
+
+
+def request(body: dict[str, Any]) -> bytes:
+    """A chat request as bytes."""
+    content = json.dumps(body).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    return head + b"content-length: %d\r\n\r\n" % len(content) + content
+
+
+def is_listening(host: str, port: int) -> bool:
+    """Whether new connections are taken."""
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0

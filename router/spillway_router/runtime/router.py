@@ -76,7 +76,7 @@ from spillway_router.proxy.control.feedback import add_feedback_routes
 from spillway_router.proxy.control.keys import add_key_routes
 from spillway_router.proxy.control.provider_keys import add_provider_key_routes
 from spillway_router.proxy.entry.app import App, build
-from spillway_router.proxy.entry.frontend import frontend_factory
+from spillway_router.proxy.entry.frontend import FrontendState, frontend_factory
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.audit_sample import AuditKind
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
@@ -202,7 +202,8 @@ class Runtime:
         self.dashboard = Dashboard(self._dashboard_parts(version), self._traffic)
         self.control = self._control_api(version, extractions)
         self.app: App = build(self.control, self.services.bodies, lambda: self._active_config.cors_origins)
-        self.front: Callable[..., asyncio.Protocol] = frontend_factory(self.services)
+        self._front_state = FrontendState(self.services)
+        self.front: Callable[..., asyncio.Protocol] = frontend_factory(self._front_state)
 
     def _make_writer(self, loaded: Loaded, journal: Journal) -> LedgerWriter:
         return LedgerWriter(
@@ -274,7 +275,7 @@ class Runtime:
 
     def leave(self) -> float:
         """Say by /ready that no more requests should come; return for how many seconds they may come anyway."""
-        self._is_leaving = True
+        self._is_leaving = self._front_state.is_leaving = True
         self.dashboard.close()
         return self.config.loaded.settings.limits.stop_unready_s
 
@@ -284,7 +285,7 @@ class Runtime:
 
     def withdraw(self) -> None:
         """Prepare for the end of the machine: /ready says 503, and new requests go to the cloud where they may."""
-        self._is_leaving = True
+        self._is_leaving = self._front_state.is_leaving = True
         self.board.leave()
         log.warning("the machine is about to be taken away: new requests go to the cloud where they may")
 

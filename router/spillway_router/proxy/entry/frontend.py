@@ -61,6 +61,9 @@ LEAST_READ_BYTES = 16 * 1024
 """What a client must read within `write_stall_s` seconds while more than the transport's buffer waits for it."""
 MOST_DISCARDED_BYTES = 1024 * 1024
 """What is read and discarded after a head was refused, so that its sender gets the refusal."""
+LAST_IDLE_S = 0.5
+"""How long a connection must be idle before the server's end closes it: longer than a request needs that is under
+way."""
 LINGER_S = 5.0
 """How long the rest of a refused body is read before its connection closes."""
 COLLECTED_BYTES = 256 * 1024
@@ -78,7 +81,16 @@ _Headers = list[tuple[bytes, bytes]]
 class FrontendState:
     """What all connections share: the services, the outbox and the number of inference requests in progress."""
 
-    __slots__ = ("_valid_hosts", "bodies", "connections", "in_flight", "in_flight_by_key", "outbox", "services")
+    __slots__ = (
+        "_valid_hosts",
+        "bodies",
+        "connections",
+        "in_flight",
+        "in_flight_by_key",
+        "is_leaving",
+        "outbox",
+        "services",
+    )
 
     def __init__(self, services: Services) -> None:
         self.services = services
@@ -87,6 +99,8 @@ class FrontendState:
         self.in_flight_by_key: dict[str, int] = {}
         self.bodies = services.bodies
         self.connections = ConnectionCounts()
+        self.is_leaving = False
+        """Whether the router ends soon: every answer from then on says that its connection closes."""
         self._valid_hosts: set[str] = set()
 
     def over_share(self, key_id: str, most: int) -> Refusal | None:
@@ -439,9 +453,25 @@ class FrontendConnection(HttpToolsProtocol):
             self.transport.abort()
 
     def shutdown(self) -> None:
-        """Prepare for the server's end: uvicorn closes idle connections, and the others after their answer."""
+        """Prepare for the server's end: the connection closes after an answer that said so, or once it was idle for
+        `LAST_IDLE_S`.
+
+        A client whose last answer did not say that its connection closes may be sending the next request just now. It
+        would be lost with a connection that is closed at once, and no client repeats it by itself.
+        """
         self.state.outbox.flush()
-        super().shutdown()
+        self.state.is_leaving = True
+        self.timeout_keep_alive = LAST_IDLE_S
+        request = cast("Any", self.cycle)
+        if request is None or request.response_complete:
+            if self.timeout_keep_alive_task is not None:
+                self.timeout_keep_alive_task.cancel()
+                self.timeout_keep_alive_task = None
+            self._start_idle_timer(LAST_IDLE_S)
+        elif not isinstance(request, IncomingRequest):
+            super().shutdown()
+        elif not request.started:
+            request.keep_alive = False
 
     # head and body: callbacks of the parser
 
@@ -499,7 +529,10 @@ class FrontendConnection(HttpToolsProtocol):
         request.start(services)
         request.chunked = version != "1.0"
         request.keep_alive = (
-            request.chunked and self.parser.should_keep_alive() and (not upgrading or self.known_head != b"")
+            request.chunked
+            and not self.state.is_leaving
+            and self.parser.should_keep_alive()
+            and (not upgrading or self.known_head != b"")
         )
         flaw = self.state.host_flaw(request.headers)
         request.admission = flaw or admit(services, request.headers, self.state.in_flight, self.host)
@@ -751,9 +784,9 @@ def _is_http_1_0(version: str, headers: _Headers) -> bool:
     return version == "1.0" and not any(name.lower() == b"transfer-encoding" for name, _ in headers)
 
 
-def frontend_factory(services: Services) -> Callable[..., FrontendConnection]:
+def frontend_factory(state: FrontendState) -> Callable[..., FrontendConnection]:
     """Return the function with which uvicorn makes a FrontendConnection for each connection of one server."""
-    return partial(FrontendConnection, FrontendState(services))
+    return partial(FrontendConnection, state)
 
 
 def headers_by_name(pairs: _Headers) -> dict[str, str]:
