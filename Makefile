@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-engine test-others check format bench dashboard install-browser loadtest evidence fuzz conformance audit docs lock clean install install-dev install-engine install-loadtest install-conformance install-audit install-docs install-convert
+.PHONY: help up demo test test-engine test-others check format bench dashboard install-browser loadtest evidence fuzz conformance audit docs lock clean install install-dev install-engine install-loadtest install-conformance install-audit install-docs install-convert install-tools
 
 # The first Python from 3.11 to 3.13 that can create environments. 3.11 is preferred, because torch's CPU hash is recorded
 # for it.
@@ -33,7 +33,7 @@ up: install  ## start everything: engine (GPU, or CPU with the demo model) and r
 demo: install  ## run the main job end to end: a burst of documents, overflow, escalation, two-sided report (under 5 min)
 	.venv/bin/python -m demo
 
-test: install install-loadtest install-browser check  ## install, then run lint, types and the full test suite with the real engine (under 20 min from nothing)
+test: install install-loadtest install-browser install-tools check  ## install, then run lint, types and the full test suite with the real engine (under 20 min from nothing)
 	@echo "Running all tests in two parallel groups; the output of a group is shown when it ends (usually 6 to 10 min)."
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-engine test-others
 
@@ -67,6 +67,9 @@ install-browser:  ## install Chromium and what drives it for the tests of the da
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
 		|| echo "Chromium could not be installed: the browser tests of the dashboard are skipped."; \
 	else echo "No Chromium here, and no root to install it: the browser tests of the dashboard are skipped."; fi
+
+install-tools:  ## fetch helm and promtool for the tests of the deployment files (about 100 MB, not on the PATH)
+	@$(PYTHON) requirements/tools.py
 
 format: install-dev  ## let ruff fix and format the code
 	.venv/bin/ruff check --fix .

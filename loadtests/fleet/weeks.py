@@ -52,7 +52,7 @@ def weeks_of(trace: str, weeks: int = 4, most: int = 8, seed: int = 7, scale: fl
     work = np.array(least_work_s(requests, EngineModel())) / ENGINE_SPEED[trace]
     cost = np.array([price.of(one.prompt_tokens, one.output_tokens) for one in requests])
     length_s = arrivals[-1] + arrivals[-1] / len(arrivals)
-    passed_s = np.concatenate([[0.0], np.cumsum(_speeds(weeks, seed) * scale * SLOT_S)])
+    passed_s = np.concatenate([[0.0], np.cumsum(speeds_of(weeks, seed) * scale * SLOT_S)])
 
     def by_slot(amounts: np.ndarray) -> np.ndarray:
         sums = np.concatenate([[0.0], np.cumsum(amounts)])
@@ -78,7 +78,7 @@ def weeks_of(trace: str, weeks: int = 4, most: int = 8, seed: int = 7, scale: fl
     )
 
 
-def _speeds(weeks: int, seed: int) -> np.ndarray:
+def speeds_of(weeks: int, seed: int = 7) -> np.ndarray:
     """Return how fast the trace runs in each slot of the weeks, which begin on a Monday."""
     chance = np.random.default_rng(seed)
     days = 7 * weeks

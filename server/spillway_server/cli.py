@@ -22,6 +22,8 @@ from spillway_server.engine.events import EngineEvent
 from spillway_server.engine.launcher import InstalledEngine
 from spillway_server.engine.serve import ServeOptions, run_server
 from spillway_server.obstacle import Obstacle
+from spillway_server.on_ray.application import RayOrder, deploy
+from spillway_server.on_ray.replica import HOST, PORT
 from spillway_server.planning import hardware, measurements, models, plan_table, profiles
 from spillway_server.planning.memory import MEAN_TOKENS
 from spillway_server.planning.plan import PlanOptions, make_plan
@@ -63,11 +65,22 @@ def serve(
     model_config: Annotated[Path | None, _MODEL_CONFIG] = None,
     force: Annotated[bool, _FORCE] = False,
     log: Annotated[Path, typer.Option(help="vLLM's log file.")] = Path("data/engine.log"),
+    on: Annotated[str, typer.Option(help="local, or ray: an application of Ray Serve.")] = "local",
+    ray: Annotated[str, typer.Option(help="With --on ray: the address of Ray's dashboard.")] = "http://127.0.0.1:8265",
+    name: Annotated[str, typer.Option(help="With --on ray: the name of the application.")] = "spillway",
+    replicas: Annotated[int, typer.Option(min=0, max=1024, help="With --on ray: how many engines.")] = 1,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Start vLLM for this machine and keep it running; Ctrl-C or SIGTERM shuts it down in order."""
     if device not in ("auto", "gpu", "cpu"):
         raise typer.BadParameter(f"{device!r} is not one of auto, gpu, cpu", param_hint="--device")
+    if on not in ("local", "ray"):
+        raise typer.BadParameter(f"{on!r} is not one of local, ray", param_hint="--on")
+    if on == "ray":
+        words = _serve_words(model, device, gpus, engine_python, vllm_arg, lora, embed=embed, force=force)
+        order = RayOrder(name=name, replicas=replicas, gpus=0 if device == "cpu" else gpus, command=words)
+        _serve_on_ray(ray, order, as_json)
+        return
     options = ServeOptions(
         model=model,
         host=host,
@@ -86,6 +99,47 @@ def serve(
     obstacle = asyncio.run(_serve_until_signal(options, _event_printer(as_json), _line_printer(as_json)))
     if obstacle is not None:
         present.end_at_obstacle(obstacle, as_json)
+
+
+def _serve_words(
+    model: str,
+    device: str,
+    gpus: int,
+    engine_python: Path | None,
+    vllm_arg: list[str] | None,
+    lora: list[str] | None,
+    *,
+    embed: bool,
+    force: bool,
+) -> tuple[str, ...]:
+    """Return the command that a node of Ray runs: the same one, on the node's own address and a free port."""
+    words = ["spillway", "serve", "--model", model, "--host", HOST, "--port", PORT, "--json"]
+    words += ["--device", device, "--gpus", str(gpus), "--log", f"spillway-engine-{PORT}.log"]
+    words += [] if engine_python is None else ["--engine-python", str(engine_python)]
+    words += [f"--vllm-arg={one}" for one in vllm_arg or ()]
+    words += [word for one in lora or () for word in ("--lora", one)]
+    return (*words, *(["--embed"] if embed else []), *(["--force"] if force else []))
+
+
+def _serve_on_ray(address: str, order: RayOrder, as_json: bool) -> None:
+    """Have Ray Serve run the engines, and say how the router finds them."""
+    obstacle = deploy(address, order)
+    if obstacle is not None:
+        present.end_at_obstacle(obstacle, as_json)
+    backend = {
+        "name": "pool",
+        "provider": "vllm",
+        "local": True,
+        "model": "MODEL",
+        "discover": "ray",
+        "discover_from": order.name,
+        "discover_api": address,
+    }
+    if as_json:
+        _print_json({"application": order.name, "replicas": order.replicas, "backend": backend})
+        return
+    typer.echo(f"# Ray starts {order.replicas} engines of the application {order.name}. The router finds them by:")
+    typer.echo(yaml.safe_dump({"backends": [backend]}, sort_keys=False), nl=False)
 
 
 def plan(

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from evidence.deploy_commands import ROOT
+from jsonschema import Draft202012Validator
 from tests.proxy.answers import STRONG
 from typer.testing import CliRunner, Result
 
 from spillway_router.cli import app
-from spillway_router.config.load import ConfigError, parse
+from spillway_router.commands.fleet_keeper import FleetKeeper
+from spillway_router.commands.fleet_targets import FleetTargetError, order_for, set_number
+from spillway_router.config.load import ConfigError, load, parse
 from spillway_router.testing import FakeEngine, FaultUpstream
 from spillway_router.testing.harness import cloud, routing, serving, settings
+from spillway_router.testing.threaded_server import threaded_server
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -96,6 +104,126 @@ def test_kubernetes_is_scaled_by_kubectl(file: Path) -> None:
     with_fleet(file, {"min": 3, "max": 3, "target": "kubernetes", "deployment": "engines", "namespace": "llm"})
     dry = spillway("fleet", "apply", "-c", file, "--dry-run")
     assert "would run: kubectl scale deployment/engines --replicas=3 --namespace llm" in dry.stderr
+
+
+def test_sky_gets_a_copy_of_the_service_with_the_number(file: Path, tmp_path: Path) -> None:
+    """SkyPilot keeps the replicas that run if only the part `service` changed."""
+    written = {"name": "pool", "resources": {"accelerators": "L40S:1"}, "service": {"replicas": 1}, "run": "x"}
+    (tmp_path / "pool.sky.yaml").write_text(yaml.safe_dump(written))
+    with_fleet(
+        file, {"min": 3, "max": 3, "target": "sky", "service": "pool", "service_file": str(tmp_path / "pool.sky.yaml")}
+    )
+    fleet = load(str(file)).settings.fleet
+    assert fleet is not None
+    order = order_for(fleet, 3)
+    assert order.words == ("sky", "serve", "update", "--yes", "pool", "{file}")
+    assert yaml.safe_load(order.file) == {**written, "service": {"replicas": 3}}
+    kept = tmp_path / "kept.yaml"
+    copy = "import shutil, sys; shutil.copy(sys.argv[1], sys.argv[2])"
+    set_number(replace(order, words=(sys.executable, "-c", copy, "{file}", str(kept))), {"PATH": "/usr/bin"})
+    assert yaml.safe_load(kept.read_text())["service"] == {"replicas": 3}
+
+
+def test_ray_is_scaled_by_its_api(file: Path) -> None:
+    """The path and the body are those of Ray 2.60.0, which took them on a cluster of two nodes (docs/deploy/ray.md)."""
+    asked: list[tuple[str, object]] = []
+
+    class Dashboard(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked.append((self.path, body))
+            self.send_response(200 if body["target_num_replicas"] == 2 else 412)
+            self.end_headers()
+            self.wfile.write(b'{"error": "external_scaler_enabled is not set"}')
+
+        def log_message(self, *words: object) -> None: ...
+
+    with threaded_server(Dashboard) as url:
+        with_fleet(file, {"min": 2, "max": 3, "target": "ray", "application": "engines", "ray_api": url})
+        spillway("fleet", "apply", "-c", file)
+        assert asked == [("/api/v1/applications/engines/deployments/Engine/scale", {"target_num_replicas": 2})]
+        schema = json.loads((ROOT / "deploy/ray/schema.json").read_text())["ScaleDeploymentRequest"]
+        Draft202012Validator(schema).validate(asked[0][1])
+        fleet = load(str(file)).settings.fleet
+        assert fleet is not None
+        with pytest.raises(FleetTargetError, match=r"412: .*external_scaler_enabled"):
+            set_number(order_for(fleet, 3), {})
+
+
+@pytest.mark.parametrize(
+    ("fleet", "missing"),
+    [
+        ({"target": "sky"}, "Set fleet.service and fleet.service_file"),
+        ({"target": "sky", "service": "s", "service_file": "/none.yaml"}, "is no SkyPilot service"),
+        ({"target": "ray"}, "Set fleet.application"),
+        ({"target": "ray", "application": "a", "ray_api": "http://127.0.0.1:9"}, "Check fleet.ray_api"),
+        ({"target": "kubernetes"}, "Set fleet.command, or fleet.deployment"),
+    ],
+)
+def test_a_target_that_lacks_something_says_what(file: Path, fleet: dict[str, Any], missing: str) -> None:
+    with_fleet(file, {"min": 1, "max": 1, **fleet})
+    assert missing in spillway("fleet", "apply", "-c", file, code=1).stderr
+
+
+def test_the_router_sets_the_number_itself_and_rentals_follow(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "gpus"
+    command = [sys.executable, "-c", WRITE, str(out), "{gpus}"]
+    plain = file.read_text()
+
+    def configured(**fleet: Any) -> None:
+        file.write_text(plain)
+        with_fleet(file, {"max": 3, "every_s": 300, "command": command, "rentals": True, **fleet})
+
+    configured(min=2)
+    keeper = FleetKeeper(load(str(file)))
+    assert keeper.look() == 2
+    assert (out.read_text(), running(file)) == ("2", ["fleet-1", "fleet-2"])
+    out.unlink()
+    assert keeper.look() is None, "it is set already"
+    assert not out.exists()
+    configured(min=3)
+    assert (keeper.look(), running(file)) == (3, ["fleet-1", "fleet-2", "fleet-3"])
+    configured(min=0)
+    assert (keeper.look(), running(file)) == (0, [])
+
+
+def test_both_kill_switches_hold_from_the_next_turn_on(file: Path, tmp_path: Path) -> None:
+    out, switch = tmp_path / "gpus", tmp_path / "stop"
+    command = [sys.executable, "-c", WRITE, str(out), "{gpus}"]
+    plain = file.read_text()
+    fleet = {"min": 2, "max": 3, "every_s": 300, "command": command, "stop_file": str(switch)}
+    with_fleet(file, {**fleet, "stop": True})
+    keeper = FleetKeeper(load(str(file)))
+    assert keeper.look() is None
+    file.write_text(plain)
+    with_fleet(file, fleet)
+    switch.touch()
+    assert keeper.look() is None
+    assert not out.exists()
+    file.write_text(f"{plain}fleet: {{max: no number}}\n")
+    assert keeper.look() is None, "a configuration with errors changes nothing"
+    switch.unlink()
+    file.write_text(plain)
+    with_fleet(file, fleet)
+    assert keeper.look() == 2
+
+
+def test_a_number_that_could_not_be_set_is_tried_again(file: Path, tmp_path: Path) -> None:
+    gate, out = tmp_path / "gate", tmp_path / "gpus"
+    script = "import pathlib, sys; pathlib.Path(sys.argv[1]).read_text(); open(sys.argv[2], 'w').write(sys.argv[3])"
+    command = [sys.executable, "-c", script, str(gate), str(out), "{gpus}"]
+    with_fleet(file, {"min": 1, "max": 1, "every_s": 300, "command": command})
+    keeper = FleetKeeper(load(str(file)))
+    assert keeper.look() is None
+    gate.touch()
+    assert keeper.look() == 1
+    assert out.read_text() == "1"
+
+
+def running(file: Path) -> list[str]:
+    """The machines of the fleet that are on the books and run."""
+    rows = printed("rentals", "list", "-c", file)
+    return sorted(row["machine"] for row in rows if row["source"] == "fleet" and row["stopped"] is None)
 
 
 def test_what_is_missing_is_named(file: Path) -> None:

@@ -4,7 +4,6 @@ Kubernetes' own schemas and against what Spillway needs. Where helm is installed
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 from tests.deploy.chart.write import CASES, CHART, HERE, fingerprint
+from tests.deploy.tools import tool
 
 from spillway_router.config.load import parse
 
@@ -61,7 +61,9 @@ def test_the_schemas_would_find_a_mistake() -> None:
 def test_pod_security_gpu_and_probes() -> None:
     pod = rendered("full")["StatefulSet/spillway"]["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["automountServiceAccountToken"] is False
+    assert pod["automountServiceAccountToken"] is True, "it looks for engines by Kubernetes' API"
+    plain = rendered("default")["StatefulSet/spillway"]["spec"]["template"]["spec"]
+    assert plain["automountServiceAccountToken"] is False
     inside = container("full")
     assert inside["securityContext"] == {
         "allowPrivilegeEscalation": False,
@@ -176,11 +178,23 @@ def test_values_keep_to_their_schema() -> None:
         assert list(Draft7Validator(schema).iter_errors({**values, **each})) != [], each
 
 
+def test_a_router_that_discovers_engines_may_read_their_endpoints_and_nothing_else() -> None:
+    full = rendered("full")
+    role, binding = full["Role/spillway-discovery"], full["RoleBinding/spillway-discovery"]
+    assert role["rules"] == [
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}
+    ]
+    assert (role["metadata"]["namespace"], binding["metadata"]["namespace"]) == ("engines", "engines")
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "spillway", "namespace": "llm"}]
+    egress = full["NetworkPolicy/spillway"]["spec"]["egress"]
+    peers = [peer for rule in egress for peer in rule.get("to", [])]
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "engines"}}} in peers
+    assert "Role/spillway-discovery" not in rendered("default")
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_helm_itself_agrees(case: str) -> None:
-    helm = shutil.which("helm")
-    if helm is None:
-        pytest.skip("helm is not on this machine: the tests look at what helm rendered elsewhere")
+    helm = tool("helm")
     more = ["--values", str(CASES[case])] if CASES[case] else []
     subprocess.run([helm, "lint", "--strict", str(CHART), *more], check=True, timeout=120)
     rendering = subprocess.run(
@@ -200,9 +214,7 @@ def test_helm_itself_agrees(case: str) -> None:
     ],
 )
 def test_values_that_contradict_each_other_are_not_rendered(values: tuple[str, ...], said: str) -> None:
-    helm = shutil.which("helm")
-    if helm is None:
-        pytest.skip("helm is not on this machine")
+    helm = tool("helm")
     words = [helm, "template", "spillway", str(CHART), *(word for value in values for word in ("--set", value))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from evidence.deploy_commands import ROOT
+from tests.deploy.tools import tool
 
 from spillway_hardware.gpus import GPUS
 from spillway_router.config.load import parse
@@ -113,9 +114,7 @@ def test_every_variable_of_compose_is_in_the_example() -> None:
 
 
 def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not on this machine")
+    program = tool("promtool")
     shutil.copy(DEPLOY / "prometheus/alerts.yml", tmp_path)
     shutil.copy(ROOT / "tests/deploy/alerts.test.yaml", tmp_path)
     words = [program, "test", "rules", str(tmp_path / "alerts.test.yaml")]

@@ -179,3 +179,14 @@ def test_an_unknown_price_of_the_gpu_is_a_warning(tmp_path: Path) -> None:
     code, report, _ = check(tmp_path, local, "--offline")
     assert code == 0
     assert [w["where"] for w in report["warnings"] if "price of the GPU is unknown" in w["problem"]] == ["gpu"]
+
+
+def test_offline_asks_no_database_server(tmp_path: Path) -> None:
+    """Nobody listens at this address; what else is wrong must be told all the same."""
+    file = tmp_path / "spillway.yaml"
+    backend = "{name: local, provider: vllm, model: m}"
+    file.write_text(f"backends: [{backend}]\nledger: {{url: 'postgresql://nobody@127.0.0.1:9/spillway'}}\n")
+    assert CliRunner().invoke(app, ["check", "-c", str(file), "--offline"]).exit_code == 0
+    asked = CliRunner().invoke(app, ["check", "-c", str(file)])
+    assert asked.exit_code == 1
+    assert "ledger.url" in asked.output

@@ -37,7 +37,9 @@ FingerprintOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit with 1 also if a backend is disabled or unreachable.")
 ]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Don't test whether the backends are reachable.")]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Ask no other machine: no backend, no cache, no database server.")
+]
 
 
 def check(
@@ -98,10 +100,10 @@ def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | Non
 
     outcome = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
     if isinstance(outcome, ConfigRejected):
-        problems = [*outcome.problems, *document_problems(loaded.settings), *_ledger_problems(loaded)]
+        problems = [*outcome.problems, *document_problems(loaded.settings), *_ledger_problems(loaded, offline)]
         return CheckReport(_located(loaded, problems)), None
     report = CheckReport(
-        errors=_located(loaded, [*document_problems(loaded.settings), *_ledger_problems(loaded)]),
+        errors=_located(loaded, [*document_problems(loaded.settings), *_ledger_problems(loaded, offline)]),
         disabled=_located(loaded, outcome.disabled),
         warnings=_located(loaded, _warnings(loaded.settings, outcome)),
     )
@@ -116,11 +118,14 @@ def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | Non
     return report, outcome
 
 
-def _ledger_problems(loaded: Loaded) -> list[ConfigProblem]:
-    """Return why a router could not use the ledger; a ledger that doesn't exist yet is not made here."""
+def _ledger_problems(loaded: Loaded, offline: bool) -> list[ConfigProblem]:
+    """Return why a router could not use the ledger; a ledger that doesn't exist yet is not made here. `offline`: a
+    database server is not asked."""
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.store.open import check_ledger
 
+    if offline and loaded.settings.ledger.path is None:
+        return []
     try:
         check_ledger(loaded.settings.ledger.url)
     except LedgerError as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say
+from spillway_router.commands.fleet_targets import FleetTargetError, order_for, set_number
 from spillway_router.commands.since import SinceOption, since_ms
 from spillway_router.config.load import process_environment
 
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from spillway_router.replay.fleet_now import FleetSetup
 
 DAY_S = 86_400
-LONGEST_RUN_S = 600
-PASSED_ON = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "TMPDIR",
-    "KUBECONFIG",
-    "KUBERNETES_SERVICE_HOST",
-    "KUBERNETES_SERVICE_PORT",
-)
-"""The variables that a command of the user gets. It reads its secrets from files of its own."""
 fleet_app = typer.Typer(help="Decide how many GPUs to rent: explain, plan, apply.", no_args_is_help=True)
 RentedOption = Annotated[int | None, typer.Option(min=0, help="How many GPUs are rented now; default: gpu.count.")]
 
@@ -84,31 +72,21 @@ def apply(
     """Set the number of GPUs by fleet.target, if it differs from what is rented."""
     loaded = load(path)
     decision, present = _decided(loaded, since, rented)
-    arguments = _fleet(loaded).arguments(decision.target)
-    if not arguments:
-        fail("fleet.target has nothing to run. Set fleet.command, or fleet.deployment with the target kubernetes.")
+    try:
+        order = order_for(_fleet(loaded), decision.target)
+    except FleetTargetError as error:
+        fail(str(error))
     _show_decision(decision, as_json=as_json)
     if decision.target == present:
         typer.echo(f"nothing to do: {present} GPUs are rented", err=True)
         return
     if dry_run:
-        typer.echo(f"would run: {' '.join(arguments)}", err=True)
+        typer.echo(f"would run: {order.shown()}", err=True)
         return
-    _run(arguments)
-
-
-def _run(arguments: tuple[str, ...]) -> None:
-    """Run a command line, without the router's keys. One that fails or takes too long ends this command."""
-    present = process_environment()
-    environment = {name: present[name] for name in PASSED_ON if name in present}
     try:
-        done = subprocess.run(arguments, timeout=LONGEST_RUN_S, check=False, env=environment)
-    except OSError as error:
-        fail(f"{arguments[0]} can't be run: {error.strerror}. Install it, or correct fleet.command.")
-    except subprocess.TimeoutExpired:
-        fail(f"{arguments[0]} took longer than {LONGEST_RUN_S} s and was ended.")
-    if done.returncode:
-        fail(f"{arguments[0]} ended with status {done.returncode}; the number of GPUs may be unchanged.")
+        set_number(order, process_environment())
+    except FleetTargetError as error:
+        fail(str(error))
 
 
 def _fleet(loaded: Loaded) -> FleetPart:

@@ -28,6 +28,7 @@ def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> 
     import uvloop
 
     from spillway_router.aio.line_output import LineHandler, LineOutput
+    from spillway_router.commands.fleet_keeper import FleetKeeper
     from spillway_router.commands.rental_watch import RentalWatch
     from spillway_router.commands.running_proxies import running_proxies
     from spillway_router.config.exposure import exposure_warnings
@@ -49,7 +50,8 @@ def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> 
 
     try:
         with log_output:
-            uvloop.run(serve.route(loaded, version(), listening, (*companions, RentalWatch(loaded).run), log_output))
+            beside = (*companions, RentalWatch(loaded).run, FleetKeeper(loaded).run)
+            uvloop.run(serve.route(loaded, version(), listening, beside, log_output))
     except ConfigError as error:
         fail("\n".join(str(m) for m in error.problems))
     except LedgerError as error:

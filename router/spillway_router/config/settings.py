@@ -1047,6 +1047,8 @@ class Settings(Part):
             confidence["calibration"] = placed(self.confidence.calibration)
         steps = {name: placed(file) for name, file in self.confidence.step_calibrations.items()}
         update["confidence"] = self.confidence.model_copy(update={**confidence, "step_calibrations": steps})
+        if self.fleet is not None:
+            update["fleet"] = self.fleet.with_paths(placed)
         if self.tls is not None:
             files = {"certificate": placed(self.tls.certificate), "key": placed(self.tls.key)}
             update["tls"] = self.tls.model_copy(update=files)

@@ -43,3 +43,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "spillway.image" -}}
 {{- if .Values.image.digest }}{{ printf "%s@%s" .Values.image.repository .Values.image.digest }}{{ else }}{{ printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}{{ end }}
 {{- end }}
+
+{{- /* The namespaces in which the configuration has the router look for engines, with commas between. */ -}}
+{{- define "spillway.discovered" -}}
+{{- $found := dict }}
+{{- $config := fromYaml .Values.config }}
+{{- range (get $config "backends" | default list) }}
+{{- if and (kindIs "map" .) (eq (toString (get . "discover")) "kubernetes") }}
+{{- $_ := set $found (regexFind "^[^/]+" (toString (get . "discover_from"))) true }}
+{{- end }}
+{{- end }}
+{{- keys $found | sortAlpha | join "," }}
+{{- end }}

@@ -15,12 +15,13 @@ Outlooks = Callable[[int], Sequence[LayerOutlook]]
 @dataclass(frozen=True, slots=True)
 class FleetCost:
     """The cost of a fleet over some time, in nano-dollars, and how many rentals it began. `targets` is its size by
-    step."""
+    step, `serving` how many of its GPUs had started by then."""
 
     rent_nano: float
     overflow_nano: float
     starts: int
     targets: tuple[int, ...] = ()
+    serving: tuple[int, ...] = ()
 
     @property
     def total_nano(self) -> float:
@@ -42,12 +43,13 @@ def scaled_cost(
     state, cold_steps = FleetState.new(terms), -int(-terms.cold_start_s // step_s)
     ready_at = [0] * terms.least  # of each GPU that is rented: the step from which on it serves
     rent_nano = overflow_nano = 0.0
-    starts, targets = terms.least, []
+    starts, targets, ready = terms.least, [], []
     for step, demand in enumerate(demands):
-        serving = sum(ready <= step for ready in ready_at)
+        serving = sum(at <= step for at in ready_at)
         rent_nano += terms.rent_nano_per_s * step_s * len(ready_at)
         overflow_nano += demand.overflow(serving)
         targets.append(len(ready_at))
+        ready.append(serving)
         outlook = outlooks(step) if outlooks is not None else ()
         state, decision = decide_fleet(state, demand, step_s, terms, len(ready_at), outlook)
         while len(ready_at) < decision.target:
@@ -55,7 +57,7 @@ def scaled_cost(
             starts += 1
         ready_at.sort()
         del ready_at[decision.target :]  # the newest go first
-    return FleetCost(rent_nano, overflow_nano, starts, tuple(targets))
+    return FleetCost(rent_nano, overflow_nano, starts, tuple(targets), tuple(ready))
 
 
 def best_cost(demands: Sequence[Demand], step_s: float, terms: FleetTerms) -> float:

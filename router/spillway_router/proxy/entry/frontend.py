@@ -61,7 +61,7 @@ LEAST_READ_BYTES = 16 * 1024
 """What a client must read within `write_stall_s` seconds while more than the transport's buffer waits for it."""
 MOST_DISCARDED_BYTES = 1024 * 1024
 """What is read and discarded after a head was refused, so that its sender gets the refusal."""
-LAST_IDLE_S = 0.5
+LAST_IDLE_S = 1
 """How long a connection must be idle before the server's end closes it: longer than a request needs that is under
 way."""
 LINGER_S = 5.0
