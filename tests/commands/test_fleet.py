@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from spillway_router.cli import app
 from spillway_router.commands.fleet_keeper import FleetKeeper
 from spillway_router.commands.fleet_targets import FleetTargetError, order_for, set_number
-from spillway_router.config.load import ConfigError, load, parse
+from spillway_router.config.load import ConfigError, parse, read
 from spillway_router.testing import FakeEngine, FaultUpstream
 from spillway_router.testing.harness import cloud, routing, serving, settings
 from spillway_router.testing.threaded_server import threaded_server
@@ -113,7 +113,7 @@ def test_sky_gets_a_copy_of_the_service_with_the_number(file: Path, tmp_path: Pa
     with_fleet(
         file, {"min": 3, "max": 3, "target": "sky", "service": "pool", "service_file": str(tmp_path / "pool.sky.yaml")}
     )
-    fleet = load(str(file)).settings.fleet
+    fleet = read(str(file)).settings.fleet
     assert fleet is not None
     order = order_for(fleet, 3)
     assert order.words == ("sky", "serve", "update", "--yes", "pool", "{file}")
@@ -144,7 +144,7 @@ def test_ray_is_scaled_by_its_api(file: Path) -> None:
         assert asked == [("/api/v1/applications/engines/deployments/Engine/scale", {"target_num_replicas": 2})]
         schema = json.loads((ROOT / "deploy/ray/schema.json").read_text())["ScaleDeploymentRequest"]
         Draft202012Validator(schema).validate(asked[0][1])
-        fleet = load(str(file)).settings.fleet
+        fleet = read(str(file)).settings.fleet
         assert fleet is not None
         with pytest.raises(FleetTargetError, match=r"412: .*external_scaler_enabled"):
             set_number(order_for(fleet, 3), {})
@@ -175,7 +175,7 @@ def test_the_router_sets_the_number_itself_and_rentals_follow(file: Path, tmp_pa
         with_fleet(file, {"max": 3, "every_s": 300, "command": command, "rentals": True, **fleet})
 
     configured(min=2)
-    keeper = FleetKeeper(load(str(file)))
+    keeper = FleetKeeper(read(str(file)))
     assert keeper.look() == 2
     assert (out.read_text(), running(file)) == ("2", ["fleet-1", "fleet-2"])
     out.unlink()
@@ -193,7 +193,7 @@ def test_both_kill_switches_hold_from_the_next_turn_on(file: Path, tmp_path: Pat
     plain = file.read_text()
     fleet = {"min": 2, "max": 3, "every_s": 300, "command": command, "stop_file": str(switch)}
     with_fleet(file, {**fleet, "stop": True})
-    keeper = FleetKeeper(load(str(file)))
+    keeper = FleetKeeper(read(str(file)))
     assert keeper.look() is None
     file.write_text(plain)
     with_fleet(file, fleet)
@@ -213,7 +213,7 @@ def test_a_number_that_could_not_be_set_is_tried_again(file: Path, tmp_path: Pat
     script = "import pathlib, sys; pathlib.Path(sys.argv[1]).read_text(); open(sys.argv[2], 'w').write(sys.argv[3])"
     command = [sys.executable, "-c", script, str(gate), str(out), "{gpus}"]
     with_fleet(file, {"min": 1, "max": 1, "every_s": 300, "command": command})
-    keeper = FleetKeeper(load(str(file)))
+    keeper = FleetKeeper(read(str(file)))
     assert keeper.look() is None
     gate.touch()
     assert keeper.look() == 1
