@@ -50,9 +50,10 @@ async def ask(client: openai.AsyncOpenAI, number: int, private: bool) -> Fate:
                 finish, begun = answer.choices[0].finish_reason, True
                 tokens = 0 if answer.usage is None else answer.usage.completion_tokens
     except (openai.OpenAIError, httpx.HTTPError, TimeoutError) as error:
-        return Fate(number, streamed, f"{type(error).__name__}: {str(error)[:160]}", begun, backend, tokens)
-    fault = "" if finish and tokens else f"not whole: finish {finish}, {tokens} tokens"
-    return Fate(number, streamed, fault, begun, backend, tokens)
+        fault = f"{type(error).__name__}: {str(error)[:160]}"
+    else:
+        fault = "" if finish and tokens else f"not whole: finish {finish}, {tokens} tokens"
+    return Fate(number=number, streamed=streamed, fault=fault, begun=begun, backend=backend, tokens=tokens)
 
 
 async def flow(

@@ -161,7 +161,7 @@ def test_ray_is_scaled_by_its_api(file: Path) -> None:
     ],
 )
 def test_a_target_that_lacks_something_says_what(file: Path, fleet: dict[str, Any], missing: str) -> None:
-    with_fleet(file, {"min": 1, "max": 1, **fleet})
+    with_fleet(file, {"min": 2, "max": 2, **fleet})
     assert missing in spillway("fleet", "apply", "-c", file, code=1).stderr
 
 

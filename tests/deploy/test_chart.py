@@ -125,7 +125,7 @@ def test_network_policy_names_clients_and_ports() -> None:
     assert len(policy["ingress"][0]["from"]) == 2, "named clients and monitoring replace the defaults"
     assert policy["ingress"][0]["ports"] == [{"protocol": "TCP", "port": "http"}]
     ports = {port["port"] for rule in policy["egress"] for port in rule.get("ports", [])}
-    assert ports == {53, 443, 5433, 8001}
+    assert ports == {53, 443, 5433, 6443, 8001}, "6443: Kubernetes' API, by which engines are found"
     front = rendered("hpa")["NetworkPolicy/spillway"]["spec"]
     assert {"namespaceSelector": {}} in front["ingress"][0]["from"], "the ingress controller and Prometheus may come"
     assert {"ipBlock": {"cidr": "0.0.0.0/0"}} in front["ingress"][0]["from"], "whoever uses the load balancer may come"

@@ -29,7 +29,7 @@ def endpoint_slice(
     name: str, *endpoints: dict[str, Any], family: str = "IPv4", ports: tuple[tuple[str, int], ...] = (("http", 8000),)
 ) -> dict[str, Any]:
     """A slice of the Service `engines` in `llm`, checked against Kubernetes' schema."""
-    made = {
+    manifest = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
@@ -45,8 +45,8 @@ def endpoint_slice(
         "endpoints": list(endpoints),
         "ports": [{"name": port, "port": number, "protocol": "TCP"} for port, number in ports],
     }
-    kubernetes_validate.validate(made, VERSION, strict=True)
-    return made
+    kubernetes_validate.validate(manifest, VERSION, strict=True)
+    return manifest
 
 
 @dataclass(slots=True)

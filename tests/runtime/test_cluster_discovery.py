@@ -246,11 +246,11 @@ def test_proxies_are_engines_only_where_they_lead_to_replicas() -> None:
 
 async def test_a_replica_that_runs_an_engine_is_replaced_by_it() -> None:
     """As `spillway serve --on ray` makes them; another replica answers by itself, and one that is not up yet waits."""
-    known: dict[str, str] = {}
+    engine: dict[str, str] = {}
 
     def replica(_method: str, path: str, _body: bytes) -> tuple[int, Any, dict[str, str]]:
         assert path == "/engines/spillway/engine"
-        return (200, {"url": known["engine"]}, {}) if known else (404, {"detail": "Not Found"}, {})
+        return (200, {"url": engine["url"]}, {}) if engine else (404, {"detail": "Not Found"}, {})
 
     async with HttpStub(replica) as one:
         port = int(one.url.rsplit(":", 1)[1])
@@ -259,11 +259,11 @@ async def test_a_replica_that_runs_an_engine_is_replaced_by_it() -> None:
             {"ip": "127.0.0.1", "port": number, "instance_id": "", "name": f"SERVE_REPLICA::{number}"}
             for number in (port, 9)
         ]
-        told = {**RAY, "target_groups": [{**group, "targets": targets}]}
-        async with HttpStub(lambda *_: (200, told, {})) as api:
+        details = {**RAY, "target_groups": [{**group, "targets": targets}]}
+        async with HttpStub(lambda *_: (200, details, {})) as api:
             text = line("ray", "engines", api.url)
             await followed(text, lambda seen: seen.until(f"http://127.0.0.1:{port}/engines/v1"))
-            known["engine"] = "http://10.0.0.5:4000/v1"
+            engine["url"] = "http://10.0.0.5:4000/v1"
             await followed(text, lambda seen: seen.until("http://10.0.0.5:4000/v1"))
 
 

@@ -25,15 +25,15 @@ ORDER = RayOrder("engines", 2, 1, ("spillway", "serve", "--host", "{host}", "--p
 FAKE = (sys.executable, "-m", "loadtests.fake_engine", "--host", "{host}", "--port", "{port}")
 
 
-def errors(told: dict[str, Any]) -> list[str]:
+def errors(sent: dict[str, Any]) -> list[str]:
     """What Ray would refuse of a configuration."""
-    return [error.message for error in Draft202012Validator(SCHEMAS["ServeDeploySchema"]).iter_errors(told)]
+    return [error.message for error in Draft202012Validator(SCHEMAS["ServeDeploySchema"]).iter_errors(sent)]
 
 
 def test_ray_takes_the_order() -> None:
-    told = with_application({}, application(ORDER))
-    assert errors(told) == []
-    (one,) = told["applications"]
+    sent = with_application({}, application(ORDER))
+    assert errors(sent) == []
+    (one,) = sent["applications"]
     assert one["external_scaler_enabled"] is True
     assert one["deployments"][0]["ray_actor_options"] == {"num_cpus": 1.0, "num_gpus": 1}
     assert one["deployments"][0]["graceful_shutdown_timeout_s"] > one["args"]["drain_s"]
@@ -42,9 +42,9 @@ def test_ray_takes_the_order() -> None:
 
 def test_what_others_run_on_the_cluster_is_told_again() -> None:
     """Recorded from Ray 2.60.0: its answer holds the configuration of each application."""
-    told = with_application(RECORDED, {**application(ORDER), "name": "second", "route_prefix": "/second"})
-    assert errors(told) == []
-    assert [one["name"] for one in told["applications"]] == ["engines", "second"]
+    sent = with_application(RECORDED, {**application(ORDER), "name": "second", "route_prefix": "/second"})
+    assert errors(sent) == []
+    assert [one["name"] for one in sent["applications"]] == ["engines", "second"]
     replaced = with_application(RECORDED, application(ORDER))
     assert [one["args"]["drain_s"] for one in replaced["applications"]] == [130.0]
     from_a_program = {"applications": {"theirs": {"name": "theirs", "deployed_app_config": None}}}
@@ -53,14 +53,14 @@ def test_what_others_run_on_the_cluster_is_told_again() -> None:
 
 
 def test_serve_on_ray_deploys_the_same_command_for_each_node() -> None:
-    told: list[dict[str, Any]] = []
+    sent: list[dict[str, Any]] = []
 
     class Dashboard(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self._answer(b'{"applications": {}}')
 
         def do_PUT(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            sent.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             self._answer(b"")
 
         def _answer(self, body: bytes) -> None:
@@ -76,8 +76,8 @@ def test_serve_on_ray_deploys_the_same_command_for_each_node() -> None:
         done = CliRunner().invoke(app, [*words, "--model", "owner/name", "--vllm-arg=--max-num-seqs=8"])
     assert done.exit_code == 0, done.output
     assert "discover: ray" in done.output
-    assert errors(told[0]) == []
-    (one,) = told[0]["applications"]
+    assert errors(sent[0]) == []
+    (one,) = sent[0]["applications"]
     command = one["args"]["command"]
     assert command[:2] == ["spillway", "serve"]
     assert command[-1] == "--vllm-arg=--max-num-seqs=8"

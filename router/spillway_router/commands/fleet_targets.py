@@ -23,6 +23,8 @@ from urllib.parse import quote
 
 import yaml
 
+from spillway_router.config.yaml_faults import yaml_problem
+
 if TYPE_CHECKING:
     from spillway_router.config.fleet_part import FleetPart
 
@@ -89,8 +91,14 @@ def _sky(fleet: FleetPart, gpus: int) -> Order:
     try:
         content = yaml.safe_load(fleet.service_file.read_text(encoding="utf-8"))
         service = dict(content["service"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except OSError as error:
         raise FleetTargetError(f"fleet.service_file {fleet.service_file} is no SkyPilot service: {error}") from error
+    except yaml.YAMLError as error:
+        reason = yaml_problem(error)
+        raise FleetTargetError(f"fleet.service_file {fleet.service_file} is no SkyPilot service: {reason}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"fleet.service_file {fleet.service_file} is no SkyPilot service: it has no part `service`"
+        raise FleetTargetError(message) from error
     # Only the service's part may change: SkyPilot then keeps the replicas that run.
     service.pop("replica_policy", None)
     service["replicas"] = gpus
@@ -124,8 +132,8 @@ def _run(words: list[str], environment: Mapping[str, str], *, quiet: bool) -> No
     except subprocess.TimeoutExpired as error:
         raise FleetTargetError(f"{words[0]} took longer than {LONGEST_RUN_S} s and was ended.") from error
     if done.returncode:
-        told = (done.stderr or b"").decode("utf-8", "replace").strip()[-300:]
-        more = f" {told}" if told else ""
+        output = (done.stderr or b"").decode("utf-8", "replace").strip()[-300:]
+        more = f" {output}" if output else ""
         raise FleetTargetError(
             f"{words[0]} ended with status {done.returncode}; the number of GPUs may be unchanged.{more}"
         )
@@ -140,7 +148,7 @@ def _call(order: Order) -> None:
         with urllib.request.urlopen(request, timeout=LONGEST_CALL_S) as answer:  # noqa: S310
             answer.read()
     except urllib.error.HTTPError as error:
-        told = error.read(500).decode("utf-8", "replace")
-        raise FleetTargetError(f"{url} answers with {error.code}: {told}") from error
+        output = error.read(500).decode("utf-8", "replace")
+        raise FleetTargetError(f"{url} answers with {error.code}: {output}") from error
     except (OSError, ValueError) as error:
         raise FleetTargetError(f"{url} can't be reached: {error}. Check fleet.ray_api.") from error

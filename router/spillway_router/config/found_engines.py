@@ -93,8 +93,8 @@ def ray_engines(details: object, application: str) -> tuple[str, ...]:
     try:
         applications = _mapping(_mapping(details)["applications"])
         if application not in applications:
-            known = ", ".join(sorted(map(str, applications))) or "none"
-            raise DiscoveryError(f"Ray Serve has no application {application}; it has: {known}")
+            names = ", ".join(sorted(map(str, applications))) or "none"
+            raise DiscoveryError(f"Ray Serve has no application {application}; it has: {names}")
         route = applications[application].get("route_prefix")
         groups = [one for one in _list(_mapping(details).get("target_groups", [])) if one["protocol"] == "HTTP"]
         # A group of one application names it, and has the proxies in it while the application has no replica. The group

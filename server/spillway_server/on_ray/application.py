@@ -80,11 +80,11 @@ def with_application(details: Mapping[str, Any], one: Mapping[str, Any]) -> dict
                 "order; deploy it by `serve deploy`, or use another cluster"
             )
         others.append(config)
-    told: dict[str, Any] = {"applications": [*others, dict(one)]}
+    whole: dict[str, Any] = {"applications": [*others, dict(one)]}
     for part in ("proxy_location", "http_options", "grpc_options"):
         if details.get(part):
-            told[part] = details[part]
-    return told
+            whole[part] = details[part]
+    return whole
 
 
 def deploy(address: str, order: RayOrder) -> Obstacle | None:
@@ -93,11 +93,11 @@ def deploy(address: str, order: RayOrder) -> Obstacle | None:
         details = _call(address, "GET", None)
         _call(address, "PUT", with_application(details, application(order)))
     except (OSError, ValueError) as error:
-        told = str(error)
+        reason = str(error)
         if isinstance(error, urllib.error.HTTPError):
-            told = f"{error.code} {error.read(2000).decode('utf-8', 'replace')}"
+            reason = f"{error.code} {error.read(2000).decode('utf-8', 'replace')}"
         return Obstacle(
-            f"Ray Serve at {address} did not take the order: {told}",
+            f"Ray Serve at {address} did not take the order: {reason}",
             "Check --ray, that `ray status` shows the nodes, and that Ray Serve is installed on them (ray[serve]).",
         )
     return None

@@ -57,7 +57,13 @@ def scaled_cost(
             starts += 1
         ready_at.sort()
         del ready_at[decision.target :]  # the newest go first
-    return FleetCost(rent_nano, overflow_nano, starts, tuple(targets), tuple(ready))
+    return FleetCost(
+        rent_nano=rent_nano,
+        overflow_nano=overflow_nano,
+        starts=starts,
+        targets=tuple(targets),
+        serving=tuple(ready),
+    )
 
 
 def best_cost(demands: Sequence[Demand], step_s: float, terms: FleetTerms) -> float:
