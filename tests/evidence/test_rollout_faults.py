@@ -20,7 +20,7 @@ def test_nothing_is_lost_when_a_machine_goes_after_a_notice() -> None:
     assert "cloud" in measured.details["phases"]["spot_notice"]["by_backend"], "the cloud bridged the machine's end"
 
 
-def test_routers_and_engines_that_are_ended_at_once_lose_requests() -> None:
-    shape = RolloutShape(per_phase=20, at_once=6, phases=("upgrade_router", "scale_down"), cut_off=True, blind=True)
+def test_routers_that_are_ended_at_once_lose_requests() -> None:
+    shape = RolloutShape(per_phase=20, at_once=6, phases=("upgrade_router",), cut_off=True)
     measured = lost_requests(quiet, shape)[LOST]
-    assert all(phase["lost"] > 0 for phase in measured.details["phases"].values()), measured.details
+    assert (measured.value or 0) > 0, measured.details
