@@ -552,7 +552,10 @@ class LedgerContract:
         self, ledger: Ledger, reopen: Callable[[], Ledger]
     ) -> None:
         key: AlertKey = ("all", "day", D0 // 1000, Decimal("0.5"), 10**9)
+        assert not ledger.alerts.is_claimed(key)
         assert ledger.alerts.claim(key, T0)
+        assert ledger.alerts.is_claimed((*key[:3], Decimal("0.50"), key[4]))
+        assert not ledger.alerts.is_claimed((key[0], key[1], key[2] + 1, *key[3:]))
         assert not ledger.alerts.claim(key, T0 + 1)
         other = reopen()
         assert not other.alerts.claim((*key[:3], Decimal("0.50"), key[4]), T0 + 2)

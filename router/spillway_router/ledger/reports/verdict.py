@@ -97,7 +97,7 @@ def _paying_days(report: Report, chosen: Alternative) -> str:
     if len(full) < 2:
         return ""
     paid = sum(saved_on(row) > 0 for row in full)
-    return f"On {paid} of {len(full)} full days it did pay."
+    return f"It paid on {paid or 'none'} of the {len(full)} full days."
 
 
 def _made_on(report: Report) -> date:
