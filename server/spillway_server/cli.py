@@ -24,18 +24,24 @@ from spillway_server.engine.serve import ServeOptions, run_server
 from spillway_server.obstacle import Obstacle
 from spillway_server.on_ray.application import RayOrder, deploy
 from spillway_server.on_ray.replica import HOST, PORT
-from spillway_server.planning import hardware, measurements, models, plan_table, profiles
+from spillway_server.planning import hardware, measurements, plan_table, profiles
 from spillway_server.planning.memory import MEAN_TOKENS
 from spillway_server.planning.plan import PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, Profile
 from spillway_server.planning.speed import Speed, speed_of
 from spillway_server.planning.speed import settings as settings_part
+from spillway_server.stores import located
 
-_MODEL = typer.Option(help="A directory, a hub name (owner/name), `demo`, or `auto` to choose by hardware.")
+_MODEL = typer.Option(
+    help="A directory, a GGUF file, a hub name (owner/name), s3://BUCKET/PREFIX, `demo`, or `auto` to choose by "
+    "hardware."
+)
 _VLLM_ARG = typer.Option(
     "--vllm-arg", help="An argument for vLLM, such as --vllm-arg=--max-model-len=4096. Repeatable."
 )
-_LORA = typer.Option("--lora", help="A LoRA adapter as NAME=DIRECTORY, served under its name. Repeatable.")
+_LORA = typer.Option(
+    "--lora", help="A LoRA adapter as NAME=DIRECTORY (or =s3://...), served under its name. Repeatable."
+)
 _JSON = typer.Option("--json", help="Print JSON instead of tables.")
 _SETTINGS = typer.Option(
     "--settings", metavar="BACKEND", help="Print the part of spillway.yaml that follows from the plan."
@@ -175,7 +181,7 @@ def plan(
         machine = replace(machine, gpus=(profile.gpu,))
     else:
         raise typer.BadParameter(f"{gpu!r} is not one of {', '.join([*PROFILES, 'cpu'])}", param_hint="--gpu")
-    spec = models.resolve(model, machine, sources.of_environment(model_config, force))
+    spec = located.described(model, environment.stored_models(), machine, sources.of_environment(model_config, force))
     engine = _installed_engine(profile)
     options = PlanOptions(
         devices=gpus,

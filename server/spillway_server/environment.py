@@ -113,6 +113,16 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", str(Path(home) / "hub")))
 
 
+def stored_models() -> Path:
+    """Return the folder of models that were fetched from object stores, beside that of the hub's."""
+    return hub_cache().parent / "stores"
+
+
+def has_store_endpoint() -> bool:
+    """Return whether the object store is not Amazon's (AWS_ENDPOINT_URL)."""
+    return any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"))
+
+
 def hub_endpoint() -> str:
     """Return the address of the model hub, from HF_ENDPOINT; empty where HF_HUB_OFFLINE forbids asking one."""
     if os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on"):

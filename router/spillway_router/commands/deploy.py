@@ -14,6 +14,7 @@ import typer
 
 from spillway_hardware.gpus import BASE, listed
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
+from spillway_router.commands.deploy_uploads import Uploads, bring_all, model_to_plan, upload_notes, uploads_of
 from spillway_router.deploy import TARGETS
 from spillway_router.deploy.container import pin_notes
 from spillway_router.deploy.order import DeployError, DeploymentOrder, DeploymentPlan
@@ -33,7 +34,20 @@ _Interruptible = Annotated[
     bool, typer.Option("--interruptible", help="Rent a spot instance, or bid; the price is the maximum.")
 ]
 _Send = Annotated[Path | None, typer.Option(help="A spillway.yaml to run on the machine, instead of a generated one.")]
-_Model = Annotated[str, typer.Option(help="A hub name (owner/name), `demo`, or `auto` to choose by GPU.")]
+_Model = Annotated[
+    str,
+    typer.Option(
+        help="A hub name (owner/name), s3://BUCKET/PREFIX, `demo`, `auto` to choose by GPU, or with --to a folder or a "
+        "GGUF file."
+    ),
+]
+_To = Annotated[
+    str, typer.Option("--to", help="Bring --model there first: s3://BUCKET/PREFIX, or hub:OWNER/NAME (private).")
+]
+_Lora = Annotated[
+    list[str] | None,
+    typer.Option("--lora", help="A LoRA adapter, NAME=DIRECTORY (brought to --to) or NAME=s3://... Repeatable."),
+]
 _Price = Annotated[
     str, typer.Option(help="USD per hour of one GPU. The default is gpu.price_per_hour of the configuration.")
 ]
@@ -77,6 +91,8 @@ class DeployOptions:
     budget: str
     model_config: Path | None = None
     force: bool = False
+    to: str = ""
+    loras: tuple[str, ...] = ()
 
 
 def deploy(
@@ -84,6 +100,8 @@ def deploy(
     handle: _Handle = "",
     gpu: Annotated[str, typer.Option(help=f"The GPU: {listed()}. The default is gpu.name.")] = "",
     model: _Model = "auto",
+    to: _To = "",
+    lora: _Lora = None,
     gpus: Annotated[int, typer.Option(min=1, max=16, help="GPUs to split the model over.")] = 1,
     price: _Price = "",
     image: _Image = "",
@@ -137,13 +155,20 @@ def deploy(
             model_config=model_config,
             force=force,
             budget=budget,
+            to=to,
+            loras=tuple(lora or ()),
         )
         order, plan = _inspected_order(target, options, loaded, dry_run)
         if dry_run:
             steps = _plan(target, order)
-            _show(replace(steps, notes=(*steps.notes, *plan.warnings)), order, True, as_json)
+            notes = (*upload_notes(_uploads(options)), *steps.notes, *plan.warnings)
+            _show(replace(steps, notes=notes), order, True, as_json)
         else:
-            _create(target=target, order=order, loaded=loaded, no_key=no_key, yes=yes, wait_min=wait)
+            for line in price_lines(order):
+                typer.echo(line)
+            _confirm(f"Rent this on {target}?", yes)
+            bring_all(_uploads(options), lambda line: typer.echo(line, err=True))
+            _create(target=target, order=order, loaded=loaded, no_key=no_key, wait_min=wait)
     except DeployError as error:
         fail(f"{target}: {error}")
 
@@ -154,7 +179,7 @@ def _inspected_order(
     """Return an order in which nothing is wrong, with the plan of its engine. Raises `DeployError`."""
     order = order_of(options, loaded, dry_run)
     _inspect(target, order)  # before the model, whose configuration may have to be fetched
-    plan = _check_fit(target, order.gpu, replace(options, model=order.model))
+    plan = _check_fit(target, order.gpu, options if options.to else replace(options, model=order.model))
     order = replace(order, engine_args=plan.layout.arguments(), force=options.force)
     _inspect(target, order)  # the very text that is sent
     return order, plan
@@ -176,9 +201,10 @@ def order_of(options: DeployOptions, loaded: Loaded, dry_run: bool) -> Deploymen
         )
     text = "" if options.send is None else _text_of(options.send)
     model = options.model if options.send is None else _model_of(text, options.model)
+    uploads = _uploads(options)
     return DeploymentOrder(
         gpu=gpu,
-        model=model,
+        model=uploads.model or model,
         price_per_hour=_price(options.price, part.hourly),
         image=image or PLACEHOLDER_IMAGE,
         name=options.name,
@@ -193,7 +219,12 @@ def order_of(options: DeployOptions, loaded: Loaded, dry_run: bool) -> Deploymen
         options=_pairs("--set", options.options),
         budget_per_day=_budget(options.budget),
         unlimited=options.budget == "none",
+        loras=uploads.loras,
     )
+
+
+def _uploads(options: DeployOptions) -> Uploads:
+    return uploads_of(options.model, options.to, options.loras)
 
 
 def _text_of(file: Path) -> str:
@@ -283,7 +314,8 @@ def _check_fit(target: str, gpu: str, options: DeployOptions) -> EnginePlan:
         instance=_pairs("--set", options.options).get("instance") or instances.get(options.gpus, ""),
         has_hub_token="HF_TOKEN" in options.secrets,
     )
-    plan = plan_for(rented, options.model, sources.of_environment(options.model_config, options.force))
+    known = sources.of_environment(options.model_config, options.force)
+    plan = plan_for(rented, model_to_plan(rented, options.model, _uploads(options), known), known)
     if isinstance(plan, Obstacle):
         raise DeployError(f"{plan.reason} {plan.fix}")
     return plan
@@ -303,13 +335,10 @@ def _show(plan: DeploymentPlan, order: DeploymentOrder, creates: bool, as_json: 
     typer.echo("\nDry run: nothing was done.")
 
 
-def _create(*, target: str, order: DeploymentOrder, loaded: Loaded, no_key: bool, yes: bool, wait_min: int) -> None:
+def _create(*, target: str, order: DeploymentOrder, loaded: Loaded, no_key: bool, wait_min: int) -> None:
     from spillway_router.commands.deploy_execution import DeploymentRunner, first_key
 
     runner = DeploymentRunner(target, loaded)
-    for line in price_lines(order):
-        typer.echo(line)
-    _confirm(f"Rent this on {target}?", yes)
     token = ""
     if not no_key:
         token, access = first_key()

@@ -39,6 +39,7 @@ COMMANDS = {
     "plan": "spillway_server.cli:plan",
     "doctor": "spillway_router.commands.doctor:doctor",
     "convert": "spillway_server.convert_command:convert",
+    "push": "spillway_server.push_command:push",
     "schema": "spillway_router.commands.schema:schema",
     "keys": "spillway_router.commands.keys:keys_app",
     "ledger": "spillway_router.commands.ledger:ledger_app",

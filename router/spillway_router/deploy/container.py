@@ -29,9 +29,11 @@ def settings_text(order: DeploymentOrder, data: str = "/data") -> str:
     server: dict[str, Any] = {"model": order.model, "vllm_args": list(order.engine_args)}
     if order.force:
         server["force"] = True
-    backends: list[dict[str, Any]] = [
-        {"name": "local", "provider": "vllm", "base_url": "http://127.0.0.1:8001/v1", "model": order.model}
-    ]
+    if order.loras:
+        server["loras"] = dict(order.loras)
+    engine = {"provider": "vllm", "base_url": "http://127.0.0.1:8001/v1"}
+    backends: list[dict[str, Any]] = [{"name": "local", **engine, "model": order.served_model}]
+    backends += [{"name": name, **engine, "model": name} for name in order.loras]
     backends += [{"name": provider, "provider": provider, "model": model} for provider, model in order.clouds]
     settings = {
         "listen": f"0.0.0.0:{PORT}",

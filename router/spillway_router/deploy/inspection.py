@@ -26,11 +26,12 @@ _STAND_IN = "value-of-a-secret"
 """What a secret is on the machine is unknown here; that it is there is what the check needs."""
 _PASSWORD = re.compile(r"://[^/\s:@]*:(?!\$\{)[^@\s]+@")
 _SECRET_FIELDS = ("api_key",)
+_STORE_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def order_problems(order: DeploymentOrder, accepted: Accepted, today: date) -> tuple[str, ...]:
     """Return every reason why the order must not be carried out, each with what to change."""
-    return (*_names(order, accepted), *_settings(order, accepted), *machine_problems(order, today))
+    return (*_names(order, accepted), *_stores(order), *_settings(order, accepted), *machine_problems(order, today))
 
 
 def _names(order: DeploymentOrder, accepted: Accepted) -> Iterator[str]:
@@ -45,6 +46,17 @@ def _names(order: DeploymentOrder, accepted: Accepted) -> Iterator[str]:
     for name in order.secrets:
         if not _VARIABLE_NAME.fullmatch(name):
             yield f"--secret {name!r} is not the name of a variable; a secret is named here, never given"
+
+
+def _stores(order: DeploymentOrder) -> Iterator[str]:
+    """Yield the secrets that the machine lacks to fetch its model from an object store."""
+    places = [place for place in (order.model, *order.loras.values()) if place.startswith("s3://")]
+    missing = [name for name in _STORE_SECRETS if places and name not in order.secrets]
+    if missing:
+        yield (
+            f"the machine can't fetch {places[0]} without credentials: store them as secrets of the target, and pass "
+            + " ".join(f"--secret {name}" for name in missing)
+        )
 
 
 def _settings(order: DeploymentOrder, accepted: Accepted) -> Iterator[str]:

@@ -42,7 +42,7 @@ class DeploymentOrder:
     overflow to, which may cost `budget_per_day` US dollars, or whatever they cost if `unlimited`; `yaml` is the
     machine's spillway.yaml (empty: written from the order); `disk_gb` is in GB; `options` are the target's own
     settings; `engine_args` are the arguments for vLLM by which it uses all GPUs; `force` starts a model that the
-    machine's own plan would refuse.
+    machine's own plan would refuse; `loras` maps the names of adapters to where the machine fetches them.
     """
 
     gpu: str
@@ -64,6 +64,12 @@ class DeploymentOrder:
     force: bool = False
     budget_per_day: Decimal | None = None
     unlimited: bool = False
+    loras: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def served_model(self) -> str:
+        """Return what clients call the model: of one in an object store the last word of its place."""
+        return self.model.rstrip("/").rpartition("/")[2] if self.model.startswith("s3://") else self.model
 
     @property
     def cuda(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spillway_server import environment, sources
@@ -28,6 +28,7 @@ from spillway_server.planning.machine import Machine
 from spillway_server.planning.models import ModelSpec
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.speed import Speed, speed_of
+from spillway_server.stores import located
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,10 @@ class ServeOptions:
     """What to serve and where.
 
     `port` 0 takes a free port; `uds` replaces host and port; `cache_root` is where vLLM keeps compiled code (None: its
-    own default); `device` is auto, gpu or cpu; `loras` are adapters as NAME=DIRECTORY; `embedding` serves
-    /v1/embeddings instead of completions; `model_config` is a folder with a copy of a hub model's configuration;
-    `force` goes on although the model is unknown or doesn't fit; `converted` is the folder of models that were
-    converted from GGUF files.
+    own default); `device` is auto, gpu or cpu; `loras` are adapters as NAME=DIRECTORY or =s3://BUCKET/PREFIX;
+    `embedding` serves /v1/embeddings instead of completions; `model_config` is a folder with a copy of a hub model's
+    configuration; `force` goes on although the model is unknown or doesn't fit; `converted` is the folder of models
+    that were converted from GGUF files.
     """
 
     model: str = "auto"
@@ -90,12 +91,11 @@ def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line:
             f"vLLM in {engine.python} is the GPU build and no GPU was found: {machine.gpu_note}.",
             "Install the CPU engine: make install ENGINE=cpu.",
         )
-    model = models.resolve(options.model, machine, sources.of_environment(options.model_config, options.force))
-    if isinstance(model, ModelSpec) and model.quantisation == "gguf" and not (machine.gpus and engine.gguf_plugin):
-        model = first_use.converted(Path(model.location), options.converted, report, not machine.gpus)
+    model = _model(options, machine, reads_gguf=bool(machine.gpus) and engine.gguf_plugin, report=report)
     if isinstance(model, Obstacle):
         return model
-    lora_adapters = adapters.read(options.loras, model.served_name)
+    loras = _loras(options, report)
+    lora_adapters = loras if isinstance(loras, Obstacle) else adapters.read(loras, model.served_name)
     if isinstance(lora_adapters, Obstacle):
         return lora_adapters
     port = 0 if options.uds else _claim_port(options.host, options.port)
@@ -125,6 +125,32 @@ def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line:
     if speed is not None:
         report(f"speed: {speed.basis}; prefills {speed.rates.prefill_tokens_per_s:,.0f} prompt tokens/s")
     return Prepared(plan, engine, _launch(options, engine, model.location, plan, port), speed)
+
+
+def _model(
+    options: ServeOptions, machine: Hardware, reads_gguf: bool, report: Callable[[str], None]
+) -> ModelSpec | Obstacle:
+    """Return the model, fetched from its object store and converted from GGUF where that is needed."""
+    name = located.fetched(options.model, environment.stored_models(), report)
+    if isinstance(name, Obstacle):
+        return name
+    model = models.resolve(name, machine, sources.of_environment(options.model_config, options.force))
+    if isinstance(model, ModelSpec) and model.quantisation == "gguf" and not reads_gguf:
+        model = first_use.converted(Path(model.location), options.converted, report, not machine.gpus)
+    known_as = located.served_name(options.model)
+    return replace(model, served_name=known_as) if known_as and isinstance(model, ModelSpec) else model
+
+
+def _loras(options: ServeOptions, report: Callable[[str], None]) -> tuple[str, ...] | Obstacle:
+    """Return the adapters as NAME=DIRECTORY; those in an object store are fetched."""
+    words: list[str] = []
+    for word in options.loras:
+        name, equals, place = word.partition("=")
+        path = located.fetched(place, environment.stored_models(), report)
+        if isinstance(path, Obstacle):
+            return path
+        words.append(f"{name}{equals}{path}")
+    return tuple(words)
 
 
 def _machine(plan: EnginePlan, hardware_here: Hardware) -> Machine:

@@ -170,13 +170,15 @@ def demo() -> ModelSpec | Obstacle:
     return replace(spec, tool_parser="hermes")
 
 
-def from_directory(path: Path, served_name: str, needs_weights: bool = True) -> ModelSpec | Obstacle:
+def from_directory(
+    path: Path, served_name: str, needs_weights: bool = True, elsewhere: tuple[int, ...] = ()
+) -> ModelSpec | Obstacle:
     """Read a checkpoint's config.json and the sizes of its safetensors files, or of its index where they are not
-    needed."""
+    needed. `elsewhere` are the sizes in bytes of those that are somewhere else."""
     config = _json_file(path / "config.json", "Point --model at a Hugging Face checkpoint directory.")
     if isinstance(config, Obstacle):
         return config
-    sizes = [file.stat().st_size for file in path.glob("*.safetensors")]
+    sizes = list(elsewhere) or [file.stat().st_size for file in path.glob("*.safetensors")]
     if not sizes and needs_weights:
         return Obstacle(f"{path} has no *.safetensors file.", "Convert the checkpoint to safetensors first.")
     weights = sum(sizes) or _index_bytes(path)

@@ -12,7 +12,7 @@ from spillway_server.planning import machine as machine_limits
 from spillway_server.planning import models
 from spillway_server.planning.hardware import Hardware
 from spillway_server.planning.machine import Machine
-from spillway_server.planning.models import Sources
+from spillway_server.planning.models import ModelSpec, Sources
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES
 from spillway_server.planning.shapes import GIB
@@ -39,15 +39,29 @@ class RentedMachine:
     has_hub_token: bool = True
 
 
-def plan_for(rented: RentedMachine, model: str, sources: Sources) -> EnginePlan | Obstacle:
-    """Return the plan of the rented machine, or why the model can't run on it. Notes for the user are its warnings."""
+def rented_hardware(gpu: str, gpus: int) -> Hardware | Obstacle:
+    """Return the hardware of a machine that is to be rented."""
+    profile = PROFILES.get(gpu)
+    if profile is None:
+        return Obstacle(f"--gpu {gpu!r} is not known.", f"Use one of {', '.join(PROFILES)}.")
+    return Hardware((profile.gpu,) * gpus, 8, 64 * GIB)
+
+
+def plan_for(rented: RentedMachine, model: str | ModelSpec, sources: Sources) -> EnginePlan | Obstacle:
+    """Return the plan of the rented machine, or why the model can't run on it. Notes for the user are its warnings.
+
+    A model that is known already, as one that is brought along, is given by its specification.
+    """
     profile = PROFILES.get(rented.gpu)
     if profile is None:
         return Obstacle(f"--gpu {rented.gpu!r} is not known.", f"Use one of {', '.join(PROFILES)}.")
-    if model != "demo" and Path(model).expanduser().exists():
-        return Obstacle(f"--model {model} is a path on this machine.", "The rented one needs a hub name (owner/name).")
+    if isinstance(model, str) and model != "demo" and Path(model).expanduser().exists():
+        return Obstacle(
+            f"--model {model} is a path on this machine.",
+            "Say where to bring it, --to s3://BUCKET/PREFIX or hub:OWNER/NAME, or name a hub's model (owner/name).",
+        )
     hardware = Hardware((profile.gpu,) * rented.gpus, 8, 64 * GIB)
-    spec = models.resolve(model, hardware, sources)
+    spec = models.resolve(model, hardware, sources) if isinstance(model, str) else model
     if isinstance(spec, Obstacle):
         return spec
     if spec.gated and not rented.has_hub_token and not sources.force:
