@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spillway_router.calibration.build import Built, Promise, build, stage_json
+from spillway_router.calibration.build import Built, Promise, build, field_stages, stage_json
 from spillway_router.calibration.curves import KNOTS, bagged, isotonic
 from spillway_router.calibration.fingerprint import FingerprintError, fingerprint
 from spillway_router.calibration.fit import AVERAGE, FitError, averaged, boosted, fit, logistic, table
@@ -143,9 +143,43 @@ def test_tokens_become_scores_prefixes_and_value_scores() -> None:
     assert row.scores["in_source"] == 1.0
     assert row.prefixes[1]["sum"] == pytest.approx(-0.1)
     assert row.prefixes[64]["sum"] == pytest.approx(-0.81)
-    assert row.values[0][1] is True
+    assert (row.values[0][0], row.values[0][2]) == ("/a", True)
     silent = {**line, "tokens": [["x", 0.0, []]] * 30}
     assert list(read([json.dumps(silent), "", json.dumps({**line, "tokens": []})])) == []
+
+
+def test_a_field_that_errs_otherwise_than_the_rest_gets_a_calibration_of_its_own() -> None:
+    """Of the numbers every third is wrong however sure it is; names are wrong where they are unsure."""
+    rng = random.Random(1)
+    rows = []
+    for number in range(900):
+        sure = rng.random()
+        number_is_right, name_is_right = rng.random() < 2 / 3, rng.random() < sure
+        values = (("/number", {"logprob": sure}, number_is_right), ("/items/*/name", {"logprob": sure}, name_is_right))
+        rows.append(Labelled(scores={"a": sure}, right=name_is_right, group=str(number), prefixes={}, values=values))
+    fitting, certifying = rows[:500], rows[500:]
+    pairs = [(scores, good, row.group) for row in fitting for _, scores, good in row.values]
+    common = fit(table(pairs), 0, {"only": (logistic(0.1),)}).stage
+    stages = field_stages(fitting, certifying, common)
+    assert set(stages) == {"/number", "/items/*/name"}
+    sure = {"logprob": 0.99}
+    assert stages["/number"].probability(sure) < common.probability(sure) - 0.1
+    assert stages["/items/*/name"].probability(sure) > common.probability(sure)
+    few = rows[:40]
+    assert field_stages(few, certifying, common) == {}
+
+
+def test_a_value_is_judged_by_its_field_s_calibration_or_else_by_the_common_one(built: Built) -> None:
+    data = json.loads(built.text)
+    always = {"features": [], "fill": [], "bias": 0.0, "curve": {"x": [0.0], "y": [0.25]}}
+    common = {**always, "curve": {"x": [0.0], "y": [0.75]}}
+    calibration = Calibration.from_json(json.dumps({**data, "value": common, "fields": {"/items/*/id": always}}))
+    judged = {pointer: calibration.value_stage(pointer) for pointer in ("/items/3/id", "/items/3/eye", "/id")}
+    assert {p: s.probability({}) for p, s in judged.items() if s} == {
+        "/items/3/id": 0.25, "/items/3/eye": 0.75, "/id": 0.75,
+    }  # fmt: skip
+    older = Calibration.from_json(json.dumps({key: part for key, part in data.items() if key != "fields"}))
+    assert older.value_stage("/id") is older.value
 
 
 def test_too_few_labels_are_refused() -> None:

@@ -96,6 +96,7 @@ def build(
         "labels_needed_at_least": labels_needed(promise.alpha, promise.delta),
     }
     value = _value_stage(fitting)
+    fields = {} if value is None else field_stages(fitting, certifying, value)
     data = {
         "format": FORMAT,
         "key": asdict(key),
@@ -103,6 +104,7 @@ def build(
         "answer": stage_json(stage),
         "stages": [stage_json(stage) for stage in _prefix_stages(fitting)],
         "value": None if value is None else stage_json(value),
+        "fields": {name: stage_json(stage) for name, stage in fields.items()},
         "reference": [round(float(q), 6) for q in np.quantile(final_confidences, np.linspace(0, 1, QUANTILES))],
         "made": {
             **provenance,
@@ -156,8 +158,31 @@ def _prefix_stages(rows: Sequence[Labelled]) -> list[Stage]:
     return stages
 
 
+def field_stages(rows: Sequence[Labelled], certifying: Sequence[Labelled], common: Stage) -> dict[str, Stage]:
+    """Return a stage for each field whose values are judged better by one of its own than by the `common` one.
+
+    A field has one only if it has enough labels to fit on `rows`, and if its Brier score on the `certifying` answers is
+    lower: a field that errs seldom is better off with the others.
+    """
+    stages: dict[str, Stage] = {}
+    for name in sorted({field for row in rows for field, _, _ in row.values}):
+        labelled = [(scores, good, row.group) for row in rows for field, scores, good in row.values if field == name]
+        held = [(scores, float(good)) for row in certifying for field, scores, good in row.values if field == name]
+        try:
+            own = fit(table(labelled), 0, PREFIX_CANDIDATES).stage
+        except FitError:
+            continue
+        if held and _brier(own, held) < _brier(common, held):
+            stages[name] = own
+    return stages
+
+
+def _brier(stage: Stage, held: Sequence[tuple[Mapping[str, float], float]]) -> float:
+    return sum((stage.probability(scores) - good) ** 2 for scores, good in held) / len(held)
+
+
 def _value_stage(rows: Sequence[Labelled]) -> Stage | None:
-    labelled = [(scores, good, row.group) for row in rows for scores, good in row.values]
+    labelled = [(scores, good, row.group) for row in rows for _, scores, good in row.values]
     try:
         return fit(table(labelled), 0, PREFIX_CANDIDATES).stage
     except FitError:

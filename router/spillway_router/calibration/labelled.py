@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from spillway_router.core.confidence.calibration import field_of
 from spillway_router.core.confidence.judge import AnswerContext, PrefixScore, judge, value_scores
 from spillway_router.core.confidence.scores import Token
 from spillway_router.core.confidence.self_check import QUESTIONS
@@ -42,15 +43,15 @@ class LabelError(Exception):
 class Labelled:
     """One labelled answer: its scores, and whether it is right.
 
-    `prefixes`: the scores of its first k tokens, by k. `values`: the scores of each labelled value, and whether the
-    value is right. `alternatives`: the number per token that the scores were computed from; 0 if unknown.
+    `prefixes`: the scores of its first k tokens, by k. `values`: of each labelled value its field, its scores, and
+    whether it is right. `alternatives`: the number per token that the scores were computed from; 0 if unknown.
     """
 
     scores: Mapping[str, float]
     right: bool
     group: str
     prefixes: Mapping[int, Mapping[str, float]]
-    values: tuple[tuple[Mapping[str, float], bool], ...]
+    values: tuple[tuple[str, Mapping[str, float], bool], ...]
     alternatives: int = 0
 
 
@@ -122,7 +123,9 @@ def from_tokens(
     if not verdict.scores:
         return None
     by_pointer = value_scores(tokens, text, context) if labels else {}
-    values = tuple((by_pointer[pointer], good) for pointer, good in labels.items() if by_pointer.get(pointer))
+    values = tuple(
+        (field_of(pointer), by_pointer[pointer], good) for pointer, good in labels.items() if by_pointer.get(pointer)
+    )
     alternatives = min(len(token.top) for token in tokens)
     return Labelled(
         scores=verdict.scores,

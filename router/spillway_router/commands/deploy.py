@@ -164,11 +164,15 @@ def deploy(
             notes = (*upload_notes(_uploads(options)), *steps.notes, *plan.warnings)
             _show(replace(steps, notes=notes), order, True, as_json)
         else:
-            for line in price_lines(order):
-                typer.echo(line)
-            _confirm(f"Rent this on {target}?", yes)
-            bring_all(_uploads(options), lambda line: typer.echo(line, err=True))
-            _create(target=target, order=order, loaded=loaded, no_key=no_key, wait_min=wait)
+            _create(
+                target=target,
+                order=order,
+                loaded=loaded,
+                uploads=_uploads(options),
+                no_key=no_key,
+                yes=yes,
+                wait_min=wait,
+            )
     except DeployError as error:
         fail(f"{target}: {error}")
 
@@ -314,8 +318,8 @@ def _check_fit(target: str, gpu: str, options: DeployOptions) -> EnginePlan:
         instance=_pairs("--set", options.options).get("instance") or instances.get(options.gpus, ""),
         has_hub_token="HF_TOKEN" in options.secrets,
     )
-    known = sources.of_environment(options.model_config, options.force)
-    plan = plan_for(rented, model_to_plan(rented, options.model, _uploads(options), known), known)
+    where = sources.of_environment(options.model_config, options.force)
+    plan = plan_for(rented, model_to_plan(rented, options.model, _uploads(options), where), where)
     if isinstance(plan, Obstacle):
         raise DeployError(f"{plan.reason} {plan.fix}")
     return plan
@@ -335,10 +339,23 @@ def _show(plan: DeploymentPlan, order: DeploymentOrder, creates: bool, as_json: 
     typer.echo("\nDry run: nothing was done.")
 
 
-def _create(*, target: str, order: DeploymentOrder, loaded: Loaded, no_key: bool, wait_min: int) -> None:
+def _create(
+    *,
+    target: str,
+    order: DeploymentOrder,
+    loaded: Loaded,
+    uploads: Uploads,
+    no_key: bool,
+    yes: bool,
+    wait_min: int,
+) -> None:
     from spillway_router.commands.deploy_execution import DeploymentRunner, first_key
 
     runner = DeploymentRunner(target, loaded)
+    for line in price_lines(order):
+        typer.echo(line)
+    _confirm(f"Rent this on {target}?", yes)
+    bring_all(uploads, lambda line: typer.echo(line, err=True))
     token = ""
     if not no_key:
         token, access = first_key()

@@ -77,9 +77,9 @@ class ObjectStore:
         upload, present = self._unfinished(key)
         resumed = bool(upload)
         if not upload:
-            made = self._call("create_multipart_upload", Key=key, ChecksumAlgorithm="SHA256",
+            started = self._call("create_multipart_upload", Key=key, ChecksumAlgorithm="SHA256",
                               Metadata={"sha256": entry.sha256})  # fmt: skip
-            upload = made["UploadId"]
+            upload = started["UploadId"]
         parts: list[dict[str, Any]] = []
         for number, block in enumerate(_blocks(path, part_bytes), 1):
             checksum = base64.b64encode(hashlib.sha256(block).digest()).decode()

@@ -7,13 +7,14 @@ file holds for one model, quantisation, chat template and task only, because sco
 
 The model is a logistic regression, a sum of small decision trees over the scores, or both; the curve is a monotone
 piecewise-linear map (isotonic regressions on held-out answers). `stages` hold the same for the first k tokens of a
-stream, and `value` for the value of a single field.
+stream, `value` for the value of any field, and `fields` for that of a field which errs otherwise than the rest.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -174,9 +175,9 @@ class Stage:
 
 @fast_frozen(frozen=True, slots=True)
 class Calibration:
-    """One calibration file. `value`: P(right) of one field from its own scores, None if not fitted. `provenance`: what
-    the file says about how it was made. `reference`: rising quantiles of the certified answers' confidences, for
-    core/confidence/drift.py; () if unknown."""
+    """One calibration file. `value`: P(right) of one field from its own scores, None if not fitted; `fields` replaces
+    it for single fields (`field_of` names them). `provenance`: what the file says about how it was made. `reference`:
+    rising quantiles of the certified answers' confidences, for core/confidence/drift.py; () if unknown."""
 
     key: CalibrationKey
     answer: Stage
@@ -185,6 +186,7 @@ class Calibration:
     certificate: Certificate
     provenance: Mapping[str, Any]
     reference: tuple[float, ...] = ()
+    fields: Mapping[str, Stage] | None = None
 
     @property
     def threshold(self) -> float | None:
@@ -208,6 +210,11 @@ class Calibration:
     def holds_for_task(self, task: str) -> bool:
         """Return whether it holds for answers of this task."""
         return self.key.task in (ANY, task)
+
+    def value_stage(self, pointer: str) -> Stage | None:
+        """Return the stage for the value at a JSON pointer: its field's own, or that of all fields."""
+        own = None if self.fields is None else self.fields.get(field_of(pointer))
+        return self.value if own is None else own
 
     def stage_after(self, tokens: int) -> Stage | None:
         """Return the stage that uses most of the `tokens` tokens of a stream so far; None before the first stage."""
@@ -253,7 +260,16 @@ def _calibration(data: Mapping[str, Any]) -> Calibration:
         certificate=_certificate(data["certificate"]),
         provenance=provenance,
         reference=_reference(data.get("reference", ())),
+        fields={str(name): _stage(s, f"fields.{name}") for name, s in data.get("fields", {}).items()},
     )
+
+
+_ITEM = re.compile(r"/\d+(?=/|$)")
+
+
+def field_of(pointer: str) -> str:
+    """Return the field of a JSON pointer: every item of an array counts as the same field, written `*`."""
+    return _ITEM.sub("/*", pointer)
 
 
 def _reference(data: Sequence[Any]) -> tuple[float, ...]:

@@ -113,8 +113,12 @@ def judge(
     if parsed is not None and scores:
         by_value = _scores_by_value(parsed, source, context)
         scores.update(_document_scores(by_value, parsed, context))
-        stage = calibration.value if calibration is not None and calibration.holds_for_task(context.task) else None
-        fields = {pointer: _field_confidence(s, stage) for pointer, s in by_value.items() if s}
+        usable = calibration if calibration is not None and calibration.holds_for_task(context.task) else None
+        fields = {
+            pointer: _field_confidence(s, None if usable is None else usable.value_stage(pointer))
+            for pointer, s in by_value.items()
+            if s
+        }
     confidence, calibrated = _confidence(scores, flaws, context.task, calibration)
     return ConfidenceVerdict(confidence=confidence, calibrated=calibrated, scores=scores, fields=fields, flaws=flaws)
 
