@@ -14,7 +14,13 @@ from spillway_router.config.caching import cache_problems, semantic_rules
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
 from spillway_router.config.discovery import with_engines
 from spillway_router.config.embedding_spaces import alias_spaces, space_problems, space_warnings
-from spillway_router.config.escalation import step_calibrations, step_problems, step_thresholds, step_warnings
+from spillway_router.config.escalation import (
+    referee_warnings,
+    step_calibrations,
+    step_problems,
+    step_thresholds,
+    step_warnings,
+)
 from spillway_router.config.experiments import arm_rules, experiment_backends
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
@@ -176,7 +182,8 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     rules = policy_rules(settings.policy, policy.backends, policy.confidence, findings)
     rules = replace(rules, rules=(*arm_rules(settings.experiments, policy, findings), *rules.rules))
     learned = learned_complexity(settings.policy, findings)
-    findings.warnings.extend(step_warnings(policy, rules))
+    findings.warnings.extend(step_warnings(policy, rules, refereed=scoring.referee is not None))
+    findings.warnings.extend(referee_warnings(settings.confidence, policy))
     policy = replace(policy, spaces=alias_spaces(policy, rules))
     explicit = {alias: part.chain for alias, part in settings.aliases.items()}
     findings.problems.extend(space_problems(policy, rules, explicit))
@@ -224,6 +231,7 @@ class _Backends:
         lists = (
             *aliases,
             ("confidence.escalate_to", step_names(confidence.escalate_to)),
+            ("confidence.referee.backend", (confidence.referee.backend,)),
             ("documents.external", documents.external),
             *named_backends(self._settings.policy),
             *experiment_backends(self._settings.experiments),

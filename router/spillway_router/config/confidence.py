@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from spillway_router.config.fitted_file import FittedFile
 from spillway_router.config.load import ConfigProblem, Findings
-from spillway_router.config.settings import BackendPart, ConfidencePart, SelfCheckPart
+from spillway_router.config.settings import BackendPart, ConfidencePart, RefereePart, SelfCheckPart
 from spillway_router.core.confidence.calibration import ANY, Calibration, CalibrationError, Fingerprint
+from spillway_router.core.confidence.referee import QUESTION, Referee
 from spillway_router.core.confidence.self_check import QUESTIONS, SelfCheck
 from spillway_router.core.confidence.validators import ValueRule
 from spillway_router.core.routing.model import Backend
@@ -68,7 +69,19 @@ def scoring_rules(part: ConfidencePart, served: Mapping[str, ServedModel], findi
             for r in part.rules
         ),
         self_check=_self_check(part.self_check, calibration, findings),
+        referee=_referee(part.referee),
         uncalibrated_backends=uncalibrated,
+    )
+
+
+def _referee(part: RefereePart) -> Referee | None:
+    if not part.backend:
+        return None
+    return Referee(
+        backend=part.backend,
+        longest_s=part.timeout_ms / 1000,
+        question=part.question or QUESTION,
+        max_tokens=part.max_tokens,
     )
 
 

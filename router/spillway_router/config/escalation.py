@@ -8,6 +8,7 @@ from spillway_router.config.load import ConfigProblem, Findings
 from spillway_router.config.policy_part import Steps, own_thresholds, step_names
 from spillway_router.config.settings import ConfidencePart
 from spillway_router.core.confidence.calibration import ANY, Calibration, CalibrationError
+from spillway_router.core.confidence.referee import SELF
 from spillway_router.core.routing.policy import ConfidenceRule, Policy
 from spillway_router.core.routing.rules import Rules
 
@@ -53,23 +54,37 @@ def step_problems(
             yield ConfigProblem(where, 0, problem)
 
 
-def step_warnings(policy: Policy, rules: Rules) -> Iterator[ConfigProblem]:
-    """Yield a warning for each threshold of a step that changes nothing."""
-    yield from _idle(policy.confidence, policy, _WHERE)
+def referee_warnings(part: ConfidencePart, policy: Policy) -> Iterator[ConfigProblem]:
+    """Yield a warning if the referee can't be asked or has nothing to do."""
+    name = part.referee.backend
+    if not name:
+        return
+    where = "confidence.referee.backend"
+    if name != SELF and name not in policy.backends:
+        yield ConfigProblem(where, 0, f"{name} is disabled, so that nobody judges answers without log-probabilities")
+    if not policy.confidence.escalate_to:
+        yield ConfigProblem(where, 0, "asks nothing, because confidence.escalate_to names no backend; add one")
+
+
+def step_warnings(policy: Policy, rules: Rules, *, refereed: bool) -> Iterator[ConfigProblem]:
+    """Yield a warning for each threshold of a step that changes nothing. `refereed`: answers without log-probabilities
+    are judged."""
+    yield from _idle(policy.confidence, policy, _WHERE, refereed=refereed)
     for rule in rules.rules:
         if rule.confidence is not None and rule.confidence.escalate_to != policy.confidence.escalate_to:
-            yield from _idle(rule.confidence, policy, "policy.rules" if rule.arm is None else "experiments")
+            where = "policy.rules" if rule.arm is None else "experiments"
+            yield from _idle(rule.confidence, policy, where, refereed=refereed)
 
 
-def _idle(rule: ConfidenceRule, policy: Policy, where: str) -> Iterator[ConfigProblem]:
+def _idle(rule: ConfidenceRule, policy: Policy, where: str, *, refereed: bool) -> Iterator[ConfigProblem]:
     for name in rule.escalate_to:
         if name not in rule.step_thresholds:
             continue
         if name == rule.escalate_to[-1]:
             yield ConfigProblem(where, 0, f"the threshold of {name} changes nothing, as no step comes after it")
-        elif "logprobs" not in policy.backends[name].capabilities:
+        elif "logprobs" not in policy.backends[name].capabilities and not refereed:
             problem = (
                 f"the threshold of {name} changes nothing: {policy.backends[name].provider} sends no "
-                "log-probabilities, so its answer is final"
+                "log-probabilities, so its answer is final; set confidence.referee to have it judged"
             )
             yield ConfigProblem(where, 0, problem)

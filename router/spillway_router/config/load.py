@@ -18,6 +18,7 @@ from spillway_router.config.setting_faults import NAME, close_name, setting_faul
 from spillway_router.config.settings import SQLITE_URL, Settings
 from spillway_router.config.yaml_faults import YAML_ERRORS, decoding_fault, shown_name, yaml_fault
 from spillway_router.config.yaml_size import MOST_NODES, is_too_large
+from spillway_router.core.confidence.referee import SELF
 from spillway_router.core.routing.model import ANY_MODEL
 
 DEFAULT_FILE = "spillway.yaml"
@@ -404,6 +405,9 @@ def _backend_references(data: Mapping[str, Any], caps: Sequence[Mapping[str, Any
             yield ("aliases", alias, "chain", i), name
     for i, step in enumerate(_items(confidence.get("escalate_to")) if isinstance(confidence, dict) else []):
         yield ("confidence", "escalate_to", i), _step_name(step)
+    referee = confidence.get("referee") if isinstance(confidence, dict) else None
+    if isinstance(referee, dict) and referee.get("backend") not in (None, "", SELF):
+        yield ("confidence", "referee", "backend"), referee["backend"]
     for i, name in enumerate(_items(documents.get("external")) if isinstance(documents, dict) else []):
         yield ("documents", "external", i), name
     for where, effects in _all_effects(data):

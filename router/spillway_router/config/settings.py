@@ -30,6 +30,7 @@ from spillway_router.config.part import Part, Timezone
 from spillway_router.config.policy_part import PolicyPart, Steps
 from spillway_router.config.service_name import ServiceName
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
+from spillway_router.core.confidence.referee import MOST_TOKENS
 from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.credits import MOST_CREDITS, Counted, CreditLine
 from spillway_router.core.money.currency import Currency
@@ -531,6 +532,22 @@ class SelfCheckPart(Part):
         return value
 
 
+class RefereePart(Part):
+    """Who is asked about whole answers without log-probabilities, where a threshold is to judge them: a `backend`, or
+    self for the one that gave the answer. Empty: nobody, and such an answer is final.
+
+    The referee replies with a number from 0 to 100, and the answer is unsure if a hundredth of it is below the
+    threshold. It sees the request and the answer, so privacy, keys, rules and budgets bind its calls as any others, and
+    they are paid and booked. `timeout_ms` is the longest wait; without a reply the answer is final. An empty `question`
+    uses the default wording.
+    """
+
+    backend: str = ""
+    timeout_ms: float = Field(5000, gt=0, le=60_000)
+    question: str = Field("", max_length=2000)
+    max_tokens: int = Field(MOST_TOKENS, ge=1, le=4096)
+
+
 class ConfidencePart(Part):
     """How sure a local answer must be. An answer below `threshold` is escalated to the first backend of `escalate_to`
     that may receive it. With an empty `escalate_to` nothing is escalated. Where a step is written as `{backend,
@@ -556,6 +573,7 @@ class ConfidencePart(Part):
     top_logprobs: int = Field(2, ge=2, le=5)
     rules: tuple[RulePart, ...] = ()
     self_check: SelfCheckPart = SelfCheckPart()
+    referee: RefereePart = RefereePart()
 
 
 class RetentionPart(Part):

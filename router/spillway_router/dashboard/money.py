@@ -22,6 +22,7 @@ REASONS: Mapping[str, str] = {
     "routed": "a cloud was first choice or was asked for (routed)",
     "pinned": "the request named the backend (pinned)",
     "byok": "the caller brought a key of their own (byok)",
+    "referee": "another model judged an answer (referee)",
     "audit": "a local answer was checked (audit)",
     "shadow": "an experiment asked another arm in the shadow (shadow)",
     "bill": "a provider's bill corrected it (bill)",

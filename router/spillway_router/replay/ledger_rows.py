@@ -68,7 +68,7 @@ class _Open:
     def add(self, entry: Entry) -> None:
         self.cost_nano += entry.amount_nano
         word = NOT_OURS.get(entry.decision) or ("better answer" if "feedback" in entry.reasons.split(",") else "")
-        if entry.decision in ("audit", "shadow"):
+        if entry.decision in ("audit", "referee", "shadow"):
             self.cost_nano -= entry.amount_nano  # it is compared with the answer, and is none
             return
         self.not_ours = self.not_ours or word

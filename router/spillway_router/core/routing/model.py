@@ -33,6 +33,7 @@ DecisionKind = Literal[
     "pinned",
     "byok",  # the caller brought a provider and a key
     "audit",  # a stronger model answers again, to check a local answer
+    "referee",  # a model says how likely an answer without log-probabilities is right
     "shadow",  # the arm of an experiment that no client sees is asked too
     "cache",  # the answer to an earlier request of the same content was given again
 ]

@@ -331,6 +331,18 @@ def decide_escalation(
     )
 
 
+def referee_candidate(facts: RequestFacts, signals: Signals, policy: Policy, name: str) -> Candidate | None:
+    """Return the backend `name` as a candidate for a question about an answer; None if it may not have the request now.
+
+    Whatever keeps it from answering the request keeps it from judging its answer: both see the same text.
+    """
+    backend = policy.backends.get(name)
+    if backend is None or not key_access.may_have_instead(facts, backend, policy.aliases):
+        return None
+    passing, _ = _filter(facts, signals, (backend,), policy)
+    return _candidate(facts, backend, signals, _slo(facts, policy)) if passing else None
+
+
 def backends_to_count(facts: RequestFacts, signals: Signals, policy: Policy) -> list[Backend] | Refusal:
     """Return the backends that may count the tokens of a prompt, in order; a refusal for an unknown model.
 

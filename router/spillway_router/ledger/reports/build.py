@@ -74,7 +74,19 @@ from spillway_router.ledger.tables.credits import CreditsUsed
 from spillway_router.ledger.tables.feedback import Opinion, Pressed
 
 MOST_ROWS_OF_PEOPLE = 100
-CLOUD_ROWS = ("overflow", "escalated", "fallback", "routed", "pinned", "byok", "audit", "shadow", "bill", "other")
+CLOUD_ROWS = (
+    "overflow",
+    "escalated",
+    "fallback",
+    "routed",
+    "pinned",
+    "byok",
+    "referee",
+    "audit",
+    "shadow",
+    "bill",
+    "other",
+)
 _PRICE_PLACES = Decimal("0.000001")
 
 
@@ -318,7 +330,7 @@ def _fixed_side(books: _Books, gpu: GpuRental) -> FixedSide:
                 discarded=sum(
                     t.attempts
                     for t in group
-                    if t.group.status == "discarded" and t.group.decision not in ("audit", "shadow")
+                    if t.group.status == "discarded" and t.group.decision not in ("referee", "audit", "shadow")
                 ),
                 gpu_seconds=sum(total.gpu_us for total in group) / 1e6,
                 used_nano=sum(line.used_nano for line in mine),
@@ -421,10 +433,14 @@ def _cloud_side(cloud: Sequence[Total], holds: Sequence[Entry]) -> CloudSide:
 
 
 def _steps(cloud: Sequence[Total]) -> Iterator[StepRow]:
-    """Yield a row for each backend that unsure answers were escalated to."""
-    escalated = [total for total in cloud if total.group.decision == "escalated"]
-    for backend, model in sorted({(total.group.backend, total.group.model) for total in escalated}):
-        group = [total for total in escalated if (total.group.backend, total.group.model) == (backend, model)]
+    """Yield a row for each backend that unsure answers were escalated to, and for each that judged answers."""
+    for decision in ("escalated", "referee"):
+        yield from _asked_as([total for total in cloud if total.group.decision == decision], decision == "referee")
+
+
+def _asked_as(cloud: Sequence[Total], referee: bool) -> Iterator[StepRow]:
+    for backend, model in sorted({(total.group.backend, total.group.model) for total in cloud}):
+        group = [total for total in cloud if (total.group.backend, total.group.model) == (backend, model)]
         cost_nano, answered = sum(total.cost_nano for total in group), served_of(group).answers
         yield StepRow(
             backend=backend,
@@ -434,6 +450,7 @@ def _steps(cloud: Sequence[Total]) -> Iterator[StepRow]:
             discarded=sum(total.attempts for total in group if total.group.status == "discarded"),
             cost_nano=cost_nano,
             per_answer_nano=per(cost_nano, answered),
+            referee=referee,
         )
 
 

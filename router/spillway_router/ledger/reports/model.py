@@ -101,7 +101,7 @@ class StepRow:
     """One step of escalation: how often it was asked, and what came of that.
 
     `answered` of them ended with its answer, which is what it gained; `discarded` went on to the next step, as its
-    answer was not sure either. `cost_nano` is that of all of them.
+    answer was not sure either. `cost_nano` is that of all of them. A `referee` judged answers and gave none.
     """
 
     backend: str
@@ -111,6 +111,7 @@ class StepRow:
     discarded: int
     cost_nano: int
     per_answer_nano: int | None
+    referee: bool = False
 
 
 @dataclass(frozen=True, slots=True)

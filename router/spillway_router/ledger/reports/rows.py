@@ -47,11 +47,11 @@ def step_rows(report: Report) -> list[Row]:
     money, money_or_dash = report.amounts.money, report.amounts.or_dash
     return [
         (
-            f"{row.backend} ({row.model})",
+            f"{row.backend} ({row.model}{', referee' if row.referee else ''})",
             f"{row.asked:,}",
-            f"{row.answered:,}",
-            share(row.answered, row.asked),
-            f"{row.discarded:,}",
+            "" if row.referee else f"{row.answered:,}",
+            "" if row.referee else share(row.answered, row.asked),
+            "" if row.referee else f"{row.discarded:,}",
             money(row.cost_nano),
             money_or_dash(row.per_answer_nano),
         )

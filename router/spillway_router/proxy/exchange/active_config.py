@@ -7,6 +7,7 @@ from dataclasses import field, replace
 
 from spillway_router.caching.cache import AnswerCache
 from spillway_router.core.confidence.calibration import Calibration
+from spillway_router.core.confidence.referee import Referee
 from spillway_router.core.confidence.self_check import SelfCheck
 from spillway_router.core.confidence.validators import ValueRule
 from spillway_router.core.frozen import fast_frozen
@@ -114,6 +115,8 @@ class ScoringRules:
     rules: tuple[ValueRule, ...] = ()
     self_check: SelfCheck | None = None
     """When to ask the engine about its own answer; None: never."""
+    referee: Referee | None = None
+    """Who is asked about answers without log-probabilities; None: nobody."""
     uncalibrated_backends: frozenset[str] = frozenset()
     """Backends that serve something else than what the calibration was made for."""
     step_calibrations: Mapping[str, Calibration] = field(default_factory=dict)

@@ -34,7 +34,7 @@ MOST_TOKENS = {"p_true": 1, "stated": 6}
 MOST_BYTES = 64 * 1024
 NEW_TOKENS = 64
 """Assumed tokens of the question and the answer's end: what the prefix cache doesn't hold."""
-_PROMPT_FIELDS = (
+PROMPT_FIELDS = (
     "messages",
     "tools",
     "chat_template",
@@ -51,7 +51,7 @@ answers, or (if a short promise cut it off) of its health."""
 
 def question_body(body: Mapping[str, Any], model: str, answer: str, rule: SelfCheck) -> dict[str, Any]:
     """The chat request that asks about `answer`, which was given to `body`."""
-    question: dict[str, Any] = {name: body[name] for name in _PROMPT_FIELDS if name in body}
+    question: dict[str, Any] = {name: body[name] for name in PROMPT_FIELDS if name in body}
     turns = ({"role": "assistant", "content": answer}, {"role": "user", "content": rule.question})
     question |= {"model": model, "messages": [*body["messages"], *turns]}
     question |= {"max_tokens": MOST_TOKENS[rule.kind], "temperature": 0}

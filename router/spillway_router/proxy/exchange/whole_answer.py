@@ -12,6 +12,7 @@ from spillway_router.proxy.exchange.cached_answers import store_whole
 from spillway_router.proxy.exchange.embedding_calls import WantedVectors, fetch_embeddings, is_split
 from spillway_router.proxy.exchange.escalation import criteria, draw_audit, offer_audit
 from spillway_router.proxy.exchange.presentation import response_headers
+from spillway_router.proxy.exchange.refereeing import can_be_refereed, confidence_by_referee
 from spillway_router.proxy.exchange.self_check import verdict_with_self_check
 from spillway_router.proxy.exchange.shadowed import is_compared
 from spillway_router.proxy.exchange.state import ExchangeState
@@ -56,6 +57,9 @@ class WholeAnswer:
         attempt.on_response_headers(reply.headers)
         if reply.outcome.kind == "ok" and self._scored:
             await self._judge(reply)
+        if reply.outcome.kind == "ok" and attempt.confidence is None and can_be_refereed(self._state, attempt):
+            confidence = await confidence_by_referee(self._state, attempt, reply.answer)
+            attempt.confidence = self._state.confidence = confidence
         return reply.outcome
 
     async def _judge(self, reply: FetchedAnswer) -> None:
