@@ -8,8 +8,8 @@ from collections.abc import Callable
 from loadtests.bench.install import Unavailable
 
 from evidence.caching.crossings import changes, try_requests
-from evidence.caching.minilm import MODEL
-from evidence.caching.similar import Trial, try_pairs
+from evidence.caching.minilm import MODEL, vectors_of
+from evidence.caching.similar import Embed, Trial, try_pairs
 from evidence.results import Measurement, not_measured
 from spillway_router.calibration.certify import binomial_cdf
 
@@ -46,11 +46,18 @@ def crossings(say: Callable[[str], None], requests: int = ASKED) -> dict[str, Me
     return {CROSSINGS: Measurement(len(seen.crossed), seen.requests, details)}
 
 
-def wrong_hits(say: Callable[[str], None], fitted: int = FITTED, sent: int = SENT) -> dict[str, Measurement]:
+def wrong_hits(
+    say: Callable[[str], None],
+    fitted: int = FITTED,
+    sent: int = SENT,
+    embed: Embed = vectors_of,
+    *,
+    fault: bool = False,
+) -> dict[str, Measurement]:
     """Send labelled pairs of questions to a router whose certificate is of other pairs. The value is the upper end of
     the 95% interval (Clopper and Pearson) of the share of hits that are wrong."""
     try:
-        trial = try_pairs(fitted, sent, say)
+        trial = try_pairs(fitted, sent, say, embed, fault=fault)
     except Unavailable as reason:
         return {WRONG_HITS: not_measured(str(reason))}
     wrong = [pair for pair, hit in zip(trial.sent, trial.hits, strict=True) if hit and not pair.same]

@@ -11,7 +11,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evidence.caching.minilm import MODEL, vectors_of
@@ -48,15 +48,26 @@ class Trial:
     hits: tuple[bool, ...]
 
 
-def try_pairs(fitted: int, sent: int, say: Callable[[str], None]) -> Trial:
-    """Certify on so many pairs and send so many others. Raises loadtests' Unavailable without the model."""
+Embed = Callable[[Sequence[str]], Mapping[str, Sequence[float]]]
+"""Returns the vector of each text."""
+
+
+def try_pairs(
+    fitted: int, sent: int, say: Callable[[str], None], embed: Embed = vectors_of, *, fault: bool = False
+) -> Trial:
+    """Certify on so many pairs and send so many others. Raises loadtests' Unavailable without the model.
+
+    `fault`: the certificate names a threshold that many pairs of different questions reach.
+    """
     generated = pairs(fitted + sent, SEED)
     labelled = [LabelledPair(pair.a, pair.b, pair.same) for pair in generated]
     texts = agreeing_texts(labelled)
     say(f"  embedding {len(texts):,} texts with {MODEL}")
-    vectors = vectors_of(texts)
+    vectors = embed(texts)
     units = {text: unit for text, numbers in vectors.items() if (unit := Vector.of(numbers)) is not None}
     certificate = certificate_of(labelled[:fitted], units, MODEL, alpha=ALPHA, delta=DELTA)
+    if fault:
+        certificate = replace(certificate, threshold=0.4)
     say(f"  the certified threshold is {certificate.threshold}")
     later = generated[fitted:]
     return Trial(certificate, tuple(later), tuple(asyncio.run(_sent(certificate, later, vectors))))
