@@ -114,6 +114,9 @@ def test_a_chain_whose_backends_are_all_disabled_is_a_warning() -> None:
         ("{name: a, when: {complexity: {at_least: 5, at_most: 4}}, forbid: cloud}", "at_least 5 is above at_most 4"),
         ("{name: a, when: {taks: code}, forbid: cloud}", "when.taks: unknown setting"),
         ("{name: a, when: {task: cooking}, forbid: cloud}", "policy.rules.0.when.task"),
+        ("{name: a, when: {confidence_below: 0.4}, forbid: cloud}", "write escalate: {to: [...]} and nothing else"),
+        ("{name: a, when: {confidence_below: 0.4}, escalate: {to: [groq], threshold: 0.9}}", "and nothing else"),
+        ("{name: a, when: {experiment: x/b}, forbid: cloud}", "no arm that answers is called 'x/b'"),
     ],
 )
 def test_a_wrong_rule_is_refused_with_its_line(rule: str, text: str) -> None:

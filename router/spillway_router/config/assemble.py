@@ -27,7 +27,13 @@ from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.morning import morning_problems
 from spillway_router.config.places import place_of
 from spillway_router.config.policy_part import step_names
-from spillway_router.config.rules import learned_complexity, named_backends, policy_rules
+from spillway_router.config.rules import (
+    idle_confidences,
+    learned_complexity,
+    named_backends,
+    policy_rules,
+    unknown_arms,
+)
 from spillway_router.config.setting_faults import close_name
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
 from spillway_router.config.telemetry import telemetry_problems
@@ -180,6 +186,8 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     policy = _policy(settings, targets, scoring, backends)
     findings.problems.extend(step_problems(settings.confidence, policy, scoring.step_calibrations))
     rules = policy_rules(settings.policy, policy.backends, policy.confidence, findings)
+    findings.problems.extend(unknown_arms(settings.policy, settings.experiments))
+    findings.problems.extend(idle_confidences(settings.policy, policy.confidence))
     rules = replace(rules, rules=(*arm_rules(settings.experiments, policy, findings), *rules.rules))
     learned = learned_complexity(settings.policy, findings)
     findings.warnings.extend(step_warnings(policy, rules, refereed=scoring.referee is not None))

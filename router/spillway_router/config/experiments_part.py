@@ -62,6 +62,8 @@ class ExperimentPart(Part):
             raise ValueError(f"two arms are called {twice[0]!r}; every arm needs a name of its own")
         if math.fsum(arm.share for arm in self.arms) > 1 + 1e-9:
             raise ValueError(f"the shares of the arms are {math.fsum(arm.share for arm in self.arms):g}, above 1")
+        if self.when.experiment or self.when.confidence_below is not None:
+            raise ValueError("when.experiment and when.confidence_below are for the rules of the policy; remove them")
         if "embeddings" in self.when.endpoint:
             raise ValueError("takes no embeddings, because another model's vectors lie in another space")
         return self

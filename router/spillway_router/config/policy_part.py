@@ -66,7 +66,9 @@ class WhenPart(Part):
     22:00-06:00, and `days` are those on which they begin. `budget_left_below` is the share that the tightest budget of
     the caller has left, and `waiting` the number of requests that wait for their first token at the local engine where
     fewest do. `gpu_utilisation_above` is the share of time in which NVML saw the GPU busy, for as long as
-    overflow.gpu_utilisation.for_s says.
+    overflow.gpu_utilisation.for_s says. `experiment` names arms, as EXPERIMENT/ARM. A rule with `confidence_below`
+    holds for a local answer whose confidence is below it, once a better one is looked for, so it can only choose
+    `escalate.to`.
     """
 
     alias: Names = ()
@@ -84,6 +86,8 @@ class WhenPart(Part):
     budget_left_below: float | None = Field(None, gt=0, le=1)
     waiting: RangePart | None = None
     gpu_utilisation_above: float | None = Field(None, ge=0, lt=1)
+    experiment: Names = ()
+    confidence_below: float | None = Field(None, gt=0, le=1)
 
     @field_validator("hours")
     @classmethod
@@ -156,6 +160,18 @@ class PolicyRulePart(EffectsPart):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9 _.-]{0,63}$")
     when: WhenPart = WhenPart()
+
+    @model_validator(mode="after")
+    def _confidence_chooses_steps(self) -> Self:
+        if self.when.confidence_below is None:
+            return self
+        chooses = isinstance(self.escalate, EscalatePart) and self.escalate.to and self.escalate.threshold is None
+        if not chooses or self.chain or self.prefer or self.forbid:
+            raise ValueError(
+                "when.confidence_below is known only of an answer, so write escalate: {to: [...]} and nothing else; "
+                "from which confidence on answers are escalated is the threshold of another rule or of confidence"
+            )
+        return self
 
 
 class PolicyPart(Part):

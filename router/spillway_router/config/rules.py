@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 from zoneinfo import ZoneInfo
 
+from spillway_router.config.experiments_part import ExperimentPart
 from spillway_router.config.fitted_file import FittedFile
 from spillway_router.config.load import ConfigProblem, Findings
 from spillway_router.config.policy_part import (
@@ -20,6 +21,7 @@ from spillway_router.config.policy_part import (
     own_thresholds,
     step_names,
 )
+from spillway_router.core.routing.experiments import CONTROL
 from spillway_router.core.routing.model import Backend, Endpoint
 from spillway_router.core.routing.policy import ConfidenceRule
 from spillway_router.core.routing.rules import DAYS, Conditions, Hours, Rule, Rules, Span
@@ -48,6 +50,29 @@ def policy_rules(
         check_effects(f"policy.rules.{place}", f"the rule {rule.name!r}", rule, backends, findings)
         rules.extend(_rules(rule, backends, general))
     return Rules(tuple(rules), ZoneInfo(part.timezone))
+
+
+def unknown_arms(part: PolicyPart, experiments: Sequence[ExperimentPart]) -> Iterator[ConfigProblem]:
+    """Yield a problem for each arm that a rule names and no experiment answers with."""
+    known = {f"{one.name}/{name}" for one in experiments for name in (CONTROL, *_answering(one))}
+    for place, rule in enumerate(part.rules):
+        for name in rule.when.experiment:
+            if name not in known:
+                arms = ", ".join(sorted(known)) or "there are no experiments"
+                problem = f"no arm that answers is called {name!r}; write EXPERIMENT/ARM: {arms}"
+                yield ConfigProblem(f"policy.rules.{place}.when.experiment", 0, problem)
+
+
+def idle_confidences(part: PolicyPart, general: ConfidenceRule) -> Iterator[ConfigProblem]:
+    """Yield a problem for each rule about a confidence that no answer has."""
+    for place, rule in enumerate(part.rules):
+        if rule.when.confidence_below is not None and not general.escalate_to:
+            problem = "no answer is judged while confidence.escalate_to names no backend that can be asked; add one"
+            yield ConfigProblem(f"policy.rules.{place}.when.confidence_below", 0, problem)
+
+
+def _answering(experiment: ExperimentPart) -> list[str]:
+    return [arm.name for arm in experiment.arms if arm.shadow is None]
 
 
 def trait_reader(part: PolicyPart, rules: Rules, learned: LearnedComplexity | None = None) -> TraitReader | None:
@@ -169,6 +194,8 @@ def conditions(part: WhenPart) -> Conditions:
         budget_left_below=part.budget_left_below,
         waiting=_span(part.waiting),
         gpu_busy_above=part.gpu_utilisation_above,
+        arms=frozenset(part.experiment),
+        confidence_below=part.confidence_below,
     )
 
 

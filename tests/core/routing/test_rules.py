@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.scenes import GROQ, LOCAL, OPENAI, POLICY, facts, names, signals, why
 
+from spillway_router.core.routing.experiments import PLACES, Arm
 from spillway_router.core.routing.model import BackendSignals, Caller, PrivacyVerdict, RequestFacts
 from spillway_router.core.routing.policy import (
     ConfidenceRule,
@@ -232,3 +233,21 @@ def test_restrictions_bind_whatever_the_rules_say(rules: tuple[Rule, ...], reque
     without = decide(request, signals(), ruled(POLICY, freed, freed.matching(request, moment)))
     if without.kind != "pinned" and not private:
         assert set(names(decision)) <= set(names(without))
+
+
+def test_an_arm_is_a_condition() -> None:
+    arm = Arm(experiment="x", name="b", by="request", begins=0, ends=PLACES)
+    shadow = replace(arm, shadow="dry")
+    for one, title, applies in ((arm, "x/b", True), (arm, "x/control", False), (shadow, "x/control", True)):
+        rule = Rule("r", Conditions(arms=frozenset({title})), forbid=frozenset({"groq"}))
+        rules = Rules((Rule("x/b", Conditions(), arm=one), rule))
+        assert ("groq" in why(apply(rules, facts()))) == applies
+    assert not holds(Conditions(arms=frozenset({"x/b"})), facts())
+
+
+def test_a_confidence_is_a_condition_once_there_is_an_answer() -> None:
+    unsure = Conditions(confidence_below=0.4)
+    assert not holds(unsure, facts())
+    assert holds(unsure, facts(), Moment(NOON, confidence=0.0))
+    assert holds(unsure, facts(), Moment(NOON, confidence=0.39))
+    assert not holds(unsure, facts(), Moment(NOON, confidence=0.4))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+from tests.proxy.helpers import whole
+
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import Router, cloud, error_of, local, routing, settings
 
@@ -101,3 +104,44 @@ async def test_the_task_stands_in_the_ledger() -> None:
         assert [row.task for row in router.rows(reply)] == ["summary"]
         record = (await router.client.get(f"/v1/requests/{reply.headers['x-request-id']}")).json()
         assert record["route"]["rules"] == ["keep summaries"]
+
+
+STEPS = """confidence: {threshold: 0.8, escalate_to: [coder]}
+policy:
+  rules:
+    - {name: hopeless, when: {confidence_below: 0.3}, escalate: {to: [dear]}}
+aliases: {auto: {chain: [local]}}
+"""
+
+
+@pytest.mark.parametrize(("logprob", "backend"), [(-0.01, "local"), (-1.0, "coder"), (-2.0, "dear")])
+async def test_the_confidence_chooses_the_step(logprob: float, backend: str) -> None:
+    async with (
+        FaultUpstream(whole("alpha", logprob)) as own,
+        FaultUpstream(WHOLE) as coder,
+        FaultUpstream(WHOLE) as dear,
+        routing(settings(local(own), cloud(coder, "coder"), cloud(dear, "dear"), more=STEPS)) as router,
+    ):
+        reply = await router.chat()
+        assert reply.headers["x-spillway-backend"] == backend
+        assert reply.headers["x-spillway-decision"] == ("local" if backend == "local" else "escalated")
+
+
+ARMS = """experiments:
+  - {name: x, by: request, arms: [{name: b, share: 1, chain: [coder]}]}
+policy:
+  rules:
+    - {name: not in b, when: {experiment: x/b}, forbid: [coder]}
+aliases: {auto: {chain: [local]}}
+"""
+
+
+async def test_a_rule_may_bind_an_arm() -> None:
+    async with (
+        FaultUpstream(WHOLE) as own,
+        FaultUpstream(WHOLE) as coder,
+        routing(settings(local(own), cloud(coder, "coder"), more=ARMS)) as router,
+    ):
+        reply = await router.chat()
+        assert (reply.status_code, error_of(reply)["code"]) == (403, "permission_denied")
+        assert not coder.seen

@@ -60,14 +60,18 @@ class Arm:
         """The name of the arm with that of its experiment."""
         return f"{self.experiment}/{self.name}"
 
+    @property
+    def answered_title(self) -> str:
+        """The title under which its requests are answered: those of a shadow as the control's."""
+        return f"{self.experiment}/{CONTROL}" if self.shadow else self.title
+
     def mark(self, facts: RequestFacts) -> str:
         """Return what the ledger keeps of a request of this arm: the title and the place of its unit.
 
         The place tells units apart, so that a report knows which requests belong together; it names nobody. A request
         of a shadow is answered as the control's are, so it counts there.
         """
-        title = f"{self.experiment}/{CONTROL}" if self.shadow else self.title
-        return f"{title}/{self._unit_digits(facts)}"
+        return f"{self.answered_title}/{self._unit_digits(facts)}"
 
     def in_shadow(self, facts: RequestFacts) -> RequestFacts:
         """Return the facts with which the shadow is decided on, asked and booked.

@@ -87,6 +87,10 @@ class Conditions:
     """Requests that wait for their first token at the local engine where fewest do."""
     gpu_busy_above: float | None = None
     """Share of time in which the GPU must have been busy for longer."""
+    arms: frozenset[str] = frozenset()
+    """Arms of experiments, as experiment/arm."""
+    confidence_below: float | None = None
+    """What the confidence of an answer must be below. Such a rule holds only when a better one is looked for."""
 
     @property
     def reads_text(self) -> bool:
@@ -107,6 +111,8 @@ class Conditions:
             ("budget", self.budget_left_below is not None),
             ("queue", self.waiting is not None),
             ("gpu", self.gpu_busy_above is not None),
+            (EXPERIMENT, bool(self.arms)),
+            ("confidence", self.confidence_below is not None),
         )
         return tuple([token for token, is_there in named if is_there]) or ("rule",)
 
@@ -143,6 +149,8 @@ class Moment:
     """Requests that wait for their first token at the local engine where fewest do."""
     gpu_utilisation: float | None = None
     """Share of time in which the GPU of the least busy engine was busy lately; None if it is not known."""
+    confidence: float | None = None
+    """Confidence of the answer for which a better one is looked for; None while there is no answer."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -158,6 +166,8 @@ class Rules:
     """Whether any rule looks at the queues of the engines."""
     read_gpus: bool = field(init=False, repr=False, compare=False)
     """Whether any rule looks at how busy the GPUs are."""
+    read_confidence: bool = field(init=False, repr=False, compare=False)
+    """Whether any rule looks at the confidence of an answer."""
 
     @property
     def reads_text(self) -> bool:
@@ -170,16 +180,19 @@ class Rules:
             ("read_budgets", any(when.budget_left_below is not None for when in conditions)),
             ("read_queues", any(when.waiting is not None for when in conditions)),
             ("read_gpus", any(when.gpu_busy_above is not None for when in conditions)),
+            ("read_confidence", any(when.confidence_below is not None for when in conditions)),
         ):
             object.__setattr__(self, name, value)
 
     def matching(self, facts: RequestFacts, moment: Moment) -> tuple[int, ...]:
         """Return the places of the rules that apply to a request now."""
         places: list[int] = []
-        in_experiment = False
+        answered_in = ""
         for place, rule in enumerate(self.rules):
             arm = rule.arm
-            if arm is not None and in_experiment:
+            if arm is not None and answered_in:
+                continue
+            if rule.when.arms and answered_in not in rule.when.arms:
                 continue
             # What a rule forbids to an alias it forbids on the way over `models`, too.
             alternatives = arm is None and bool(rule.forbid)
@@ -187,7 +200,7 @@ class Rules:
                 continue
             if arm is None or arm.takes(facts):
                 places.append(place)
-                in_experiment = in_experiment or arm is not None
+                answered_in = answered_in if arm is None else arm.answered_title
         return tuple(places)
 
 
@@ -215,6 +228,8 @@ def _holds(when: Conditions, facts: RequestFacts, moment: Moment, timezone: tzin
     if when.waiting is not None and not when.waiting.holds(moment.waiting):
         return False
     if when.gpu_busy_above is not None and (moment.gpu_utilisation or 0.0) <= when.gpu_busy_above:
+        return False
+    if when.confidence_below is not None and (moment.confidence is None or moment.confidence >= when.confidence_below):
         return False
     if when.hours:
         local = datetime.fromtimestamp(moment.wall_s, timezone)

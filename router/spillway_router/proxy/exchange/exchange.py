@@ -589,6 +589,8 @@ async def escalate(
     the first one, and one that is expected to be late is not paid for.
     """
     config, facts, services = state.config, state.facts, state.services
+    if config.rules.read_confidence and draft.backend.local:
+        config = state.config = under_rules(services, services.config(), facts, draft.confidence)
     signals = with_gain_prices(services, config, facts, caller_signals(services, config, facts))
     decision = decide_escalation(facts, signals, config.policy, draft.expected_gain(outcome), draft.backend.name)
     decided, reasons = state.decided, state.reasons

@@ -20,11 +20,19 @@ def with_traits(config: ActiveConfig, facts: RequestFacts, body: Mapping[str, An
     return replace(facts, traits=config.traits.traits(conversation(facts, body)))
 
 
-def under_rules(services: Services, config: ActiveConfig, facts: RequestFacts) -> ActiveConfig:
-    """Return the configuration under which a request runs: the policy is as its rules make it at this moment."""
+def under_rules(
+    services: Services, config: ActiveConfig, facts: RequestFacts, confidence: float | None = None
+) -> ActiveConfig:
+    """Return the configuration under which a request runs: the policy is as its rules make it at this moment.
+
+    `confidence` is that of an answer for which a better one is looked for.
+    """
     if not config.rules.rules:
         return config
-    places = config.rules.matching(facts, _moment(services, config.rules, facts))
+    moment = _moment(services, config.rules, facts)
+    if confidence is not None:
+        moment = replace(moment, confidence=confidence)
+    places = config.rules.matching(facts, moment)
     return services.ruled_configs.under(config, places) if places else config
 
 
