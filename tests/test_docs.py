@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import click
 import pytest
@@ -181,6 +181,8 @@ def _parts(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
     origin = get_origin(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, ""
+    elif origin is Annotated:
+        yield from _parts(get_args(annotation)[0])
     elif origin in (Union, types.UnionType):
         for choice in get_args(annotation):
             yield from _parts(choice)
@@ -195,8 +197,13 @@ def _takes_names(annotation: Any) -> bool:
     """Whether the items of a list may be plain names instead of models."""
     choices = get_args(annotation)
     if get_origin(annotation) is tuple:
-        return any(str in get_args(element) for element in choices)
+        return any(str in map(_bare, get_args(_bare(element))) for element in choices)
     return any(_takes_names(choice) for choice in choices)
+
+
+def _bare(annotation: Any) -> Any:
+    """The type itself, without what is annotated beside it."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def settings(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, str]:

@@ -116,6 +116,10 @@ def test_a_chain_whose_backends_are_all_disabled_is_a_warning() -> None:
         ("{name: a, when: {task: cooking}, forbid: cloud}", "policy.rules.0.when.task"),
         ("{name: a, when: {confidence_below: 0.4}, forbid: cloud}", "write escalate: {to: [...]} and nothing else"),
         ("{name: a, when: {confidence_below: 0.4}, escalate: {to: [groq], threshold: 0.9}}", "and nothing else"),
+        ("{name: a, when: {complexity: {at_least: 11}}, forbid: cloud}", "must be at most 10"),
+        ("{name: a, escalate: true}", "write escalate: never, or escalate: {to: [BACKEND]}"),
+        ("{name: a, escalate: groq}", "write escalate: never, or escalate: {to: [groq]}"),
+        ("{name: a, escalate: {to: [{backend: groq, threshold: 70}]}}", "escalate.to.0.threshold: is a share and must"),
         ("{name: a, when: {experiment: x/b}, forbid: cloud}", "no arm that answers is called 'x/b'"),
     ],
 )

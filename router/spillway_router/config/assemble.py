@@ -28,6 +28,7 @@ from spillway_router.config.morning import morning_problems
 from spillway_router.config.places import place_of
 from spillway_router.config.policy_part import step_names
 from spillway_router.config.rules import (
+    idle_conditions,
     idle_confidences,
     learned_complexity,
     named_backends,
@@ -38,6 +39,7 @@ from spillway_router.config.setting_faults import close_name
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
 from spillway_router.config.telemetry import telemetry_problems
 from spillway_router.config.tls import tls_problems
+from spillway_router.config.weights import weight_experiments
 from spillway_router.core.caching.rules import SemanticRules
 from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.bounds import ItemRule, ItemRules
@@ -187,8 +189,10 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     findings.problems.extend(step_problems(settings.confidence, policy, scoring.step_calibrations))
     rules = policy_rules(settings.policy, policy.backends, policy.confidence, findings)
     findings.problems.extend(unknown_arms(settings.policy, settings.experiments))
+    findings.warnings.extend(idle_conditions(settings.policy, policy))
     findings.problems.extend(idle_confidences(settings.policy, policy.confidence))
-    rules = replace(rules, rules=(*arm_rules(settings.experiments, policy, findings), *rules.rules))
+    experiments = (*settings.experiments, *weight_experiments(settings.aliases))
+    rules = replace(rules, rules=(*arm_rules(experiments, policy, findings), *rules.rules))
     learned = learned_complexity(settings.policy, findings)
     findings.warnings.extend(step_warnings(policy, rules, refereed=scoring.referee is not None))
     findings.warnings.extend(referee_warnings(settings.confidence, policy))

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from spillway_router.config.experiments import experiment_backends
 from spillway_router.config.load import ConfigError, ConfigProblem, Loaded
 from spillway_router.config.rules import named_backends
-from spillway_router.config.settings import AliasPart, BackendPart, Settings
+from spillway_router.config.settings import BackendPart, Settings
 
 Engines = Mapping[str, tuple[str, ...]]
 """The base URLs of the engines that were found, by the name of the backend."""
@@ -74,7 +74,7 @@ def with_engines(written: Settings, engines: Engines) -> Settings:
         parts.extend(engine_parts)
         replaced[part.name] = tuple(one.name for one in engine_parts)
     aliases = {
-        alias: AliasPart(chain=tuple(new for name in one.chain for new in replaced.get(name, (name,))))
+        alias: one.model_copy(update={"chain": tuple(new for name in one.chain for new in replaced.get(name, (name,)))})
         for alias, one in written.aliases.items()
     }
     # The engines come and go; the machine on whose account they run stays.

@@ -250,10 +250,10 @@ def _check(filled: dict[str, Any]) -> _Checked:
     except ValidationError as error:
         settings = None
         for one in error.errors():
-            path = tuple(one["loc"])
+            path = tuple(part for part in one["loc"] if not str(part).startswith("("))  # without the tags of unions
             spoiled.append(path[:-1] if one["type"] == "missing" else path)
             shown = (*path[:-1], shown_name(str(path[-1]))) if one["type"] == "extra_forbidden" else path
-            faults.append((shown, setting_fault(one)))
+            faults.append((shown, setting_fault({**one, "loc": path})))
     dangling = references(_with_meant_backends(filled))
     return _Checked(settings, (*faults, *dangling), (*spoiled, *(path for path, _ in dangling)))
 
@@ -404,7 +404,8 @@ def _backend_references(data: Mapping[str, Any], caps: Sequence[Mapping[str, Any
         for i, name in enumerate(_items(part.get("chain")) if isinstance(part, dict) else []):
             yield ("aliases", alias, "chain", i), name
     for i, step in enumerate(_items(confidence.get("escalate_to")) if isinstance(confidence, dict) else []):
-        yield ("confidence", "escalate_to", i), _step_name(step)
+        if _step_name(step) is not None:
+            yield ("confidence", "escalate_to", i), _step_name(step)
     referee = confidence.get("referee") if isinstance(confidence, dict) else None
     if isinstance(referee, dict) and referee.get("backend") not in (None, "", SELF):
         yield ("confidence", "referee", "backend"), referee["backend"]

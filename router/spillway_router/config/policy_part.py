@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from spillway_router.config.part import Part, Timezone
 from spillway_router.core.routing.model import Capability, Endpoint
@@ -59,6 +59,13 @@ class RangePart(Part):
         return self
 
 
+class ComplexityPart(RangePart):
+    """A range of complexities, which are whole numbers from 0 to 10. One end is enough."""
+
+    at_least: int | None = Field(None, ge=0, le=10)
+    at_most: int | None = Field(None, ge=0, le=10)
+
+
 class WhenPart(Part):
     """What a request must be like. All conditions must hold; one that is left out holds for every request.
 
@@ -74,7 +81,7 @@ class WhenPart(Part):
     alias: Names = ()
     endpoint: Endpoints = ()
     task: Tasks = ()
-    complexity: RangePart | None = None
+    complexity: ComplexityPart | None = None
     language: Languages = ()
     tier: Names = ()
     key: Names = ()
@@ -113,7 +120,12 @@ class EscalationStepPart(Part):
     threshold: float = Field(ge=0, le=1)
 
 
-Steps = tuple[str | EscalationStepPart, ...]
+_NAME_TAG, _STEP_TAG = "(name)", "(step)"
+Step = Annotated[
+    Annotated[str, Tag(_NAME_TAG)] | Annotated[EscalationStepPart, Tag(_STEP_TAG)],
+    Discriminator(lambda step: _STEP_TAG if isinstance(step, dict | EscalationStepPart) else _NAME_TAG),
+]
+Steps = tuple[Step, ...]
 
 
 def step_names(steps: Steps) -> tuple[str, ...]:
@@ -130,8 +142,22 @@ class EscalatePart(Part):
     """Where an unsure local answer goes, and below which confidence an answer is unsure. A value that is left out comes
     from `confidence`."""
 
-    to: Steps | None = Field(None, min_length=1)
+    to: Steps | None = None
     threshold: float | None = Field(None, ge=0, le=1)
+
+    @field_validator("to")
+    @classmethod
+    def _not_empty(cls, value: Steps | None) -> Steps | None:
+        if value == ():
+            raise ValueError("is empty; name a backend, or write escalate: never")
+        return value
+
+
+_PART_TAG, _NEVER_TAG = "(part)", "(never)"
+Escalation = Annotated[
+    Annotated[EscalatePart, Tag(_PART_TAG)] | Annotated[Literal["never"], Tag(_NEVER_TAG)],
+    Discriminator(lambda value: _NEVER_TAG if isinstance(value, str) else _PART_TAG),
+]
 
 
 class EffectsPart(Part):
@@ -140,7 +166,15 @@ class EffectsPart(Part):
     chain: tuple[str, ...] = ()
     prefer: tuple[str, ...] = ()
     forbid: Names = ()
-    escalate: EscalatePart | Literal["never"] | None = None
+    escalate: Escalation | None = None
+
+    @field_validator("escalate", mode="before")
+    @classmethod
+    def _escalate(cls, value: object) -> object:
+        if value is None or value == "never" or isinstance(value, dict | EscalatePart):
+            return value
+        names = [name for name in _listed(value) if isinstance(name, str)]  # type: ignore[attr-defined]
+        raise ValueError(f"write escalate: never, or escalate: {{to: [{', '.join(names) or 'BACKEND'}]}}")
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:

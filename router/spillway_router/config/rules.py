@@ -23,7 +23,8 @@ from spillway_router.config.policy_part import (
 )
 from spillway_router.core.routing.experiments import CONTROL
 from spillway_router.core.routing.model import Backend, Endpoint
-from spillway_router.core.routing.policy import ConfidenceRule
+from spillway_router.core.routing.ordering import split_suffix
+from spillway_router.core.routing.policy import ConfidenceRule, Policy, backends_named
 from spillway_router.core.routing.rules import DAYS, Conditions, Hours, Rule, Rules, Span
 from spillway_router.core.routing.traits.learned import LearnedComplexity, LearnedComplexityError
 from spillway_router.core.routing.traits.reader import TraitReader
@@ -61,6 +62,24 @@ def unknown_arms(part: PolicyPart, experiments: Sequence[ExperimentPart]) -> Ite
                 arms = ", ".join(sorted(known)) or "there are no experiments"
                 problem = f"no arm that answers is called {name!r}; write EXPERIMENT/ARM: {arms}"
                 yield ConfigProblem(f"policy.rules.{place}.when.experiment", 0, problem)
+
+
+def idle_conditions(part: PolicyPart, policy: Policy) -> Iterator[ConfigProblem]:
+    """Yield a warning for each condition of a rule that no request can meet."""
+    for place, rule in enumerate(part.rules):
+        where = f"policy.rules.{place}.when"
+        for language in rule.when.language:
+            if language not in part.languages:
+                problem = f"{language} is never found, as words of {', '.join(part.languages)} alone are looked for"
+                yield ConfigProblem(f"{where}.language", 0, problem)
+        for name in rule.when.alias:
+            if not backends_named(split_suffix(name)[0], policy):
+                problem = f"nothing here is called {name!r}, so the rule never holds; the aliases are {_few(policy)}"
+                yield ConfigProblem(f"{where}.alias", 0, problem)
+
+
+def _few(policy: Policy) -> str:
+    return ", ".join(sorted(policy.aliases)[:12])
 
 
 def idle_confidences(part: PolicyPart, general: ConfidenceRule) -> Iterator[ConfigProblem]:

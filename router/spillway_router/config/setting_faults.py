@@ -188,7 +188,7 @@ def _no_choice(value: Any, expected: str) -> str:
 
 def _no_mapping(path: Path, name: str, value: Any) -> str:
     names = _settings_at(path)
-    if names == ("chain",):
+    if names[:1] == ("chain",) and path[:1] == ("aliases",):
         chain = [value] if isinstance(value, str) else value if isinstance(value, list) else []
         named = [one for one in chain if isinstance(one, str) and not _NOT_NAME.search(one) and len(one) <= 64]
         return f"needs the word chain before its backends: write {name}: {{chain: [{', '.join(named) or 'NAME'}]}}"

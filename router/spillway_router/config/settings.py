@@ -35,6 +35,7 @@ from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, che
 from spillway_router.core.money.credits import MOST_CREDITS, Counted, CreditLine
 from spillway_router.core.money.currency import Currency
 from spillway_router.core.money.tariff import MEDIA, NANO, Rates, Tariff, TariffStep, service_of
+from spillway_router.core.routing.experiments import By
 from spillway_router.core.routing.hedging import HedgeRule
 from spillway_router.core.routing.model import ANY_MODEL, Endpoint
 from spillway_router.privacy.detectors import PATTERN_NAMES
@@ -409,9 +410,26 @@ class BackendPart(Part):
 
 
 class AliasPart(Part):
-    """A model name that clients use, and the backends behind it in the order in which they are tried."""
+    """A model name that clients use, and the backends behind it in the order in which they are tried.
+
+    `weights` put a backend first for a share of the requests, of each key, user or session by `weights_by`; the others
+    of the chain follow.
+    """
 
     chain: tuple[str, ...] = Field(min_length=1)
+    weights: Mapping[str, Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]] = {}
+    weights_by: By = "request"
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        for name in self.weights:
+            if name not in self.chain:
+                raise ValueError(
+                    f"{name} has a weight and is not in the chain; add it to the chain, or remove the weight"
+                )
+        if self.weights and not any(self.weights.values()):
+            raise ValueError("all weights are 0; give one backend more, or remove the weights")
+        return self
 
 
 class SloPart(Part):
