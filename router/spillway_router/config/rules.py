@@ -55,11 +55,11 @@ def policy_rules(
 
 def unknown_arms(part: PolicyPart, experiments: Sequence[ExperimentPart]) -> Iterator[ConfigProblem]:
     """Yield a problem for each arm that a rule names and no experiment answers with."""
-    known = {f"{one.name}/{name}" for one in experiments for name in (CONTROL, *_answering(one))}
+    titles = {f"{one.name}/{name}" for one in experiments for name in (CONTROL, *_answering(one))}
     for place, rule in enumerate(part.rules):
         for name in rule.when.experiment:
-            if name not in known:
-                arms = ", ".join(sorted(known)) or "there are no experiments"
+            if name not in titles:
+                arms = ", ".join(sorted(titles)) or "there are no experiments"
                 problem = f"no arm that answers is called {name!r}; write EXPERIMENT/ARM: {arms}"
                 yield ConfigProblem(f"policy.rules.{place}.when.experiment", 0, problem)
 

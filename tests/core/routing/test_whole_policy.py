@@ -75,17 +75,17 @@ STEPS = st.none() | st.builds(ConfidenceRule, threshold=some([0.5, 0.9]), escala
 @st.composite
 def rules(draw: st.DrawFn) -> Rules:
     """Rules of a policy after the arms of one experiment, one of which may be a shadow."""
-    made: list[Rule] = []
+    arms_and_rules: list[Rule] = []
     for place in range(draw(st.integers(0, 2))):
         shadow = draw(some(["", "dry", "asked"]))
         begins = place * PLACES // 2
         arm = Arm(experiment="x", name="b" if place == 0 else "c", by="key", begins=begins, ends=begins + PLACES // 2)
         effects = {"chain": draw(chains), "prefer": draw(chains), "forbid": draw(subsets), "confidence": draw(STEPS)}
-        made.append(Rule(arm.title, Conditions(), **effects, arm=replace(arm, shadow=shadow)))
+        arms_and_rules.append(Rule(arm.title, Conditions(), **effects, arm=replace(arm, shadow=shadow)))
     for number in range(draw(st.integers(0, 3))):
         effects = {"chain": draw(chains), "prefer": draw(chains), "forbid": draw(subsets), "confidence": draw(STEPS)}
-        made.append(Rule(f"rule {number}", draw(CONDITIONS), **effects))
-    return Rules(tuple(made))
+        arms_and_rules.append(Rule(f"rule {number}", draw(CONDITIONS), **effects))
+    return Rules(tuple(arms_and_rules))
 
 
 PREFERENCES = (
@@ -163,8 +163,8 @@ def ways(request: RequestFacts, signals: Signals, configured: Rules) -> Iterator
     policy = ruled(WIDE, configured, places)
     yield _decided("decide", decide(request, signals, policy))
     unsure = configured.matching(request, replace(MOMENT, confidence=0.1))
-    for name, found in (("escalate", places), ("escalate, unsure", unsure)):
-        yield _decided(name, decide_escalation(request, signals, ruled(WIDE, configured, found)))
+    for name, holding in (("escalate", places), ("escalate, unsure", unsure)):
+        yield _decided(name, decide_escalation(request, signals, ruled(WIDE, configured, holding)))
     yield _decided("escalate further", decide_escalation(request, signals, policy, above="groq"))
     yield _decided("better", decide_better(request, signals, policy, "local"))
     yield _decided("own key", decide_byok(request, replace(OPENAI, name="own-openai"), signals, policy))
@@ -235,8 +235,8 @@ def _all_are_accounted_for(request: RequestFacts, policy: Policy, decision: Deci
         return
     if not request.preferences.allow_fallbacks or request.caller.rules is not None or not request.caller.may_route:
         return
-    known = {one.backend.name for one in decision.candidates} | {one.backend for one in decision.removed}
-    assert set(policy.aliases[request.model]) <= known
+    accounted = {one.backend.name for one in decision.candidates} | {one.backend for one in decision.removed}
+    assert set(policy.aliases[request.model]) <= accounted
 
 
 def _without(request: RequestFacts, name: str) -> Iterator[tuple[str, RequestFacts]]:
