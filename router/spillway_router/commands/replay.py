@@ -67,6 +67,9 @@ def replay(
     cloud_tokens_per_s: Annotated[
         float, typer.Option(min=0.1, help="Output tokens per second of every cloud.")
     ] = 100.0,
+    cloud_fails: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the requests that fail at a cloud, each cloud by itself.")
+    ] = 0.0,
     as_json: JsonOption = False,
     html: Annotated[
         Path | None, typer.Option(help="Write one self-contained HTML file with a plot; - prints it.")
@@ -81,7 +84,7 @@ def replay(
     if trace is None and speed != 1.0:
         fail("--speed goes with --trace: a ledger is replayed as it was")
     loaded = load(path)
-    cloud = CloudModel(cloud_ttft_ms / 1000, cloud_tokens_per_s)
+    cloud = CloudModel(cloud_ttft_ms / 1000, cloud_tokens_per_s, cloud_fails)
     policies = _policies(loaded, Wanted(policy, compare or (), change or (), sweep), cloud)
     began_s = time.monotonic()
     if trace is not None:

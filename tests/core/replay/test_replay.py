@@ -139,6 +139,33 @@ def test_an_answer_is_escalated_by_its_recorded_confidence(confidence: float | N
     assert (tally.judged, tally.right) == (1, int(kind == "escalated"))
 
 
+def test_a_cloud_that_fails_is_followed_by_the_next_one() -> None:
+    requests = [
+        PastRequest(number=n, arrival_s=10.0 * n, prompt_tokens=10, output_tokens=5, model="cloud") for n in range(400)
+    ]
+    cloudy = replace(POLICY, aliases={**POLICY.aliases, "cloud": ("groq", "openai")})
+    kinds = {
+        fails: replayed(requests, replace(TERMS, policy=cloudy, cloud=CloudModel(fails=fails))).tally
+        for fails in (0.0, 0.25, 1.0)
+    }
+    assert kinds[0.0].kinds == {"routed": 400}
+    assert 60 < kinds[0.25].kinds["fallback"] < 100
+    assert 10 < kinds[0.25].refusals["upstream_error"] < 45
+    assert kinds[1.0].refusals == {"upstream_error": 400}
+
+
+def test_a_rule_about_the_confidence_chooses_the_step() -> None:
+    hopeless = Rule("hopeless", Conditions(confidence_below=0.3), confidence=ConfidenceRule(0.8, ("openai",)))
+    requests = [
+        PastRequest(number=n, arrival_s=10.0 * n, prompt_tokens=10, output_tokens=5, confidence=confidence)
+        for n, confidence in enumerate((0.1, 0.5, 0.9))
+    ]
+    stepped = replace(POLICY, confidence=ConfidenceRule(0.8, ("groq", "openai")))
+    tally = replayed(requests, replace(TERMS, policy=stepped, rules=Rules((hopeless,)))).tally
+    assert tally.kinds == {"escalated": 2, "local": 1}
+    assert tally.backends.keys() == {"local", "groq", "openai"}
+
+
 def test_rules_apply_as_they_do_in_the_router() -> None:
     hard = Rule("hard ones", Conditions(complexity=Span(at_least=5)), chain=("openai",))
     requests = [

@@ -38,6 +38,8 @@ class Underway:
     sent_s: float = 0.0
     predicted_s: float = 0.0
     first_s: float = 0.0
+    failed: bool = False
+    """Whether a cloud that was asked for it has failed."""
 
     @property
     def candidate(self) -> Candidate:

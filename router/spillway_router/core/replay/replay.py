@@ -19,6 +19,7 @@ import heapq
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from zlib import crc32
 
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Usage, price
@@ -35,6 +36,8 @@ from spillway_router.core.routing.rules import Moment, Rules, ruled
 
 UNQUEUED = "overloaded"
 """The code of a request whose turn did not come and that nobody else may answer."""
+FAILED = "upstream_error"
+"""The code of a request at which every cloud that it may have failed."""
 UNPAID = "budget_exceeded"
 """The code of a request that nobody answers because a budget has no room for it."""
 MOST_RULED = 1024
@@ -42,10 +45,16 @@ MOST_RULED = 1024
 
 @dataclass(frozen=True, slots=True)
 class CloudModel:
-    """How fast every cloud answers: seconds to the first token, and output tokens per second after it."""
+    """How fast every cloud answers: seconds to the first token, and output tokens per second after it. A share `fails`
+    of the requests fails at a cloud, at no cost; which ones is the same under every policy."""
 
     ttft_s: float = 0.5
     tokens_per_s: float = 100.0
+    fails: float = 0.0
+
+    def is_failure(self, number: int, backend: str) -> bool:
+        """Return whether the request of this number fails at this backend."""
+        return self.fails > 0 and crc32(f"{number}/{backend}".encode()) < self.fails * 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +130,7 @@ class Replay:
         now_s = self._now_s
         self.tally.requests += 1
         facts = past.facts()
-        policy = self._under_rules(facts, now_s)
+        policy = self._under_rules(facts, now_s, None)
         decision = decide(facts, self._signals(facts, now_s), policy)
         if decision.refusal is not None:
             self._refuse(decision.refusal.code)
@@ -141,13 +150,18 @@ class Replay:
 
     # What is known when a request is decided
 
-    def _under_rules(self, facts: RequestFacts, now_s: float) -> Policy:
+    def _under_rules(self, facts: RequestFacts, now_s: float, confidence: float | None) -> Policy:
         rules, policy = self._terms.rules, self._terms.policy
         if not rules.rules:
             return policy
         used = self._purse.shares_used(facts.caller, now_s) if self._purse is not None and rules.read_budgets else {}
         waiting = min((local.waiting(now_s) for local in self._locals.values()), default=0) if rules.read_queues else 0
-        moment = Moment(wall_s=now_s, budget_left=1.0 - max(used.values(), default=0.0), waiting=waiting)
+        moment = Moment(
+            wall_s=now_s,
+            budget_left=1.0 - max(used.values(), default=0.0),
+            waiting=waiting,
+            confidence=confidence,
+        )
         places = rules.matching(facts, moment)
         if places not in self._ruled:
             if len(self._ruled) >= MOST_RULED:
@@ -176,6 +190,8 @@ class Replay:
             if candidate.backend.local:
                 if self._enters_queue(request, candidate, now_s) or self._send(request, now_s):
                     return
+            elif self._terms.cloud.is_failure(request.past.number, candidate.backend.name):
+                code, request.failed = FAILED, True
             else:
                 nano = self._pay(request.past, candidate, now_s)
                 if nano is not None:
@@ -273,8 +289,12 @@ class Replay:
         sure = past.confidence is None or past.confidence >= policy.confidence.threshold
         if sure or request.decision.kind == "pinned" or not policy.confidence.escalate_to:
             return False
+        if self._terms.rules.read_confidence:
+            policy = self._under_rules(request.facts, now_s, past.confidence)
         decision: Decision = decide_escalation(request.facts, self._signals(request.facts, now_s), policy)
         for candidate in decision.candidates:
+            if self._terms.cloud.is_failure(past.number, candidate.backend.name):
+                continue
             nano = self._pay(past, candidate, now_s)
             if nano is not None:
                 self._answered(request, "escalated", candidate, nano)
@@ -333,4 +353,6 @@ def _kind(request: Underway) -> str:
         return request.decision.kind
     if local:
         return "local"
+    if request.failed:
+        return "fallback"
     return "overflow" if first.local else request.decision.kind
