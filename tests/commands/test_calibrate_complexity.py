@@ -163,3 +163,31 @@ def test_a_file_that_cannot_be_used_names_the_setting_and_the_command(tmp_path: 
         assert wrong in rejected.problems[0].problem
         assert "spillway calibrate-complexity" in rejected.problems[0].problem
         file.write_text("{}")
+
+
+def test_embeddings_are_compared_where_there_are_some() -> None:
+    """Here only the vectors know what is hard: the words are the same."""
+    random = Random(2)
+    labelled = [
+        LabelledRequest(Conversation(f"Note {n} {random.random()}", words=3), hard=n % 3 == 0, group=f"g {n}")
+        for n in range(400)
+    ]
+    vectors = {
+        row.conversation.asked: [1.0 if row.hard else -1.0, random.gauss(0, 1), random.gauss(0, 1)] for row in labelled
+    }
+    by_name = {row.name: row for row in fit_complexity(labelled, 0.3, repeats=50, vectors=vectors).compared}
+    for name in ("linear on embeddings", "nearest neighbours on embeddings"):
+        assert by_name[name].auroc is not None
+        assert by_name[name].auroc.low > 0.9
+    without = {row.name for row in fit_complexity(labelled, 0.3, repeats=50).compared}
+    assert by_name.keys() - without == {"linear on embeddings", "nearest neighbours on embeddings"}
+
+
+def test_an_embedder_that_is_none_is_told(tmp_path: Path) -> None:
+    labels = written(tmp_path / "requests.jsonl", rows(200, 0.9))
+    (tmp_path / "spillway.yaml").write_text(settings(local("http://127.0.0.1:1/v1")))
+    result = CliRunner().invoke(
+        app, ["calibrate-complexity", str(labels), "--embedder", "nobody", "--config", str(tmp_path / "spillway.yaml")]
+    )
+    assert result.exit_code == 1
+    assert "'nobody' is no local backend that serves embeddings" in result.output

@@ -5,8 +5,8 @@ threshold is the lowest that sends at most a given share of the fitting part the
 the row. Quality is the dear answer's where the dear backend answers, else 1 where the local answer is good enough.
 
 Compared are the rule (core/routing/traits/complexity.py), the length of the message, k nearest neighbours in the space
-of hashed words, a draw of lots at the same share, "always local", "always dear", and "best single": the one of the last
-two that was better on the fitting part.
+of hashed words, a regression and k nearest neighbours on embeddings where there are some, a draw of lots at the same
+share, "always local", "always dear", and "best single": the one of the last two that was better on the fitting part.
 """
 
 from __future__ import annotations
@@ -94,10 +94,20 @@ class _Part:
     words: Floats
     dear_quality: Floats
     dear_usd: Floats
+    vectors: Floats | None
+    """The embedding of each message, of length 1; None without an embedder."""
 
 
-def fit_complexity(rows: Sequence[LabelledRequest], dear_share: float, repeats: int = REPEATS) -> FittedComplexity:
-    """Return the fit on 60% of the groups with the comparison on the others. Raises ComplexityFitError."""
+def fit_complexity(
+    rows: Sequence[LabelledRequest],
+    dear_share: float,
+    repeats: int = REPEATS,
+    vectors: Mapping[str, Sequence[float]] | None = None,
+) -> FittedComplexity:
+    """Return the fit on 60% of the groups with the comparison on the others. Raises ComplexityFitError.
+
+    `vectors` are the embeddings of the messages, by `conversation.asked`, where scorers on these are compared, too.
+    """
     reader = TraitReader()
     fitting = [row for row in rows if in_share(row.group, FIT_SHARE, "complexity")]
     judging = [row for row in rows if not in_share(row.group, FIT_SHARE, "complexity")]
@@ -108,21 +118,20 @@ def fit_complexity(rows: Sequence[LabelledRequest], dear_share: float, repeats: 
                 f"there are {len(rows)} labelled requests; at least {FEWEST} in {4 * FOLDS} groups are needed, and in "
                 f"each part of the split {FOLDS} hard and {FOLDS} other ones; here a part has {len(part)}, {hard} hard"
             )
-    fit, judge = _part(fitting, reader), _part(judging, reader)
-    model = _chosen(fit)
+    fit, judge = _part(fitting, reader, vectors), _part(judging, reader, vectors)
+    words, words_of_judge = _scaled(fit, fit), _scaled(judge, fit)
+    model = _chosen(fit, words)
     neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(fitting) // 2), metric="cosine", algorithm="brute")
-    scores = {
-        "learned": (
-            _out_of_fold(model, fit),
-            model.fit(_scaled(fit, fit), fit.hard).predict_proba(_scaled(judge, fit)),
-        ),
-        "nearest neighbours": (
-            _out_of_fold(neighbours, fit),
-            neighbours.fit(_scaled(fit, fit), fit.hard).predict_proba(_scaled(judge, fit)),
-        ),
+    both = {
+        "rule": (fit.rule, judge.rule),
+        "length": (fit.words, judge.words),
+        "nearest neighbours": _scored(neighbours, fit, words, words_of_judge),
     }
-    both = {name: (before, after[:, 1]) for name, (before, after) in scores.items()}
-    both = {"rule": (fit.rule, judge.rule), "length": (fit.words, judge.words), **both}
+    if fit.vectors is not None and judge.vectors is not None:
+        linear = _chosen(fit, fit.vectors)
+        both["linear on embeddings"] = _scored(linear, fit, fit.vectors, judge.vectors)
+        both["nearest neighbours on embeddings"] = _scored(neighbours, fit, fit.vectors, judge.vectors)
+    both["learned"] = _scored(model, fit, words, words_of_judge)
     compared = _comparison(judge, both, dear_share, repeats)
     return FittedComplexity(
         learned=_exported(model, fit),
@@ -135,7 +144,14 @@ def fit_complexity(rows: Sequence[LabelledRequest], dear_share: float, repeats: 
     )
 
 
-def _part(rows: Sequence[LabelledRequest], reader: TraitReader) -> _Part:
+def _scored(model: Any, fit: _Part, x: Any, x_of_judge: Any) -> tuple[Floats, Floats]:
+    """Return the scores of the fitting part, each by a model that did not see its group, and those of the judging
+    part. The model is then the one fitted on all of the fitting part."""
+    before = _out_of_fold(model, fit, x)
+    return before, model.fit(x, fit.hard).predict_proba(x_of_judge)[:, 1]
+
+
+def _part(rows: Sequence[LabelledRequest], reader: TraitReader, vectors: Mapping[str, Sequence[float]] | None) -> _Part:
     dense, places, columns, values, rule = [], [], [], [], []
     for place, row in enumerate(rows):
         traits = reader.traits(row.conversation)
@@ -155,7 +171,15 @@ def _part(rows: Sequence[LabelledRequest], reader: TraitReader) -> _Part:
         words=np.array([float(row.conversation.words) for row in rows]),
         dear_quality=np.array([row.dear_quality for row in rows]),
         dear_usd=np.array([row.dear_usd for row in rows]),
+        vectors=None if vectors is None else _unit([vectors[row.conversation.asked] for row in rows]),
     )
+
+
+def _unit(vectors: Sequence[Sequence[float]]) -> Floats:
+    """Return the vectors as rows of length 1."""
+    rows = np.array(vectors, dtype=np.float64)
+    unit: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def _scales(fit: _Part) -> tuple[Floats, Floats]:
@@ -171,18 +195,18 @@ def _scaled(part: _Part, fit: _Part) -> csr_matrix:
     return csr_matrix(hstack([csr_matrix(dense), part.x[:, len(SHAPE) :]]))
 
 
-def _out_of_fold(model: Any, fit: _Part) -> Floats:
+def _out_of_fold(model: Any, fit: _Part, x: Any) -> Floats:
     """Return the probabilities of models that did not see the row's group."""
     probabilities: Floats = cross_val_predict(
-        model, _scaled(fit, fit), fit.hard, groups=fit.groups, cv=GroupKFold(FOLDS), method="predict_proba"
+        model, x, fit.hard, groups=fit.groups, cv=GroupKFold(FOLDS), method="predict_proba"
     )[:, 1]
     return probabilities
 
 
-def _chosen(fit: _Part) -> Any:
+def _chosen(fit: _Part, x: Any) -> Any:
     """Return the regression whose penalty has the least log-loss out of fold."""
     models = {c: LogisticRegression(C=c, max_iter=2000) for c in PENALTIES}
-    losses = {c: log_loss(fit.hard, _out_of_fold(model, fit)) for c, model in models.items()}
+    losses = {c: log_loss(fit.hard, _out_of_fold(model, fit, x)) for c, model in models.items()}
     return models[min(losses, key=lambda c: losses[c])]
 
 

@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, rows_of
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, rows_of
+from spillway_router.commands.embedding import embedding_target, vectors_of
 
 if TYPE_CHECKING:
     from spillway_router.calibration.pairs import LabelledPair
-    from spillway_router.config.assemble import BackendTarget
     from spillway_router.core.caching.certificate import SemanticCertificate
-    from spillway_router.core.caching.vectors import Vector
 
-WITHIN_S = 60.0
-"""The longest wait for one vector."""
 PairsArgument = Annotated[
     list[Path],
     typer.Argument(help='JSON lines {"a": "...", "b": "...", "same": true}: whether one answer serves both.'),
@@ -48,12 +45,12 @@ def calibrate_cache(
     traffic, and label whether one answer serves both. It is bound to the embedder's model.
     """
     from spillway_router.caching.similar import NoVectorError
-    from spillway_router.calibration.pairs import certificate_of
+    from spillway_router.calibration.pairs import agreeing_texts, certificate_of
 
     rows = _read(pairs)
-    target = _target(path, embedder)
+    target = embedding_target(path, embedder)
     try:
-        vectors = asyncio.run(_vectors(target, rows))
+        vectors = asyncio.run(vectors_of(target, agreeing_texts(rows)))
     except NoVectorError as error:
         fail(f"{target.backend.name} gave no vector: {error}")
     certificate = certificate_of(rows, vectors, target.backend.model, alpha=alpha, delta=delta)
@@ -68,46 +65,6 @@ def _read(paths: Sequence[Path]) -> list[LabelledPair]:
     from spillway_router.calibration.pairs import PairError, read_pairs
 
     return rows_of(paths, read_pairs, PairError)
-
-
-def _target(path: str | None, name: str | None) -> BackendTarget:
-    """Return the backend that embeds. One that can't is an error."""
-    from spillway_router.config.assemble import assembly_of
-    from spillway_router.config.load import ConfigError
-    from spillway_router.core.routing.spaces import serves_embeddings
-
-    loaded = load(path)
-    semantic = loaded.settings.cache.semantic
-    name = name or (None if semantic is None else semantic.embedder)
-    if name is None:
-        fail("name the backend that embeds: set cache.semantic.embedder in spillway.yaml, or give --embedder")
-    try:
-        target = assembly_of(loaded, datetime.now(UTC).date()).targets.get(name)
-    except ConfigError as error:
-        fail("The configuration has errors:\n" + "\n".join(f"  - {problem}" for problem in error.problems))
-    if target is None or not target.backend.local or not serves_embeddings(target.backend):
-        fail(f"{name!r} is no local backend that serves embeddings")
-    return target
-
-
-async def _vectors(target: BackendTarget, rows: Sequence[LabelledPair]) -> dict[str, Vector]:
-    """Return the vectors of the pairs' texts, as the router would ask for them. Raises NoVectorError."""
-    from spillway_router.caching.similar import NoVectorError, TextRefusedError
-    from spillway_router.calibration.pairs import agreeing_texts
-    from spillway_router.config.assemble import backend_routes
-    from spillway_router.proxy.exchange.similar_answers import embedded
-
-    route = backend_routes({target.backend.name: target}, {})[target.backend.name]
-    vectors: dict[str, Vector] = {}
-    try:
-        for text in agreeing_texts(rows):
-            try:
-                vectors[text] = await embedded(route, text, WITHIN_S, private=True)
-            except TextRefusedError as error:
-                raise NoVectorError(f"{error}; leave out {text[:60]!r}") from error
-        return vectors
-    finally:
-        route.pool.close()
 
 
 def _print_result(certificate: SemanticCertificate, embedder: str, out: Path, *, as_json: bool) -> None:
