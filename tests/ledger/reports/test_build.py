@@ -163,6 +163,7 @@ def test_a_day_worked_out_by_hand(ledger: SqliteLedger) -> None:
         "routed": (0, 0),
         "pinned": (0, 0),
         "byok": (1, 0),
+        "referee": (0, 0),
         "audit": (0, 0),
         "shadow": (0, 0),
         "bill": (0, 0),
