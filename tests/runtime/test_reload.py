@@ -40,6 +40,7 @@ retention: {minutes: 5}
 cache: {enabled: true, ttl_s: 60}
 credits: [{scope: each key, period: day, requests: 9}]
 cors: {origins: ["https://app.example"]}
+dashboard: {origins: ["https://pages.example"]}
 policy: {rules: [{name: no code leaves, when: {task: code}, forbid: cloud}]}
 """
 
@@ -68,6 +69,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
         "webhook": runtime.alerts._webhook,
         "vault": runtime.provider_keys._vault,
         "cors_origins": active.cors_origins,
+        "page_origins": active.page_origins,
     }
 
 
