@@ -107,7 +107,7 @@ GROUPS: tuple[Group, ...] = (
     Group((measures_faults.FAULTS_LEFT,), measures_faults.faults_left, "about 5 minutes; needs helm and promtool"),
     Group((measures_stopped.STOPPED_STREAM_ERROR,), measures_stopped.stopped_streams, "about 2 minutes"),
     Group(measures_leaving.IDS, measures_leaving.leaving, "about 3 minutes"),
-    Group(measures_fleet.IDS, measures_fleet.fleet, "about 30 s"),
+    Group(measures_fleet.IDS, measures_fleet.fleet, "about 5 minutes"),
     Group(measures_overflow.IDS, measures_overflow.overflow, "about 10 s"),
     Group((measures_replay.ERROR,), measures_replay.error_vs_live, "about 25 minutes"),
     Group((measures_accounting.USED_PLUS_UNUSED,), measures_accounting.used_plus_unused, "about 2 minutes"),
