@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from spillway_router.testing import Answer
@@ -27,7 +28,7 @@ UP, BACKSPACE, INTERRUPT = "\x1b[A", "\x7f", "\x03"
 class Terminal:
     """A process at a terminal of its own. `shown` is everything that it has printed."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, words: Sequence[str]) -> None:
         self.shown = ""
         self._words = words
         self._news = asyncio.Event()
@@ -81,7 +82,7 @@ async def test_a_conversation_at_a_terminal(tmp_path: Path) -> None:
     gate = asyncio.Event()
     answer = Answer.stream(BEGUN + ENDED).pausing(len(BEGUN), gate)
     async with pair(answer, folder=tmp_path) as (engine, _, router):
-        async with Terminal(sys.executable, "-c", CHAT, "chat", "--url", router.url) as terminal:
+        async with Terminal([sys.executable, "-c", CHAT, "chat", "--url", router.url]) as terminal:
             await terminal.until("Ctrl-C stops an answer.")
             terminal.type("How long is it?\n")
             await terminal.until("It begins")
