@@ -119,15 +119,13 @@ def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | Non
 
 
 def _ledger_problems(loaded: Loaded, offline: bool) -> list[ConfigProblem]:
-    """Return why a router could not use the ledger; a ledger that doesn't exist yet is not made here. `offline`: a
-    database server is not asked."""
+    """Return why a router could not use the ledger; a ledger that doesn't exist yet is not made here.
+    `offline`: a database server is not asked."""
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.store.open import check_ledger
 
-    if offline and loaded.settings.ledger.path is None:
-        return []
     try:
-        check_ledger(loaded.settings.ledger.url)
+        check_ledger(loaded.settings.ledger.url, offline=offline)
     except LedgerError as error:
         return [ConfigProblem("ledger.url", 0, str(error))]
     return []

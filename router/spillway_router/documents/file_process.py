@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 
 from spillway_router.documents.files import FileText, UnreadableFileError, text_of
 from spillway_router.documents.recognition import PROGRAM_PATH, Recogniser
@@ -29,29 +30,31 @@ async def read_apart(
 
     Raise UnreadableFileError. The process ends with the call, also if that is cancelled.
     """
-    process = await asyncio.create_subprocess_exec(
-        python, "-m", __name__, name, "+".join(languages), str(limit_s),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        env={"PATH": PROGRAM_PATH, "PYTHONPATH": ":".join(sys.path), "PYTHONIOENCODING": "utf-8"},
-        start_new_session=True,
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            python, "-m", __name__, name, "+".join(languages), str(limit_s),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            env={"PATH": PROGRAM_PATH, "PYTHONPATH": ":".join(sys.path), "PYTHONIOENCODING": "utf-8"},
+            start_new_session=True,
+        )
     )  # fmt: skip
     try:
         async with asyncio.timeout(limit_s):
-            output, _ = await process.communicate(content)
+            # A start that is cancelled halfway would leave a process that nobody knows.
+            output, _ = await (await asyncio.shield(starting)).communicate(content)
     except TimeoutError:
         output = b""
     finally:
-        _end(process)
-        await process.wait()
+        await asyncio.shield(asyncio.create_task(_end(starting)))
     return _reading(output, name, limit_s)
 
 
-def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill the process and what it started."""
-    try:
+async def _end(starting: asyncio.Task[asyncio.subprocess.Process]) -> None:
+    """Kill the process and what it started, and read its pipes to their ends."""
+    process = await starting
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    await process.communicate()
 
 
 def _reading(output: bytes, name: str, limit_s: float) -> FileText:

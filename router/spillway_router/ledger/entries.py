@@ -149,7 +149,7 @@ _DOCUMENT = COLUMNS.index("document")
 def row_of(entry: Entry) -> Row:
     """Return the entry as a row, its confidence as a database returns it: a float, never a negative zero."""
     row = entry[:BASE] if entry[BASE:] == REST else _trimmed(entry)
-    confidence = entry.confidence
+    confidence: Any = entry.confidence  # not `float`, which compiled code also believes of the whole number 1
     if confidence is None or (confidence and type(confidence) is float):
         return row
     return (*row[:_CONFIDENCE], confidence + 0.0, *row[_CONFIDENCE + 1 :])

@@ -40,6 +40,7 @@ CAPACITY: dict[str, tuple[int | None, ...]] = {
     "t4": (133, None, None, 352, 420, None, 57, None),
     "a10g": (259, 90, 204, 605, 672, 33, 112, 86),
     "l4": (518, 181, 409, 1211, 1346, 66, 224, 173),
+    "l40s": (1254, 917, 1145, 2682, 2817, 388, 546, 495),
     "a100-40": (535, 367, 481, 1158, 1225, 154, 233, 207),
     "a100-80": (1224, 1056, 1170, 2536, 2603, 455, 534, 509),
     "h100": (2437, 2100, 2328, 5048, 5183, 906, 1063, 1012),
@@ -84,7 +85,7 @@ def test_every_gpu_with_every_model(gpu: str, name: str) -> None:
     assert flag(plan, "--scheduling-policy") == "priority"
     assert flag(plan, "--host") == "127.0.0.1"
     assert (flag(plan, "--dtype") == "half") is (gpu == "t4")
-    assert (flag(plan, "--kv-cache-dtype") == "fp8") is (gpu in ("l4", "h100"))
+    assert (flag(plan, "--kv-cache-dtype") == "fp8") is (gpu in ("l4", "l40s", "h100"))
     assert flag(plan, "--quantization") is None, "vLLM detects the format by itself"
 
 

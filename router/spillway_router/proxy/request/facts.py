@@ -521,7 +521,7 @@ def _unjudged(provider: Mapping[str, Any], price: Mapping[str, Any]) -> tuple[st
 def _sort(value: object) -> tuple[Sort, bool]:
     """Return the order that `provider.sort` asks for, and whether it orders the backends of all models together."""
     partition = None
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         partition = value.get("partition")
         value = value.get("by")
         if partition not in (None, "model", "none"):
