@@ -46,6 +46,7 @@ async def test_it_says_that_it_leaves_and_serves_on_meanwhile(tmp_path: Path) ->
                     while (state := await ready(client))[0] == 200:
                         await asyncio.sleep(0.01)
                 assert state == (503, False)
+                assert (await client.get("/ready")).headers["connection"] == "close", "or its next request is lost"
                 async with httpx.AsyncClient(base_url=process.url, trust_env=False, timeout=WAIT_S) as other:
                     last = await other.post("/v1/chat/completions", json=BODY)
                     assert (last.status_code, last.headers["connection"]) == (200, "close")

@@ -566,7 +566,11 @@ class FrontendConnection(HttpToolsProtocol):
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
+        if self.state.is_leaving:
+            self.headers.append((b"connection", b"close"))  # which uvicorn says in its answer, too
         super().on_headers_complete()
+        if self.state.is_leaving:  # or who asks often whether the router is ready would keep it from its end
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         request = self.cycle
