@@ -24,7 +24,7 @@ from spillway_router.providers.logprobs import answer_text
 from spillway_router.proxy.exchange.attempt import NotOpened, UpstreamAttempt, fetch_whole, open_attempt
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.escalation import is_step, may_escalate
-from spillway_router.proxy.exchange.self_check import PROMPT_FIELDS
+from spillway_router.proxy.exchange.self_check import question_about
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.upstream_body import prepare
 from spillway_router.proxy.request.items import request_items
@@ -73,13 +73,7 @@ async def confidence_by_referee(
 
 def question_body(body: Mapping[str, Any], answer: str, rule: Referee) -> dict[str, Any]:
     """Return the chat request that asks about `answer`, which was given to `body`."""
-    question: dict[str, Any] = {name: body[name] for name in PROMPT_FIELDS if name in body}
-    turns = ({"role": "assistant", "content": answer}, {"role": "user", "content": rule.question})
-    question |= {"model": rule.backend, "messages": [*body["messages"], *turns]}
-    question |= {"max_tokens": rule.max_tokens, "temperature": 0}
-    if "tools" in question:
-        question["tool_choice"] = "none"
-    return question
+    return question_about(body, answer, rule.question, max_tokens=rule.max_tokens) | {"model": rule.backend}
 
 
 def _facts(facts: RequestFacts, body: Mapping[str, Any], rule: Referee) -> RequestFacts:

@@ -34,7 +34,7 @@ MOST_TOKENS = {"p_true": 1, "stated": 6}
 MOST_BYTES = 64 * 1024
 NEW_TOKENS = 64
 """Assumed tokens of the question and the answer's end: what the prefix cache doesn't hold."""
-PROMPT_FIELDS = (
+_PROMPT_FIELDS = (
     "messages",
     "tools",
     "chat_template",
@@ -51,15 +51,21 @@ answers, or (if a short promise cut it off) of its health."""
 
 def question_body(body: Mapping[str, Any], model: str, answer: str, rule: SelfCheck) -> dict[str, Any]:
     """The chat request that asks about `answer`, which was given to `body`."""
-    question: dict[str, Any] = {name: body[name] for name in PROMPT_FIELDS if name in body}
-    turns = ({"role": "assistant", "content": answer}, {"role": "user", "content": rule.question})
-    question |= {"model": model, "messages": [*body["messages"], *turns]}
-    question |= {"max_tokens": MOST_TOKENS[rule.kind], "temperature": 0}
-    if "tools" in question:
-        question["tool_choice"] = "none"
+    asked = question_about(body, answer, rule.question, max_tokens=MOST_TOKENS[rule.kind])
+    asked["model"] = model
     if rule.kind == "p_true":
-        question |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
-    return question
+        asked |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
+    return asked
+
+
+def question_about(body: Mapping[str, Any], answer: str, question: str, *, max_tokens: int) -> dict[str, Any]:
+    """The chat request, still without a model, that asks a question about `answer`, which was given to `body`."""
+    asked: dict[str, Any] = {name: body[name] for name in _PROMPT_FIELDS if name in body}
+    turns = ({"role": "assistant", "content": answer}, {"role": "user", "content": question})
+    asked |= {"messages": [*body["messages"], *turns], "max_tokens": max_tokens, "temperature": 0}
+    if "tools" in asked:
+        asked["tool_choice"] = "none"
+    return asked
 
 
 def score_of(choice: Mapping[str, Any], rule: SelfCheck) -> float | None:
