@@ -63,6 +63,24 @@ def _allowed(value: bytes, size: int) -> bytes:
     return _filled(before, b" " * 64, b"1]}", size)
 
 
+def _parts(part: bytes, size: int) -> bytes:
+    """Return a chat request with as many parts as the limit of keys allows, or as fit."""
+    after = b'{"type":"text","text":""}]}]}'
+    count = min((size - 200) // len(part), 98_000 // part.count(b'":'))
+    return _padded(b'{"model":"auto","messages":[{"role":"user","content":[' + part * count + after, size)
+
+
+def _padded(body: bytes, size: int) -> bytes:
+    """Return a request that is made as long by one more text, which is cut: so it is not refused for its length."""
+    before, after = body.removesuffix(b"}") + b',"metadata":{"more":"', b'"}}'
+    return before + b"a" * (size - len(before) - len(after)) + after
+
+
+def _listed(before: bytes, value: bytes, after: bytes, size: int) -> bytes:
+    """Return a request with a list of about as many values as a body may have, then a text."""
+    return _padded(before + value * min(390_000, size // 50) + after, size)
+
+
 def _keys(size: int) -> bytes:
     return _around(b'"metadata":{' + b",".join(b'"k%d":1' % i for i in range(size // 12)) + b"}", size - 200)
 
@@ -81,6 +99,28 @@ KINDS: dict[str, Callable[[int], bytes]] = {
         b"[", b'{"type":"text","text":"hello"},', b'{"type":"text","text":""}]', size
     ),
     "many long parts": lambda size: _messages(b"[", _LONG_PART, _LAST_PART, size),
+    "parts of a kind that nobody knows": lambda size: _parts(b'{"type":"zz","zz":{"a":"http://x"}},', size),
+    "addresses of pictures": lambda size: _parts(
+        b'{"type":"image_url","image_url":{"url":"http://a.example.com/x"}},', size
+    ),
+    "hosts in escapes": lambda size: _parts(
+        b'{"type":"image_url","image_url":{"url":"http://' + b"%41" * 3000 + b'.com/"}},', size
+    ),
+    "prompts": lambda size: _listed(b'{"model":"auto","max_tokens":2,"prompt":[', b'"a",', b'"a"]}', size),
+    "tokens of a prompt": lambda size: _listed(b'{"model":"auto","max_tokens":2,"prompt":[', b"12345,", b"1]}", size),
+    "texts to embed": lambda size: _listed(b'{"input":[', b'"a",', b'"a"],"model":"auto"}', size),
+    "numbers of cards": lambda size: _padded(_messages(b'"', b"4111 1111 1111 1112 ", b'"', size // 16), size),
+    "ligatures": lambda size: _padded(_messages(b'"', "\ufdfa ".encode(), b'"', size // 16), size),
+    "escaped pictures": lambda size: _padded(
+        _messages(b'[{"type":"image_url","image_url":{"url":"data:image/svg+xml,', b"%3Csvg%20", b'"}}]', size // 4),
+        size,
+    ),
+    "messages without text": lambda size: _padded(
+        b'{"model":"auto","messages":['
+        + b'{"role":"user","name":"a","content":[]},' * min(32_000, (size - 200) // 44)
+        + b'{"role":"user","content":"hi"}]}',
+        size,
+    ),
     "many messages": lambda size: _filled(
         b'{"model":"auto","messages":[',
         b'{"role":"user","content":"' + b"word " * 100 + b'"},',

@@ -176,9 +176,12 @@ def _send_at_once(port: int, body: bytes) -> list[str]:
     return statuses
 
 
+_PATHS = {b'"input"': b"/v1/embeddings", b'"prompt"': b"/v1/completions"}
+
+
 def _send(port: int, body: bytes) -> str:
     """Send one body on a connection of its own; return the status of its answer."""
-    path = b"/v1/embeddings" if b'"input"' in body[:40] else b"/v1/chat/completions"
+    path = next((path for field, path in _PATHS.items() if field in body[:60]), b"/v1/chat/completions")
     head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), 60.0) as connection:
         with contextlib.suppress(ConnectionError):  # a refusal may come before the body is read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,17 @@ async def test_numbers_beyond_64_bits_stay_as_they_came_when_a_cost_is_added() -
     assert (last_event["span"], last_event["usage"]["trace"]) == (BIG, BIG)
     assert last_event["usage"]["cost"] == pytest.approx(0.000007)
     assert b'"total_tokens":5,"trace":%d,"cost":' % BIG in reply.content
+
+
+async def test_usage_over_several_data_lines_stays_one_event_when_a_cost_is_added() -> None:
+    last = {"id": "c", "choices": [], "usage": USAGE}
+    whole = stream(chunk({}, "stop"), last)
+    answer = replace(whole, body=whole.body.replace(b'"choices":[],', b'"choices":[],\ndata: '))
+    assert answer.body != whole.body
+    reply, _ = await asked(answer, {"stream_options": {"include_usage": True}})
+    lines = reply.content.split(b"\n\n")[1].split(b"\n")
+    joined = b"\n".join(line.removeprefix(b"data: ") for line in lines if line.startswith(b"data: "))
+    assert json.loads(joined) == {**last, "usage": {**USAGE, "cost": pytest.approx(0.000007)}}
 
 
 async def test_a_cost_takes_the_place_of_the_providers_own() -> None:

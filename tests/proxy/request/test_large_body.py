@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from typing import Any
 
 import orjson
@@ -24,6 +25,7 @@ from spillway_router.proxy.request.large_body import (
     SLICE,
     LargeBody,
     Reading,
+    in_thread,
     read_answer,
     read_body,
 )
@@ -155,6 +157,12 @@ def test_a_keyword_is_found_where_slices_meet(at: int, word: str) -> None:
         escaped = json.dumps({"x": "y" * SLICE, "m": f"{text[:at]} {word} {text[at:]}"}).encode()
         assert reading(escaped, detectors=detectors).kinds == {"keyword"}
         assert not reading(orjson.dumps({"messages": [text]}), detectors=detectors).kinds
+
+
+async def test_the_loop_goes_on_while_the_parts_of_a_large_body_are_read() -> None:
+    turned = threading.Event()
+    asyncio.get_running_loop().call_soon(turned.set)
+    assert await in_thread(turned.wait, 30.0)
 
 
 BODIES = {

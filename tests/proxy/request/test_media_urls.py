@@ -7,7 +7,7 @@ import pytest
 from spillway_router.commands.up import vllm_arguments
 from spillway_router.config.settings import MediaPart, ServerPart
 from spillway_router.proxy.request.errors import RefusedError
-from spillway_router.proxy.request.media_urls import addresses_in, refuse_media
+from spillway_router.proxy.request.media_urls import MOST_FETCHED, addresses_in, refuse_media
 from spillway_router.testing import Answer
 from spillway_router.testing.harness import error_of, pair
 from spillway_router.testing.openai_wire import message_choice
@@ -196,3 +196,15 @@ async def test_media_are_looked_for_in_fields_that_the_endpoint_does_not_need() 
         reply = await router.post(body, "/v1/embeddings")
         assert (reply.status_code, error_of(reply)["code"]) == (400, "invalid_request")
         assert not engine.seen
+
+
+def test_more_addresses_than_any_provider_takes_are_refused() -> None:
+    refuse_media(["https://example.com/a.png", "data:image/png;base64,AAAA"] * MOST_FETCHED, frozenset())
+    with pytest.raises(RefusedError, match="more than 2000 addresses"):
+        refuse_media(["https://example.com/a.png"] * (MOST_FETCHED + 1), frozenset())
+
+
+def test_a_host_that_is_longer_than_any_name_is_refused() -> None:
+    refuse_media(["https://example.com/" + "a" * 100_000], frozenset())
+    with pytest.raises(RefusedError, match="own network"):
+        refuse_media(["https://" + "a." * 1_000 + "com/"], frozenset())

@@ -46,7 +46,7 @@ from spillway_router.proxy.request.auth import ADMIN_ROLES, READER_ROLES, REVIEW
 from spillway_router.proxy.request.body import head_flaw
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts
-from spillway_router.proxy.request.large_body import read_body
+from spillway_router.proxy.request.large_body import in_thread, read_body
 
 _USAGE_PARAMS = frozenset({"day", "month", "from", "to", "by", "timezone", "against"})
 _ENDPOINT_FIELDS: tuple[tuple[str, Endpoint], ...] = (
@@ -286,15 +286,15 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
     async def explain(request: Request) -> Any:
         caller = caller_of(services, request, READER_ROLES)
         config = services.config()
-        body = await read_body(
-            await bounded_body(services, request, caller), config.privacy.detectors, config.privacy.recognizer
-        )
+        raw = await bounded_body(services, request, caller)
+        body = await read_body(raw, config.privacy.detectors, config.privacy.recognizer)
         endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if body.get(field) is not None), "chat")
-        facts = read_facts("dry-run", endpoint, request.headers, body, caller, config.privacy)
+        facts = await in_thread(read_facts, "dry-run", endpoint, request.headers, body, caller, config.privacy)
         session = session_of(facts)
         if session is not None and await services.memory.sessions.private.is_private_anywhere(*session):
             facts = services.memory.sessions.with_privacy(facts)
-        facts = services.memory.sessions.with_complexity(with_traits(config, facts, body), services.clock())
+        facts = await in_thread(with_traits, config, facts, body)
+        facts = services.memory.sessions.with_complexity(facts, services.clock())
         config = under_rules(services, config, facts)
         facts = in_arm(config, facts)
         decision = decide(facts, caller_signals(services, config, facts), config.policy)

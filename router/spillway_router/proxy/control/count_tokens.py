@@ -41,7 +41,7 @@ from spillway_router.proxy.request.auth import INFERENCE_ROLES
 from spillway_router.proxy.request.body import edit
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts
-from spillway_router.proxy.request.large_body import read_body, spans_of
+from spillway_router.proxy.request.large_body import in_thread, read_body, spans_of
 
 ESTIMATED = "x-spillway-estimated"
 """Header of an answer that no backend counted."""
@@ -117,9 +117,9 @@ async def _facts(
     services: Services, request: Request, body: dict[str, Any], caller: Caller, endpoint: Endpoint
 ) -> RequestFacts:
     rule = services.config().privacy
-    facts = read_facts(services.new_id(), endpoint, request.headers, body, caller, rule)
+    facts = await in_thread(read_facts, services.new_id(), endpoint, request.headers, body, caller, rule)
     facts = await services.memory.sessions.joined(facts)
-    facts = with_traits(services.config(), facts, body)
+    facts = await in_thread(with_traits, services.config(), facts, body)
     if endpoint != "responses":
         return facts
     followed = await with_maker(services, facts, body)

@@ -18,7 +18,7 @@ from spillway_router.http_client.types import Pieces
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.sessions import session_of
 from spillway_router.proxy.request.facts import PrivacyRule, content_verdict
-from spillway_router.proxy.request.large_body import read_body
+from spillway_router.proxy.request.large_body import MANY_PARTS, in_thread, read_body
 
 if TYPE_CHECKING:
     from spillway_router.proxy.exchange.attempt import UpstreamAttempt
@@ -60,7 +60,8 @@ _BY_KEY = PrivacyVerdict(False, ("key",))
 
 
 async def _content_verdict(raw: bytes, rule: PrivacyRule) -> PrivacyVerdict:
-    return content_verdict(await read_body(raw, rule.detectors, rule.recognizer), rule)
+    body = await read_body(raw, rule.detectors, rule.recognizer)
+    return content_verdict(body, rule) if len(raw) <= MANY_PARTS else await in_thread(content_verdict, body, rule)
 
 
 async def _session_verdict(services: Services, facts: RequestFacts) -> PrivacyVerdict:

@@ -77,7 +77,7 @@ from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.auth import INFERENCE_ROLES
 from spillway_router.proxy.request.errors import RefusedError
 from spillway_router.proxy.request.facts import read_facts
-from spillway_router.proxy.request.large_body import SEARCHED_AT_ONCE, read_body
+from spillway_router.proxy.request.large_body import MANY_PARTS, SEARCHED_AT_ONCE, in_thread, read_body
 from spillway_router.proxy.scoring.scoring import is_scored
 
 QUEUE_FULL = Refusal(503, "overloaded", "The local queue is full. Retry after the given time.", retry_after_s=1.0)
@@ -182,7 +182,8 @@ async def read(
             body = wire.load(client.body)
         else:
             body = await read_body(client.body, config.privacy.detectors, config.privacy.recognizer)
-        facts = read_facts(client.request_id, client.endpoint, client.headers, body, admitted.caller, config.privacy)
+        asked = (client.request_id, client.endpoint, client.headers, body, admitted.caller, config.privacy)
+        facts = read_facts(*asked) if len(client.body) <= MANY_PARTS else await in_thread(read_facts, *asked)
     except RefusedError as error:
         return error.refusal
     if facts.hints.session_id:
@@ -193,7 +194,9 @@ async def read(
             return followed
         facts = followed
     if config.traits is not None:
-        facts = services.memory.sessions.rises(with_traits(config, facts, body), admitted.started_s)
+        shown = (config, facts, body)
+        facts = with_traits(*shown) if len(client.body) <= MANY_PARTS else await in_thread(with_traits, *shown)
+        facts = services.memory.sessions.rises(facts, admitted.started_s)
     config = under_rules(services, config, facts)
     if config is not admitted.config:
         admitted, facts = replace(admitted, config=config), in_arm(config, facts)

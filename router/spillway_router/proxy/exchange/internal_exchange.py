@@ -48,7 +48,7 @@ from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts
-from spillway_router.proxy.request.large_body import examined
+from spillway_router.proxy.request.large_body import examined, in_thread
 
 _CHAIN = "documents"
 """The alias under which a step's own chain enters the policy."""
@@ -143,7 +143,7 @@ class InternalExchange:
             raise bad_request("Documents can't be read with a provider key of your own. Omit x-spillway-provider.")
         rule = admitted.config.privacy
         searched = await examined(body, rule.detectors, rule.recognizer, also)
-        facts = read_facts(services.new_id(), "chat", headers, searched, admitted.caller, rule)
+        facts = await in_thread(read_facts, services.new_id(), "chat", headers, searched, admitted.caller, rule)
         facts = replace(await services.memory.sessions.joined(facts), task=task, document=True)
         config = under_rules(services, admitted.config, facts)
         return cls(services, replace(admitted, config=config), headers, in_arm(config, facts))

@@ -560,7 +560,8 @@ def _usage_event(event: Event, ending: Ending) -> tuple[bytes, bool]:
         data = edit(data, body.keys(), {"spillway": ending.extension.member}, known_spans=spans(data))
         carries_extension = True
     name = b"event: " + event.name + b"\n" if event.name else b""
-    return name + b"data: " + data + b"\n\n", carries_extension
+    # An upstream may have written the JSON over several data lines.
+    return name + b"data: " + data.replace(b"\n", b" ") + b"\n\n", carries_extension
 
 
 def _with_fingerprint(finish: bytes, usage_event: bytes) -> bytes:

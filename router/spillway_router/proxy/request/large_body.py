@@ -12,6 +12,8 @@ STEP_VALUES values, or by one parse of at most MAX_PARSED bytes with at most MAX
 
 The bytes that go upstream are the client's own; only what routing reads is shortened.
 
+What routing reads from a body of many parts (proxy/request/facts.py) takes its time too; `in_thread` is for that.
+
 Large answers are read in the same steps. Nothing in one is refused: an answer with more values than that is parsed in
 one go. Of a long list of numbers, as embeddings are, only the first and the last are parsed.
 """
@@ -21,8 +23,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Generator, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, TypeVar
 
 import orjson
 
@@ -64,8 +66,12 @@ SHORT = 1 << 10
 """Bytes of a text that stay behind KEPT_TEXT."""
 MAX_KEYS = 100_000
 """Most keys in a large body. A key takes four times as long to parse as another value."""
+MANY_PARTS = 64 << 10
+"""Bytes up to which the parts of a body are looked at in one go; a part takes about 10 us."""
 SEARCHED_AT_ONCE = 16 << 10
 """Bytes up to which a body is searched for private content in one go."""
+
+Made = TypeVar("Made")
 
 _TOKENS = re.compile(rb'(?:[^"]++|' + STRING + rb")*+", re.DOTALL)
 _CHARACTERS = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
@@ -135,6 +141,16 @@ async def read_body(
     return result
 
 
+async def in_thread(work: Callable[..., Made], *arguments: object) -> Made:
+    """Return what `work` makes of a parsed body of more than MANY_PARTS bytes.
+
+    The thread and the event loop take turns of some milliseconds (`sys.getswitchinterval`). One body is read after the
+    other, because each thread would have its turn.
+    """
+    async with _PARTS.lock():
+        return await asyncio.to_thread(work, *arguments)
+
+
 async def examined(
     parsed: dict[str, Any],
     detectors: Detectors | None,
@@ -169,6 +185,7 @@ async def _recognized(body: ExaminedBody, recognizer: Recognizer | None) -> froz
 _LARGE_BODIES = LoopLock()
 _SEARCHED_BODIES = LoopLock()
 """A body that is only searched does not wait for large ones."""
+_PARTS = LoopLock()
 
 
 async def read_answer(body: bytes) -> dict[str, Any] | MalformedObject:

@@ -22,20 +22,28 @@ _INSIDE = ("localhost", "metadata", "local", "internal", "intranet", "lan", "hom
 _FETCHED = frozenset({"http", "https", "ftp"})
 _HELD_ADDRESS = re.compile(r"(?<![0-9])[0-9]{1,3}(?:[.-][0-9]{1,3}){3}(?![0-9])")
 _AT_ENDS = "".join(map(chr, range(0x21)))
-_LEFT_OUT = dict.fromkeys(map(ord, "\t\r\n"))
 _LONGEST_SCHEME = 20
+_LONGEST_HOST = 1_000
+"""Characters of a host as it is written. A name has at most 253 (RFC 1035), each of which may be written in three."""
+MOST_FETCHED = 2_000
+"""Addresses that one request may have fetched. No provider takes more pictures."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def refuse_media(addresses: Iterable[str], allowed: frozenset[str], only: frozenset[str] = frozenset()) -> None:
     """Raise RefusedError if an address leads to a host inside the network that is not `allowed`, to a file, or, where
     hosts are named from which media may come `only`, to another one."""
+    fetched = 0
     for written in addresses:
         address = _as_read(written)
         scheme = _scheme(address)
         if scheme == "file":
             raise bad_request("A 'file:' address names a file of the server. Send the data as a data: URL.", "messages")
         if scheme in _FETCHED:
+            fetched += 1
+            if fetched > MOST_FETCHED:
+                message = f"The request names more than {MOST_FETCHED} addresses of media. Send fewer."
+                raise bad_request(message, "messages")
             for host in _hosts(address):
                 _refuse_host(host, allowed, only)
 
@@ -89,7 +97,8 @@ def _addresses_of(part: Mapping[str, Any]) -> Iterator[str]:
 def _as_read(address: str) -> str:
     """Return an address as clients read it (https://url.spec.whatwg.org/#concept-basic-url-parser): without control
     characters and spaces at its ends, and without tabs and line ends anywhere."""
-    return address.strip(_AT_ENDS).translate(_LEFT_OUT)
+    # str.translate takes a second for the megabytes of pictures in a request.
+    return address.strip(_AT_ENDS).replace("\t", "").replace("\r", "").replace("\n", "")
 
 
 def _scheme(address: str) -> str:
@@ -103,7 +112,7 @@ def _scheme(address: str) -> str:
 
 def _hosts(address: str) -> set[str]:
     """Return the hosts that clients may take an address for: some read a backslash as a slash, and some don't."""
-    return {_host(address), _host(address.replace("\\", "/"))}
+    return {_host(address), _host(address.replace("\\", "/"))} if "\\" in address else {_host(address)}
 
 
 def _host(address: str) -> str:
@@ -111,12 +120,16 @@ def _host(address: str) -> str:
         host = urlsplit(address).hostname or ""
     except ValueError:
         return ""
+    if len(host) > _LONGEST_HOST:
+        return ""
     # Clients decode a name and map its characters as IDNA does: full width, circled digits, invisible characters.
     return folded(neat(unquote(host))).replace("\u3002", ".")
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the address that a host is, in any spelling that C libraries read (decimal, octal, hex, shortened)."""
+    if ":" not in host and not host[:1].isdecimal():
+        return None
     try:
         address = ipaddress.ip_address(host.split("%", 1)[0])
     except ValueError:
