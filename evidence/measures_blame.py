@@ -26,5 +26,5 @@ def blame_table(_say: Callable[[str], None]) -> dict[str, Measurement]:
 
 
 def _is_right(row: BlameRow, entry: CatalogueEntry) -> bool:
-    outcome = provider_for(entry).outcome(Reply(row.status, {}, row.example.encode()), 0.0)
+    outcome = provider_for(entry).outcome(Reply(row.status, dict([row.header]), row.example.encode()), 0.0)
     return outcome.fault == row.fault and outcome.kind == KINDS.get(row.fault, outcome.kind)

@@ -27,7 +27,7 @@ TABLE = load_blame()
 def adapters(row: BlameRow) -> list[Provider]:
     """Return the adapters for which a row holds: its provider's, and that of any other server if the error tells."""
     names = [row.provider] if row.provider in CATALOGUE else []
-    if row.code or row.type or row.text or row.provider == "*":
+    if row.tells or row.provider == "*":
         names.append("generic")
     return [provider_for(CATALOGUE[name]) for name in names]
 
@@ -44,7 +44,7 @@ def test_the_table_is_large_and_every_row_has_a_source() -> None:
 def test_a_row_blames_whom_it_names(number: int) -> None:
     row = TABLE.rows[number]
     for adapter in adapters(row):
-        outcome = adapter.outcome(Reply(row.status, {}, row.example.encode()), 0.0)
+        outcome = adapter.outcome(Reply(row.status, dict([row.header]), row.example.encode()), 0.0)
         assert outcome.fault == row.fault, (row, outcome)
         assert outcome.status == row.status
         if row.fault != "everybody":
@@ -87,6 +87,7 @@ def test_only_the_beginning_of_a_text_is_searched() -> None:
         "{provider: x, status: 400, fault: nobody, source: y}",
         "{provider: x, status: 400, fault: client}",
         "{provider: x, status: 400, fault: client, source: y, txt: z}",
+        "{provider: x, status: 400, fault: client, source: y, header: x-dropped}",
     ],
 )
 def test_a_bad_row_is_named(row: str, tmp_path: Path) -> None:

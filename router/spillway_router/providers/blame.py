@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -48,7 +48,7 @@ KINDS: Mapping[Fault, OutcomeKind] = MappingProxyType(
     }
 )
 """The outcome that each fault means; for `everybody` the status says it."""
-_FIELDS = frozenset({"provider", "status", "code", "type", "text", "fault", "source", "example"})
+_FIELDS = frozenset({"provider", "status", "code", "type", "text", "header", "fault", "source", "example"})
 _ANY = "*"
 _GENERIC = "generic"
 
@@ -59,32 +59,43 @@ class BlameTableError(ProviderError):
 
 @dataclass(frozen=True, slots=True)
 class ErrorText:
-    """What an upstream's error says: its code, its type and its message; each empty if it is missing."""
+    """What an upstream's error says: its code, its type and its message, each empty if it is missing, and the headers
+    of the reply, their names in lower case."""
 
     code: str = ""
     type: str = ""
     message: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class BlameRow:
-    """One row of the table. `text` is a pattern, empty where the row has none."""
+    """One row of the table. `text` is a pattern, `header` the name of a header and the beginning of its value; each is
+    empty where the row has none."""
 
     provider: str
     status: int
     code: str
     type: str
     text: str
+    header: tuple[str, str]
     fault: Fault
     source: str
     example: str
 
+    @property
+    def tells(self) -> bool:
+        """Whether the row says more than a status."""
+        return bool(self.code or self.type or self.text or self.header[0])
+
     def matches(self, provider: str, error: ErrorText) -> bool:
         """Return whether the row holds for an error of this provider. The status was compared already."""
-        tells = bool(self.code or self.type or self.text)
-        if self.provider not in (_ANY, provider) and not (tells and provider == _GENERIC):
+        if self.provider not in (_ANY, provider) and not (self.tells and provider == _GENERIC):
             return False
         if (self.code and self.code != error.code) or (self.type and self.type != error.type):
+            return False
+        name, beginning = self.header
+        if name and not error.headers.get(name, "").startswith(beginning):
             return False
         return not self.text or _compiled(self.text).search(error.message[:MAX_TEXT]) is not None
 
@@ -95,7 +106,7 @@ class BlameTable:
     def __init__(self, rows: Sequence[BlameRow]) -> None:
         self.rows = tuple(rows)
         self._by_status: dict[int, list[BlameRow]] = {}
-        for row in sorted(self.rows, key=lambda row: not (row.code or row.type or row.text)):
+        for row in sorted(self.rows, key=lambda row: not row.tells):
             self._by_status.setdefault(row.status, []).append(row)
 
     def fault(self, provider: str, status: int, error: ErrorText) -> Fault | None:
@@ -138,7 +149,9 @@ def _compiled(text: str) -> Any:
 def _row(number: int, row: Mapping[str, Any]) -> BlameRow:
     unknown = row.keys() - _FIELDS
     missing = {"provider", "status", "fault", "source"} - row.keys()
-    if unknown or missing or row["fault"] not in get_args(Fault):
+    name, _, beginning = row.get("header", "").partition(": ")
+    incomplete = "header" in row and not (name and beginning)
+    if unknown or missing or incomplete or row["fault"] not in get_args(Fault):
         raise BlameTableError(f"row {number} of the table of errors is malformed: {dict(row)}")
     return BlameRow(
         provider=row["provider"],
@@ -146,6 +159,7 @@ def _row(number: int, row: Mapping[str, Any]) -> BlameRow:
         code=row.get("code", ""),
         type=row.get("type", ""),
         text=row.get("text", ""),
+        header=(name, beginning),
         fault=row["fault"],
         source=row["source"],
         example=row.get("example", ""),

@@ -61,7 +61,7 @@ class OpenAICompatible:
                 return OK
             return Outcome("failed", status, f"HTTP {status} is not an answer", billed=True)
         body = reply.body if len(reply.body) <= MAX_ERROR_BYTES else reply.body[:200]
-        error = _error(body)
+        error = _error(body, reply.headers)
         kind, fault = self._kind_and_fault(status, error)
         wait = wait_s(reply.headers, wall_s)
         if wait is None and kind == "rate_limited":
@@ -153,14 +153,14 @@ def _says(message: Mapping[str, Any]) -> bool:
     return any(value for name, value in message.items() if name != "role")
 
 
-def _error(body: bytes) -> ErrorText:
-    """Return what an error body says. It is nested, flat (Cerebras) or a plain string (Hugging Face)."""
+def _error(body: bytes, headers: Mapping[str, str]) -> ErrorText:
+    """Return what an error says. Its body is nested, flat (Cerebras) or a plain string (Hugging Face)."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return ErrorText(message=body[:200].decode("utf-8", "replace"))
+        return ErrorText(message=body[:200].decode("utf-8", "replace"), headers=headers)
     if not isinstance(parsed, dict):
-        return ErrorText()
+        return ErrorText(headers=headers)
     nested = parsed.get("error")
     members = nested if isinstance(nested, dict) else parsed
     code, kind = members.get("code"), members.get("type")
@@ -168,4 +168,5 @@ def _error(body: bytes) -> ErrorText:
         code=code if isinstance(code, str) else "",
         type=kind if isinstance(kind, str) else "",
         message=error_text(parsed) or str(parsed.get("message") or parsed.get("detail") or "")[:500],
+        headers=headers,
     )
