@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-engine test-others check format bench dashboard install-browser loadtest evidence fuzz conformance audit docs lock clean install install-dev install-engine install-loadtest install-conformance install-audit install-docs install-convert install-tools
+.PHONY: help up demo test test-engine test-others check format bench dashboard install-browser loadtest evidence fuzz conformance audit docs lock schemas clean install install-dev install-engine install-loadtest install-conformance install-audit install-docs install-convert install-tools
 
 # The first Python from 3.11 to 3.13 that can create environments. 3.11 is preferred, because torch's CPU hash is recorded
 # for it.
@@ -103,10 +103,13 @@ docs: install-dev install-docs  ## build the documentation site into build/site,
 	.venv/bin/python -m evidence.site
 
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router dev compile audit docs loadtest judges conformance vllm-cpu vllm-gpu convert; do \
+	for name in router image dev compile audit docs loadtest judges conformance tools vllm-cpu vllm-gpu convert; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
+
+schemas: install-dev  ## compare the copies of providers' schemas with what their newest releases take (about 5 min, network)
+	.venv/bin/python -m evidence.provider_schemas
 
 clean:  ## remove environments, caches and build output; data/ stays
 	rm -rf web/node_modules

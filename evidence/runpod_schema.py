@@ -65,6 +65,11 @@ def excerpt(document: Mapping[str, Any]) -> dict[str, Any]:
     return {"paths": paths, "components": {"schemas": dict(sorted(schemas.items()))}}
 
 
+def newest(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the excerpt of a whole document, with shared answers and parameters put in their place."""
+    return excerpt(_resolved(document))
+
+
 def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
     """Yield the places where two JSON values differ."""
     if isinstance(before, dict) and isinstance(after, dict):
@@ -97,7 +102,7 @@ def _references(value: Any) -> Iterator[str]:
 
 def main(words: Sequence[str]) -> int:
     """Compare, or write the excerpt again."""
-    newer = excerpt(_resolved(json.loads(Path(words[0]).read_text(encoding="utf-8"))))
+    newer = newest(json.loads(Path(words[0]).read_text(encoding="utf-8")))
     kept = json.loads(SCHEMA.read_text(encoding="utf-8"))
     changes = [line for part in ("paths", "components") for line in differences(kept[part], newer[part], part)]
     print("\n".join(changes) or "nothing that Spillway relies on has changed")

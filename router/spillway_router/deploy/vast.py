@@ -56,7 +56,7 @@ class Vast:
                 "direct_port_count>=1",
                 "rentable=true",
                 "verified=true",
-                *([f"geolocation={order.place}"] if order.place else []),
+                *([f"geolocation{' in ' if order.place.startswith('[') else '='}{order.place}"] if order.place else []),
             ]
         )
         kind = "bid" if order.interruptible else "on-demand"
