@@ -1,8 +1,13 @@
-"""Clients as applications write them: the openai SDK, half of the answers streamed, each followed to its end."""
+"""Clients as applications write them: the openai SDK, half of the answers streamed, each followed to its end.
+
+A stream that breaks off after its first content ends with the error event of the stream promise, which asks for the
+request again; the SDK raises it and sends nothing again by itself, so the application does, once.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,24 +17,36 @@ import openai
 
 TIMEOUT_S = 120.0
 WORDS = 12
+INTERRUPTED = "upstream_interrupted"
+"""The code of the one error event that ends a broken stream (docs/stream-promise.md, 3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of a request. `fault` is empty for a whole answer, `begun` says whether a client had any of it."""
+    """What became of a request. `fault` is empty for a whole answer. `interrupted` is the error of a stream that broke
+    off after its first content and said so; the other fields tell of the request that was sent in its place."""
 
     number: int
     streamed: bool
     fault: str
-    begun: bool
     backend: str
     tokens: int
+    interrupted: str = ""
 
 
 async def ask(client: openai.AsyncOpenAI, number: int, private: bool) -> Fate:
-    """Send one request, and say what became of it."""
+    """Send one request, once more if its stream breaks off and says so, and say what became of it."""
+    first, interrupted = await _ask_once(client, number, private)
+    if not interrupted:
+        return first
+    second, _ = await _ask_once(client, number, private)
+    return dataclasses.replace(second, interrupted=f"{first.backend} {first.fault}")
+
+
+async def _ask_once(client: openai.AsyncOpenAI, number: int, private: bool) -> tuple[Fate, bool]:
+    """Send one request. Returns what became of it, and whether its stream broke off after content and said so."""
     most = 24 + 17 * number % 48
-    streamed, begun, backend, tokens, finish = number % 2 == 1, False, "", 0, None
+    streamed, backend, tokens, finish, interrupted = number % 2 == 1, "", 0, None, False
     try:
         async with asyncio.timeout(TIMEOUT_S):
             sent = await client.chat.completions.with_raw_response.create(
@@ -43,17 +60,17 @@ async def ask(client: openai.AsyncOpenAI, number: int, private: bool) -> Fate:
             if isinstance(answer, openai.AsyncStream):
                 async for event in answer:
                     for choice in event.choices:
-                        begun = begun or bool(choice.delta.content)
                         tokens += bool(choice.delta.content)
                         finish = choice.finish_reason or finish
             else:
-                finish, begun = answer.choices[0].finish_reason, True
+                finish = answer.choices[0].finish_reason
                 tokens = 0 if answer.usage is None else answer.usage.completion_tokens
     except (openai.OpenAIError, httpx.HTTPError, TimeoutError) as error:
         fault = f"{type(error).__name__}: {str(error)[:160]}"
+        interrupted = streamed and tokens > 0 and getattr(error, "code", None) == INTERRUPTED
     else:
         fault = "" if finish and tokens else f"not whole: finish {finish}, {tokens} tokens"
-    return Fate(number=number, streamed=streamed, fault=fault, begun=begun, backend=backend, tokens=tokens)
+    return Fate(number=number, streamed=streamed, fault=fault, backend=backend, tokens=tokens), interrupted
 
 
 async def flow(

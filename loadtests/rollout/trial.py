@@ -39,6 +39,10 @@ from loadtests.scaleout.sites import ROOT, listening, python, wait
 START_S = 60.0
 STEP_S = 300.0
 STOP_S = 40.0
+UNANNOUNCED = "engine_loss"
+"""The one phase in which something ends that nobody was told of."""
+BUSY = 3
+"""So many requests run in an engine before it is killed."""
 SERVED_BEFORE = 8
 """So many answers a new engine must give before its phase is over."""
 
@@ -67,12 +71,13 @@ class RolloutShape:
 
 @dataclass(frozen=True, slots=True)
 class PhaseOutcome:
-    """What became of the requests of one phase. `told_broken` are streams that ended with an error after the client
-    had a part of the answer."""
+    """What became of the requests of one phase. `interrupted` are streams that ended with the promised error after the
+    client had a part of the answer. They are lost unless the engine died without notice and the request, sent once
+    more, got its whole answer."""
 
     requests: int
     lost: int
-    told_broken: int
+    interrupted: int
     faults: tuple[str, ...]
     by_backend: dict[str, int] = field(default_factory=dict)
 
@@ -197,7 +202,7 @@ async def trial(
             await run.limited(run.settled())
             outcomes = {}
             for phase in shape.phases:
-                outcomes[phase] = await run.phase(getattr(run, phase))
+                outcomes[phase] = await run.phase(getattr(run, phase), may_interrupt=phase == UNANNOUNCED)
                 say(f"  {phase}: {outcomes[phase]}")
             return outcomes
 
@@ -210,8 +215,11 @@ class Run:
         self._numbers = itertools.count()
         self._served: Counter[str] = Counter()
 
-    async def phase(self, happen: Callable[[], Awaitable[None]]) -> PhaseOutcome:
-        """Let clients ask while something happens to the fleet; it begins with a third of the requests."""
+    async def phase(self, happen: Callable[[], Awaitable[None]], *, may_interrupt: bool) -> PhaseOutcome:
+        """Let clients ask while something happens to the fleet; it begins with a third of the requests.
+
+        `may_interrupt`: nobody could foresee it, so that streams under way may end with the promised error.
+        """
         begun, over = asyncio.Event(), asyncio.Event()
         self._served.clear()
 
@@ -234,12 +242,12 @@ class Run:
                 flow(self.service.url, self._numbers, self.shape.at_once, self.shape.retries, enough)
             )
         fates = asking.result()
-        lost = [fate for fate in fates if fate.fault]
+        lost = [fate for fate in fates if fate.fault or (fate.interrupted and not may_interrupt)]
         return PhaseOutcome(
             requests=len(fates),
             lost=len(lost),
-            told_broken=sum(fate.begun and fate.streamed for fate in lost),
-            faults=tuple(f"{fate.number} {fate.backend} {fate.fault}" for fate in lost[:10]),
+            interrupted=sum(bool(fate.interrupted) for fate in fates),
+            faults=tuple(f"{fate.number} {fate.interrupted or fate.backend} {fate.fault}" for fate in lost[:10]),
             by_backend=dict(Counter(fate.backend for fate in fates)),
         )
 
@@ -309,11 +317,7 @@ class Run:
     async def engine_loss(self) -> None:
         """An engine dies with answers under way, and nobody is told."""
         engine = self.fleet.engines["a"]
-
-        async def is_busy() -> bool:
-            return await self.running(engine) >= 2
-
-        await until(is_busy)
+        await self.busy(engine)
         engine.kill()
         await engine.gone()
         await self.fleet.started(self.fleet.engine, "a", int(engine.address.rpartition(":")[2]))
@@ -329,7 +333,9 @@ class Run:
     async def scale_down(self) -> None:
         """The third engine leaves the list, and ends when nothing runs in it."""
         engine = self.fleet.engines.pop("c", None) or self.fleet.engines.pop("b")
-        if not self.shape.blind:
+        if self.shape.blind:
+            await self.busy(engine)
+        else:
             self.fleet.list(*self.fleet.engines.values())
             for router in self.fleet.routers.values():
                 await self.up(router, *self.fleet.engines.values())
@@ -351,6 +357,14 @@ class Run:
             page = (await client.get(f"{engine.url}/metrics")).text
         counted = ("vllm:num_requests_running", "vllm:num_requests_waiting")
         return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(counted))
+
+    async def busy(self, engine: _Part) -> None:
+        """Return when several requests run in an engine, streams and whole answers."""
+
+        async def is_busy() -> bool:
+            return await self.running(engine) >= BUSY
+
+        await until(is_busy)
 
     async def idle(self, engine: _Part) -> None:
         """Return when nothing runs in an engine."""
