@@ -92,6 +92,7 @@ async def test_engines_that_are_found_during_a_reload_do_not_undo_it(tmp_path: P
             await router.until(lambda: engines_of(router) == {name_of(engine): "up"})
             router.path.write_text(router.path.read_text() + "privacy: {default: local-only}\n")
             with closing(apsw.Connection(str(tmp_path / "ledger.db"))) as held:
+                held.set_busy_timeout(10_000)  # the router may be writing
                 held.execute("BEGIN IMMEDIATE")  # so that the reload waits for the ledger
                 reloading = asyncio.create_task(runtime.reload("test"))
                 await router.until(lambda: default_of(router) == "local-only")

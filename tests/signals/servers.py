@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+
+from spillway_router.providers.catalogue import load_catalogue, target
+from spillway_router.signals.engine_client import EngineClient
 
 Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -23,6 +26,16 @@ def reply(body: str | bytes = "", status: int = 200, *, length: bool = True) -> 
             writer.close()
 
     return write
+
+
+@contextmanager
+def asking(url: str, key: str | None = None) -> Iterator[EngineClient]:
+    """Give a client for the server of a base URL, and close it at the end of the block."""
+    client = EngineClient(target(load_catalogue()["vllm"], url, key))
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 async def never(writer: asyncio.StreamWriter) -> None:
@@ -48,20 +61,32 @@ class Server:
     url: str = ""
     replies: dict[str, Reply] = field(default_factory=dict)
     requested: list[str] = field(default_factory=list)
+    heads: list[dict[str, str]] = field(default_factory=list)
     open_now: int = 0
     open_most: int = 0
+    connections: int = 0
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
     close: Callable[[], None] = lambda: None
 
+    async def drop_connections(self) -> None:
+        """Close the connections, and go on listening."""
+        for writer in tuple(self.writers):
+            writer.close()
+            await writer.wait_closed()
+
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.writers.add(writer)
         try:
             while line := await reader.readline():
-                length = 0
+                head: dict[str, str] = {}
                 while (header := await reader.readline()).strip():
-                    if header.lower().startswith(b"content-length:"):
-                        length = int(header.split(b":")[1])
-                await reader.readexactly(length)
+                    name, _, value = header.decode().partition(":")
+                    head[name.lower()] = value.strip()
+                await reader.readexactly(int(head.get("content-length", "0")))
                 path = line.split()[1].decode()
                 self.requested.append(path)
+                self.heads.append(head)
                 self.open_now += 1
                 self.open_most = max(self.open_most, self.open_now)
                 try:
@@ -71,6 +96,7 @@ class Server:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
+            self.writers.discard(writer)
             writer.close()
 
 

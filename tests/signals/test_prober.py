@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-import httpx
 import pytest
-from tests.signals.servers import Reply, Server, never, reply, serving
+from tests.signals.servers import Reply, Server, asking, never, reply, serving
 
 from spillway_router.aio.unexpected import UNEXPECTED
+from spillway_router.signals.engine_client import EngineClient
 from spillway_router.signals.engines import VLLM, WITHOUT_METRICS, EngineMetrics
 from spillway_router.signals.exposition import EngineSample, ExpositionReader
 from spillway_router.signals.liveness import LivenessRules, LivenessVerdict
@@ -69,6 +69,12 @@ class Verdicts:
 
 
 @asynccontextmanager
+async def client_of(server: Server) -> AsyncIterator[EngineClient]:
+    with asking(server.url) as client:
+        yield client
+
+
+@asynccontextmanager
 async def probing(
     server: Server,
     metrics: EngineMetrics = VLLM,
@@ -79,13 +85,11 @@ async def probing(
     model: str = "",
 ) -> AsyncIterator[Verdicts]:
     verdicts = Verdicts()
-    async with httpx.AsyncClient() as client:
-        prober = Prober(
-            client, ProbedEngine(server.url, metrics, model, awaiting), verdicts.take, rules=rules, settings=settings
-        )
+    with asking(server.url) as client:
+        engine = ProbedEngine(metrics, model, awaiting)
+        prober = Prober(client, engine, verdicts.take, rules=rules, settings=settings)
         scraper = Scraper(
             client=client,
-            root_url=server.url,
             metrics=metrics,
             on_sample=prober.on_sample,
             settings=ScrapeSettings(interval_s=0.02),
@@ -172,9 +176,9 @@ async def test_a_hung_engine_comes_back_by_the_token_that_was_requested_before()
 @pytest.mark.unexpected_errors
 async def test_a_probe_that_fails_is_repeated_and_forgets_the_sample() -> None:
     """A sample that breaks the verdict must not end the health checks: the engine may die meanwhile."""
-    async with serving(health=reply(), metrics=reply(page(0, 0))) as server, httpx.AsyncClient() as client:
+    async with serving(health=reply(), metrics=reply(page(0, 0))) as server, client_of(server) as client:
         verdicts = Verdicts()
-        prober = Prober(client, ProbedEngine(server.url, VLLM), verdicts.take, rules=RULES, settings=QUICK)
+        prober = Prober(client, ProbedEngine(VLLM), verdicts.take, rules=RULES, settings=QUICK)
         task = asyncio.create_task(prober.run())
         await verdicts.becomes("up")
         poison = EngineSample(load=None, progress=None)  # type: ignore[arg-type]
@@ -205,10 +209,10 @@ async def test_a_requested_token_keeps_a_live_engine_up() -> None:
     rules = LivenessRules()
     step_s = rules.suspect_after_s / 2
     stale = ExpositionReader(VLLM).read(page(1, 0))
-    async with serving(health=reply()) as server, httpx.AsyncClient() as client:
+    async with serving(health=reply()) as server, client_of(server) as client:
         server.replies["/v1/completions"] = reply(TOKEN)
         verdicts = Verdicts()
-        engine = ProbedEngine(server.url, VLLM, "m", lambda: 0)
+        engine = ProbedEngine(VLLM, "m", lambda: 0)
         prober = Prober(client, engine, verdicts.take, rules=rules, settings=PATIENT, clock=lambda: now)
         asked = 0
         while now < 3 * rules.hung_after_s:

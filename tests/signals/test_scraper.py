@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-from tests.signals.servers import Reply, Server, endless, never, reply, serving
+from tests.signals.servers import Reply, Server, asking, endless, never, reply, serving
 
 from spillway_router.core.routing.backlog import EngineLoad
 from spillway_router.signals.engines import VLLM, WITHOUT_METRICS, EngineMetrics
 from spillway_router.signals.exposition import EngineSample
-from spillway_router.signals.scraper import Scraper, ScrapeSettings, pause_s, server_root
+from spillway_router.signals.scraper import Scraper, ScrapeSettings, pause_s
 
 PAGE = (Path(__file__).parent / "data" / "vllm_0.32_cpu_busy.txt").read_text()
 QUICK = ScrapeSettings(interval_s=0.01, timeout_s=0.2, max_backoff_s=0.04)
@@ -41,18 +40,16 @@ async def scraping(
     answer: Reply, settings: ScrapeSettings = QUICK, metrics: EngineMetrics = VLLM
 ) -> AsyncIterator[tuple[Server, Readings]]:
     readings = Readings()
-    async with serving(metrics=answer) as server, httpx.AsyncClient() as client:
-        task = asyncio.create_task(
-            Scraper(
-                client=client, root_url=server.url, metrics=metrics, on_sample=readings.take, settings=settings
-            ).run()
-        )
-        try:
-            yield server, readings
-        finally:
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+    async with serving(metrics=answer) as server:
+        with asking(server.url) as client:
+            scraper = Scraper(client=client, metrics=metrics, on_sample=readings.take, settings=settings)
+            task = asyncio.create_task(scraper.run())
+            try:
+                yield server, readings
+            finally:
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
 
 
 async def test_scrapes_repeat_without_overlap() -> None:
@@ -116,12 +113,8 @@ async def test_a_dead_engine_gives_a_reason_too() -> None:
 
 async def test_an_engine_without_metrics_gets_no_request() -> None:
     readings = Readings()
-    async with serving() as server, httpx.AsyncClient() as client:
-        await Scraper(client, server.url, WITHOUT_METRICS, readings.take).run()
+    async with serving() as server:
+        with asking(server.url) as client:
+            await Scraper(client, WITHOUT_METRICS, readings.take).run()
         assert (await readings.next())[:2] == (None, "this engine has no metrics page")
         assert server.requested == []
-
-
-@pytest.mark.parametrize("url", ["http://h:1/v1", "http://h:1/v1/", "http://h:1", "http://h:1/"])
-def test_metrics_are_next_to_the_api(url: str) -> None:
-    assert server_root(url) == "http://h:1"

@@ -8,8 +8,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass, field
 from datetime import date
-
-import httpx
+from urllib.parse import urlsplit
 
 from spillway_router.caching.open import CacheSettings
 from spillway_router.config.assemble import Assembly, assembly_of, request_limits
@@ -45,7 +44,7 @@ class Webhook:
     @property
     def host(self) -> str:
         """The host name, which is the only part that may be logged."""
-        return httpx.URL(self.url).host
+        return urlsplit(self.url).hostname or ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal
-
-import httpx
+from typing import TYPE_CHECKING, Literal
 
 from spillway_router.aio.enduring import Enduring
 from spillway_router.config.derived import Webhook
@@ -42,6 +40,9 @@ from spillway_router.ledger.holds import ExcessCharge
 from spillway_router.ledger.writer import WriterHealth
 from spillway_router.runtime.webhook import Delivery, FailedAttempt, post_once, webhook_client
 from spillway_router.signals.outages import EngineOutage
+
+if TYPE_CHECKING:
+    import httpx
 
 log = logging.getLogger("spillway.alerts")
 

@@ -11,17 +11,16 @@ import logging
 import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
-
-import httpx
 
 from spillway_router.aio.enduring import Enduring
 from spillway_router.config.assemble import BackendTarget
-from spillway_router.http_client.resolving import ResolvingTransport
 from spillway_router.providers.catalogue import provider_for
 from spillway_router.signals.abilities import AbilityReader, AskedEngine, EngineAbilities
 from spillway_router.signals.board import Board
 from spillway_router.signals.doubt import EngineProof, proof_of
+from spillway_router.signals.engine_client import EngineClient
 from spillway_router.signals.engines import engine_metrics
 from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.gpu import GpuTelemetry, gpu_verdict
@@ -29,7 +28,7 @@ from spillway_router.signals.liveness import LivenessVerdict
 from spillway_router.signals.nvml import GpuSampler, load_nvml
 from spillway_router.signals.outages import EngineOutage, EngineOutages
 from spillway_router.signals.prober import ProbedEngine, Prober
-from spillway_router.signals.scraper import Scraper, server_root
+from spillway_router.signals.scraper import Scraper
 from spillway_router.signals.utilisation import UtilisationHistory
 
 log = logging.getLogger("spillway.signals")
@@ -101,12 +100,11 @@ class EngineWatch:
         """Scrape and probe one engine until cancelled."""
         name = target.backend.name
         metrics = engine_metrics(target.backend.provider)
-        root_url = "http://localhost" if target.target.uds else server_root(target.base_url)
-        async with _client(target) as client:
+        with closing(_client(target)) as client:
             provider = provider_for(target.entry)
             abilities = AbilityReader(
                 client,
-                AskedEngine(root_url, metrics, target.backend.model, lambda reply: provider.outcome(reply, 0.0)),
+                AskedEngine(metrics, target.backend.model, lambda reply: provider.outcome(reply, 0.0)),
                 lambda abilities: self._on_abilities(name, abilities),
             )
 
@@ -116,7 +114,7 @@ class EngineWatch:
 
             prober = Prober(
                 client,
-                ProbedEngine(root_url, metrics, target.backend.model, lambda: self._awaiting(name)),
+                ProbedEngine(metrics, target.backend.model, lambda: self._awaiting(name)),
                 on_verdict,
                 clock=self._clock,
             )
@@ -126,7 +124,7 @@ class EngineWatch:
                 if metrics.metrics_path:  # an engine without metrics lacks none
                     self._on_sample(name, sample, monotonic_s)
 
-            scraper = Scraper(client, root_url, metrics, on_sample, clock=self._clock)
+            scraper = Scraper(client, metrics, on_sample, clock=self._clock)
             parts = {"scrape": scraper.run, "probe": prober.run, "abilities of": abilities.run}
             asked = proof_of(target.backend.model, target.backend.endpoints) if metrics.probe else None
             proof: EngineProof | None = None
@@ -134,7 +132,7 @@ class EngineWatch:
                 path, body = asked
                 proof = self.proofs[name] = EngineProof(
                     client,
-                    url=root_url + path,
+                    path=path,
                     body=body,
                     outcome=lambda reply: provider.outcome(reply, 0.0),
                     on_answer=lambda sound: self._board.proven(name, sound, self._clock()),
@@ -154,7 +152,7 @@ class EngineWatch:
 
     def _awaiting(self, name: str) -> int:
         """Return how many requests the router has at the engine without a first token."""
-        signals = self._board.current(self._clock()).backends.get(name)
+        signals = self._board.view(name, self._clock())
         return 0 if signals is None or signals.backlog is None else signals.backlog.waiting_first_token
 
     def _on_verdict(self, name: str, verdict: LivenessVerdict) -> None:
@@ -167,7 +165,7 @@ class EngineWatch:
     def _see(self, name: str) -> None:
         """Note whether an engine gets requests now, by its own health and by that of the GPUs."""
         monotonic_s = self._clock()
-        signals = self._board.current(monotonic_s).backends.get(name)
+        signals = self._board.view(name, monotonic_s)
         if signals is not None and name in self._engines:
             self.outages.see(name, signals.health, signals.health_reason, monotonic_s)
 
@@ -214,15 +212,7 @@ async def _until_cancelled(parts: Sequence[Enduring]) -> None:
         await asyncio.gather(*(part.stop() for part in parts))
 
 
-def _client(target: BackendTarget) -> httpx.AsyncClient:
+def _client(target: BackendTarget) -> EngineClient:
     """Return a client for an engine, with the credentials of its target."""
-    # Plain HTTP gets a context without certificates: reading them all takes 20 ms and 0.8 MB per engine.
-    https = target.target.scheme == "https"
-    tls = ssl.create_default_context() if https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(
-        verify=tls, uds=target.target.uds or None, trust_env=False
-    )
-    if not target.target.uds:
-        transport = ResolvingTransport(transport)
-    headers = {name.decode(): value.decode() for name, value in target.target.headers}
-    return httpx.AsyncClient(headers=headers, transport=transport, trust_env=False)
+    # Reading all certificates takes 20 ms and 0.8 MB, which plain HTTP needs not.
+    return EngineClient(target.target, ssl.create_default_context() if target.target.scheme == "https" else None)

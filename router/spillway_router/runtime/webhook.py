@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import hmac
 from dataclasses import dataclass
-
-import httpx
+from typing import TYPE_CHECKING
 
 from spillway_router.config.derived import Webhook
-from spillway_router.http_client.resolving import ResolvingTransport
+
+if TYPE_CHECKING:
+    import httpx
 
 _RETRIED = frozenset({408, 425, 429})
 
@@ -36,6 +37,10 @@ class FailedAttempt:
 
 def webhook_client() -> httpx.AsyncClient:
     """Return a client for webhooks. Proxies of the environment are ignored: the receiver is the configured one."""
+    import httpx  # here, since it takes 6 MiB and most routers post nothing
+
+    from spillway_router.http_client.resolving import ResolvingTransport
+
     return httpx.AsyncClient(
         transport=ResolvingTransport(httpx.AsyncHTTPTransport(trust_env=False)),
         trust_env=False,
@@ -48,6 +53,8 @@ async def post_once(
     client: httpx.AsyncClient, webhook: Webhook, message: Delivery, setting: str
 ) -> FailedAttempt | None:
     """Post a message once. Return None if the receiver accepted it. `setting` is where the URL is configured."""
+    import httpx
+
     headers = {"content-type": "application/json", "x-spillway-delivery": message.id}
     if webhook.secret:
         headers["x-spillway-signature"] = signature(webhook.secret, message.sent_s, message.body)

@@ -13,23 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
 import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
-import httpx
-
 from spillway_router.core.routing.model import Capability, Outcome
+from spillway_router.http_client.connection import TooLargeError, TransportError
 from spillway_router.http_client.types import Reply
-from spillway_router.signals.answers import freed
+from spillway_router.signals.engine_client import EngineClient
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.liveness import Condition
 
-PROBE_HEADER: Final = "x-spillway-probe"
-"""Marks a probing request, for whoever reads the engine's log."""
 PROBED: Final[tuple[Capability, ...]] = ("vision", "tools", "logprobs")
 _MISSING_FAULTS = frozenset({"capability", "tool_parser", "parameter"})
 _MOST_BYTES = 4 * 1024 * 1024
@@ -59,9 +58,8 @@ class AbilitySettings:
 
 @dataclass(frozen=True, slots=True)
 class AskedEngine:
-    """The engine to ask: where it is, the model that is meant, and what an answer of its kind means."""
+    """The engine to ask: its kind, the model that is meant, and what an answer of its kind means."""
 
-    root_url: str
     metrics: EngineMetrics
     model: str
     outcome: Callable[[Reply], Outcome]
@@ -82,7 +80,7 @@ class AbilityReader:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: EngineClient,
         engine: AskedEngine,
         on_abilities: OnAbilities,
         settings: AbilitySettings | None = None,
@@ -121,7 +119,7 @@ class AbilityReader:
             try:
                 self._on_abilities(await self.read())
             except NotToldError as reason:
-                log.info("engine %s did not say what it can do: %s", self._engine.root_url, reason)
+                log.info("engine %s did not say what it can do: %s", self._client.place, reason)
             else:
                 return
 
@@ -137,18 +135,18 @@ class AbilityReader:
 
     async def _context_tokens(self) -> int | None:
         """Return the context length that the engine reports; None if it reports none."""
-        reply = await self._request("GET", "/v1/models")
+        reply = await self._request("/v1/models")
         length = _model_length(_object(reply), self._engine.model)
         if length is None and self._engine.metrics.props_path:
-            props = _object(await self._request("GET", self._engine.metrics.props_path))
+            props = _object(await self._request(self._engine.metrics.props_path))
             settings = props.get("default_generation_settings")
             length = _positive(settings.get("n_ctx")) if isinstance(settings, dict) else None
         return length
 
     async def _accepts(self, capabilities: tuple[Capability, ...]) -> bool | None:
         """Return whether the engine answers a request that needs these capabilities; None if it leaves that open."""
-        reply = await self._request("POST", "/v1/chat/completions", probing_body(self._engine.model, capabilities))
-        if reply.status == httpx.codes.OK:
+        reply = await self._request("/v1/chat/completions", probing_body(self._engine.model, capabilities))
+        if reply.status == HTTPStatus.OK:
             return "logprobs" not in capabilities or _has_logprobs(_object(reply))
         outcome = self._engine.outcome(reply)
         if outcome.kind in ("overloaded", "rate_limited", "failed", "timeout"):
@@ -156,22 +154,17 @@ class AbilityReader:
         named = capabilities == ("logprobs",) and "logprobs" in outcome.said
         return False if outcome.fault in _MISSING_FAULTS or named else None
 
-    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Reply:
-        url, headers = self._engine.root_url.rstrip("/") + path, {PROBE_HEADER: "abilities"}
+    async def _request(self, path: str, body: Mapping[str, Any] | None = None) -> Reply:
         try:
-            async with (
-                asyncio.timeout(self._settings.timeout_s),
-                freed(self._client.stream(method, url, json=body, headers=headers, timeout=None)) as response,
-            ):
-                content = bytearray()
-                async for chunk in response.aiter_bytes():
-                    content += chunk
-                    if len(content) > _MOST_BYTES:
-                        raise NotToldError(f"the answer is larger than {_MOST_BYTES} bytes")
-                return Reply(response.status_code, dict(response.headers), bytes(content))
+            async with asyncio.timeout(self._settings.timeout_s):
+                if body is None:
+                    return await self._client.get(path, _MOST_BYTES)
+                return await self._client.post(path, body, "abilities", _MOST_BYTES)
+        except TooLargeError:
+            raise NotToldError(f"the answer is larger than {_MOST_BYTES} bytes") from None
         except TimeoutError:
             raise NotToldError(f"no answer within {self._settings.timeout_s:g} s") from None
-        except httpx.HTTPError as error:
+        except TransportError as error:
             raise NotToldError(str(error) or type(error).__name__) from None
 
 
@@ -207,8 +200,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 def _object(reply: Reply) -> Mapping[str, Any]:
     """Return the JSON object of an answer; an empty one if it holds something else."""
     try:
-        parsed = httpx.Response(reply.status, content=reply.body).json()
-    except ValueError:
+        parsed = json.loads(reply.body)
+    except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}
 

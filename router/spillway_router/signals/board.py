@@ -163,6 +163,11 @@ class Board:
         """Return the snapshot of all backends."""
         return Signals(monotonic_s, {name: self._view(state, monotonic_s) for name, state in self._states.items()})
 
+    def view(self, name: str, monotonic_s: float) -> BackendSignals | None:
+        """Return the snapshot of one backend; None if the board does not know it."""
+        state = self._states.get(name)
+        return None if state is None else self._view(state, monotonic_s)
+
     def _view(self, state: _State, monotonic_s: float) -> BackendSignals:
         unread = state.unread
         while unread and (not unread[0].open or unread[0].presumed_at <= monotonic_s):

@@ -10,13 +10,11 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import httpx
-
 from spillway_router.aio.tasks import end
 from spillway_router.core.routing.model import Endpoint, Outcome
+from spillway_router.http_client.connection import TransportError
 from spillway_router.http_client.types import Reply
-from spillway_router.signals.abilities import PROBE_HEADER
-from spillway_router.signals.answers import freed
+from spillway_router.signals.engine_client import EngineClient
 
 TIMEOUT_S = 5.0
 _MOST_BYTES = 256 * 1024
@@ -31,13 +29,13 @@ class EngineProof:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
-        url: str,
+        client: EngineClient,
+        path: str,
         body: Mapping[str, Any],
         outcome: Callable[[Reply], Outcome],
         on_answer: Callable[[bool], None],
     ) -> None:
-        self._client, self._url, self._body = client, url, body
+        self._client, self._path, self._body = client, path, body
         self._outcome, self._on_answer = outcome, on_answer
         self._task: asyncio.Task[None] | None = None
 
@@ -58,13 +56,10 @@ class EngineProof:
 
     async def _ask(self) -> None:
         try:
-            headers = {PROBE_HEADER: "proof"}
-            asked = self._client.stream("POST", self._url, json=self._body, headers=headers, timeout=None)
-            async with asyncio.timeout(TIMEOUT_S), freed(asked) as response:
-                content = await response.aread()
-        except (TimeoutError, httpx.HTTPError):
+            async with asyncio.timeout(TIMEOUT_S):
+                reply = await self._client.post(self._path, self._body, "proof", _MOST_BYTES)
+        except (TimeoutError, TransportError):
             return  # the prober notices an engine that is hung or gone
-        reply = Reply(response.status_code, dict(response.headers), content[:_MOST_BYTES])
         outcome = self._outcome(reply)
         if outcome.kind in ("ok", "failed"):
             self._on_answer(outcome.kind == "ok")

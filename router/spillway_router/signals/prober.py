@@ -11,21 +11,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import httpx
-
 from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.aio.tasks import end
 from spillway_router.aio.unexpected import UNEXPECTED
+from spillway_router.http_client.connection import ConnectError, TransportError
 from spillway_router.http_client.own_limits import is_own
-from spillway_router.signals.answers import freed
+from spillway_router.signals.engine_client import EngineClient, is_error_of_server
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.liveness import Answer, LivenessRules, LivenessState, LivenessVerdict, Observation, observe
 from spillway_router.signals.proof import generates
-from spillway_router.signals.scraper import Clock, host_of
-
-_SMALL_BYTES = 65_536
-"""A body shorter than this is read, so that the connection can be reused. For a longer one the connection is closed."""
+from spillway_router.signals.scraper import Clock
 
 OnVerdict = Callable[[LivenessVerdict, float], None]
 """Receives the verdict and its time in monotonic seconds, after every probe. It must not raise."""
@@ -55,7 +51,6 @@ class ProbedEngine:
     or a restart.
     """
 
-    root_url: str
     metrics: EngineMetrics
     model: str = ""
     awaiting: Callable[[], int] = lambda: 0
@@ -65,13 +60,13 @@ class Prober:
     """Probes one engine. `client` belongs to the caller and is not closed here; `clock` is monotonic seconds."""
 
     __slots__ = (
-        "_awaiting", "_client", "_clock", "_health_url", "_model", "_name", "_on_verdict", "_proof", "_proof_at",
-        "_root_url", "_rules", "_sample", "_sampled_at", "_settings", "_state", "_token_at",
+        "_awaiting", "_client", "_clock", "_health_path", "_model", "_name", "_on_verdict", "_proof", "_proof_at",
+        "_rules", "_sample", "_sampled_at", "_settings", "_state", "_token_at",
     )  # fmt: skip
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: EngineClient,
         engine: ProbedEngine,
         on_verdict: OnVerdict,
         *,
@@ -80,12 +75,11 @@ class Prober:
         clock: Clock = time.monotonic,
     ) -> None:
         self._client = client
-        self._root_url = engine.root_url.rstrip("/")
-        self._health_url = self._root_url + engine.metrics.health_path
+        self._health_path = engine.metrics.health_path
         self._on_verdict = on_verdict
         self._awaiting = engine.awaiting
         self._model = engine.model if engine.metrics.probe else ""
-        self._name = f"probe of {host_of(self._root_url)}"
+        self._name = f"probe of {client.place}"
         self._rules = rules or LivenessRules()
         self._settings = settings or ProbeSettings()
         self._clock = clock
@@ -149,26 +143,19 @@ class Prober:
         """Return the answer of the health path, and details for people; None if this machine could not ask."""
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                # The head is enough: what the body says about models or versions does not matter here.
-                async with freed(self._client.stream("GET", self._health_url, timeout=None)) as response:
-                    status = response.status_code
-                    if _is_small(response.headers.get("content-length", "")):
-                        await response.aread()
+                status = await self._client.status(self._health_path)
         except TimeoutError:
             return "silent", f"no answer within {self._settings.timeout_s:g} s"
-        except httpx.HTTPError as error:
+        except TransportError as error:
             if is_own(error):
                 return None, str(error)
-            if isinstance(error, httpx.ConnectError):
-                return "refused", str(error) or type(error).__name__
-            # A reused connection that the engine has closed fails once; a dead engine refuses the next probe.
-            return "silent", str(error) or type(error).__name__
+            return ("refused" if isinstance(error, ConnectError) else "silent"), str(error) or type(error).__name__
         except Exception as error:  # a reply that breaks the client says no more of the engine than none
             UNEXPECTED.note("background", error, "%s could not read the health page", self._name)
             return "silent", type(error).__name__
         detail = f"HTTP {status}"
         # 401 or 404 is an answer too: the server is alive, it only has no such path for us.
-        return ("not_ready" if status >= httpx.codes.INTERNAL_SERVER_ERROR else "ok"), detail
+        return ("not_ready" if is_error_of_server(status) else "ok"), detail
 
     def _start_proof(self, monotonic_s: float, *, recovering: bool) -> None:
         """Request a token, unless one is being requested or was a moment ago."""
@@ -185,9 +172,9 @@ class Prober:
         """Request one token and note when it came. Never raises."""
         try:
             async with asyncio.timeout(timeout_s):
-                if await generates(self._client, self._root_url, self._model):
+                if await generates(self._client, self._model):
                     self._token_at = self._clock()
-        except (TimeoutError, httpx.HTTPError):
+        except (TimeoutError, TransportError):
             return
         except Exception as error:
             UNEXPECTED.note("background", error, "%s could not request a token", self._name)
@@ -195,7 +182,3 @@ class Prober:
     async def _stop_proof(self) -> None:
         task, self._proof = self._proof, None
         await end(task)
-
-
-def _is_small(content_length: str) -> bool:
-    return content_length.isdecimal() and len(content_length) < 12 and int(content_length) < _SMALL_BYTES

@@ -6,16 +6,14 @@ vector: the first route that the engine has decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from http import HTTPStatus
 from typing import Any, Final
 
-import httpx
-
-from spillway_router.signals.abilities import PROBE_HEADER
-from spillway_router.signals.answers import freed
+from spillway_router.signals.engine_client import EngineClient, is_error_of_server
 
 _MOST_BYTES: Final = 1 << 20
-_BUSY = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
+_BUSY = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 
 
 def _requests(model: str) -> tuple[tuple[str, dict[str, Any]], ...]:
@@ -28,39 +26,28 @@ def _requests(model: str) -> tuple[tuple[str, dict[str, Any]], ...]:
     )
 
 
-async def generates(client: httpx.AsyncClient, root_url: str, model: str) -> bool:
+async def generates(client: EngineClient, model: str) -> bool:
     """Return whether the engine generates a token now. The caller bounds the time.
 
     An engine that refuses all three requests as wrong can't be asked. It answers, and that has to do.
 
-    Raises httpx.HTTPError.
+    Raises TransportError.
     """
     for path, body in _requests(model):
-        status, answer = await _post(client, root_url + path, body)
-        if status == httpx.codes.OK:
-            return _has_token(answer)
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in _BUSY or status < httpx.codes.BAD_REQUEST:
+        reply = await client.post(path, body, "token", _MOST_BYTES)
+        if reply.status == HTTPStatus.OK:
+            return _has_token(reply.body)
+        if is_error_of_server(reply.status) or reply.status in _BUSY or reply.status < HTTPStatus.BAD_REQUEST:
             return False
     return True
 
 
-async def _post(client: httpx.AsyncClient, url: str, body: Mapping[str, Any]) -> tuple[int, Any]:
-    """Return the status of the answer and its JSON, None if it is none or larger than any answer of one token."""
-    headers = {PROBE_HEADER: "token"}
-    async with freed(client.stream("POST", url, json=body, headers=headers, timeout=None)) as response:
-        content = bytearray()
-        async for chunk in response.aiter_bytes():
-            content += chunk
-            if len(content) > _MOST_BYTES:
-                return response.status_code, None
-    try:
-        return response.status_code, httpx.Response(response.status_code, content=bytes(content)).json()
-    except (ValueError, RecursionError):
-        return response.status_code, None
-
-
-def _has_token(answer: Any) -> bool:
+def _has_token(content: bytes) -> bool:
     """Return whether an answer holds a choice that ended in order, or a vector."""
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
     if not isinstance(answer, dict):
         return False
     choices, vectors = answer.get("choices"), answer.get("data")

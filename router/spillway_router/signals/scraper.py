@@ -12,13 +12,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
-
-import httpx
+from http import HTTPStatus
 
 from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.aio.unexpected import UNEXPECTED
-from spillway_router.signals.answers import freed
+from spillway_router.http_client.connection import TooLargeError, TransportError
+from spillway_router.signals.engine_client import EngineClient
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample, ExpositionReader
 
@@ -48,36 +47,25 @@ def pause_s(failures: int, settings: ScrapeSettings) -> float:
     return max(settings.interval_s, min(settings.max_backoff_s, doubled))
 
 
-def server_root(base_url: str) -> str:
-    """Turn `http://host:port/v1` into `http://host:port`: metrics and health are next to the API, not under it."""
-    return base_url.rstrip("/").removesuffix("/v1")
-
-
-def host_of(url: str) -> str:
-    """Return host and port of a URL, without the credentials that it may hold, for the log and the metrics."""
-    return urlsplit(url).netloc.rpartition("@")[2]
-
-
 class Scraper:
     """Scrapes one engine's metrics page. `clock` is monotonic seconds.
 
-    `client` belongs to the caller, has the transport (TCP, Unix socket) and credentials that the engine needs, and is
-    not closed here. A failing engine raises nothing: it is a result without a sample.
+    `client` belongs to the caller and is not closed here. A failing engine raises nothing: it is a result without a
+    sample.
     """
 
-    __slots__ = ("_client", "_clock", "_failures", "_on_sample", "_reader", "_settings", "_url")
+    __slots__ = ("_client", "_clock", "_failures", "_on_sample", "_path", "_reader", "_settings")
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
-        root_url: str,
+        client: EngineClient,
         metrics: EngineMetrics,
         on_sample: OnSample,
         settings: ScrapeSettings | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._client = client
-        self._url = root_url.rstrip("/") + metrics.metrics_path if metrics.metrics_path else ""
+        self._path = metrics.metrics_path
         self._reader = ExpositionReader(metrics)
         self._on_sample = on_sample
         self._settings = settings or ScrapeSettings()
@@ -86,11 +74,11 @@ class Scraper:
 
     async def run(self) -> None:
         """Scrape until cancelled. Returns at once for an engine without a metrics page."""
-        if not self._url:
+        if not self._path:
             self._on_sample(None, "this engine has no metrics page", self._clock())
             return
         rhythm = Rhythm(self._pause_s, from_start=True, longest_run_s=30.0)
-        name = f"scrape of {host_of(self._url)}"
+        name = f"scrape of {self._client.place}"
         await Periodic(name, rhythm, self._scrape_and_report, time_source=TimeSource(self._clock)).run()
 
     def _pause_s(self) -> float:
@@ -109,26 +97,22 @@ class Scraper:
             sample = None if text is None else self._reader.read(text)
         except TimeoutError:
             return None, f"the metrics page did not arrive within {self._settings.timeout_s:g} s"
-        except httpx.HTTPError as error:
+        except TransportError as error:
             return None, f"the metrics page could not be read: {_describe(error)}"
         except Exception as error:  # a page that breaks its reader is one that can't be read
-            UNEXPECTED.note("background", error, "the metrics page of %s could not be read", host_of(self._url))
+            UNEXPECTED.note("background", error, "the metrics page of %s could not be read", self._client.place)
             return None, f"the metrics page could not be read: {type(error).__name__}"
         return sample, reason
 
     async def _fetch(self) -> tuple[str | None, str]:
-        # Compressing a page costs the engine's front end more than sending it over loopback.
-        headers = {"accept": "text/plain;version=0.0.4", "accept-encoding": "identity"}
         limit = self._settings.max_bytes
-        async with freed(self._client.stream("GET", self._url, headers=headers, timeout=None)) as response:
-            if response.status_code != httpx.codes.OK:
-                return None, f"the metrics page answered HTTP {response.status_code}"
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > limit:
-                    return None, f"the metrics page is larger than {limit} bytes"
-        return body.decode("utf-8", "replace"), ""
+        try:
+            reply = await self._client.get(self._path, limit)
+        except TooLargeError:
+            return None, f"the metrics page is larger than {limit} bytes"
+        if reply.status != HTTPStatus.OK:
+            return None, f"the metrics page answered HTTP {reply.status}"
+        return reply.body.decode("utf-8", "replace"), ""
 
 
 def _describe(error: Exception) -> str:
