@@ -75,6 +75,8 @@ class _State:
     unread: deque[TrackedCall] = field(default_factory=deque)
     """Calls without a stream whose first token will be presumed, in the order of sending, as engines read prompts."""
     snapshot: BackendSignals | None = None
+    published: BackendSignals | None = None
+    """The snapshot in the latest `Signals` of the board."""
     fresh_until: float = -math.inf
     calls: dict[int, TrackedCall] = field(default_factory=dict)
     """The calls in progress, by ticket."""
@@ -130,6 +132,9 @@ class Board:
         ask the engine for a token and call `proven`."""
         self._breaker_rule = breaker_rule or BreakerRule()
         self._states: dict[str, _State] = {}
+        self._in_order: list[_State] = []
+        self._latest: dict[str, BackendSignals] = {}
+        """The snapshots that `current` returned last. Readers have it, so it is never changed."""
         self._is_leaving = False
         self._next_ticket = 1
 
@@ -151,7 +156,9 @@ class Board:
             if backend.local:
                 state.health, state.health_reason = "starting", "not probed yet"
             states[backend.name] = state
-        self._states = states
+        self._states, self._in_order, self._latest = states, list(states.values()), {}
+        for state in self._in_order:
+            state.published = None
 
     def leave(self) -> None:
         """Have new requests avoid the local engines, whose machine is about to be taken away."""
@@ -161,7 +168,17 @@ class Board:
 
     def current(self, monotonic_s: float) -> Signals:
         """Return the snapshot of all backends."""
-        return Signals(monotonic_s, {name: self._view(state, monotonic_s) for name, state in self._states.items()})
+        latest, is_copy = self._latest, False
+        for state in self._in_order:
+            snapshot = state.snapshot
+            if snapshot is None or state.unread or monotonic_s >= state.fresh_until:
+                snapshot = self._view(state, monotonic_s)
+            if snapshot is not state.published:
+                if not is_copy:
+                    latest, is_copy = latest.copy(), True
+                latest[state.backend.name] = state.published = snapshot
+        self._latest = latest
+        return Signals(monotonic_s, latest)
 
     def view(self, name: str, monotonic_s: float) -> BackendSignals | None:
         """Return the snapshot of one backend; None if the board does not know it."""

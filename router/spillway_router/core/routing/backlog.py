@@ -50,6 +50,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Final
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.estimators import EWMA_WEIGHT, OutputLength, PrefillRate, RecentWork, StepScale
@@ -58,7 +59,7 @@ KV_SHARE_LIMIT = 0.9
 """Share of the KV capacity above which a request overflows; vLLM starts to preempt near 1."""
 MOST_SEQUENCE_WAIT = 0.5
 """The share of a time to first token above which the wait for a free sequence hides how fast prompts are read."""
-MOST_PREFILL_SHARE = 0.99
+MOST_PREFILL_SHARE: Final = 0.99
 """Decoding keeps a hundredth of the engine, however much prefill was admitted, so that predictions stay finite."""
 
 REASONS: Mapping[str, str] = MappingProxyType(

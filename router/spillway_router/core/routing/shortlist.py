@@ -8,15 +8,17 @@ promise, it looks at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from spillway_router.core.routing import filters
 from spillway_router.core.routing.backlog import MOST_PREFILL_SHARE
 from spillway_router.core.routing.model import NO_PREFERENCES, Backend, BackendSignals, RequestFacts, Signals
 
-LISTED = 4
+LISTED: Final = 4
 """Local engines on the list: the one that answers, and those that are asked if it fails."""
-MANY = 8
+MANY: Final = 8
 """The least number of backends for which the list is worth its while."""
 
 
@@ -34,34 +36,59 @@ def may_be_short(facts: RequestFacts, chain: Sequence[Backend]) -> bool:
 def shortlist(facts: RequestFacts, signals: Signals, chain: Sequence[Backend]) -> tuple[Backend, ...]:
     """Return the backends of a chain without the local engines that are not among the `LISTED` ones that may serve the
     request and would begin first; those stay where they stand in the chain."""
-    rules, of_backends, monotonic_s = filters.applicable_filters(facts), signals.backends, signals.monotonic_s
-    places: list[int] = []
+    of_backends = signals.backends if isinstance(signals.backends, dict) else dict(signals.backends)
+    listed: list[int] = []
     waits_s: list[float] = []
+    ratio, prompt = -1.0, 0
     for place, backend in enumerate(chain):
-        if not backend.local:
-            continue
-        latest = of_backends.get(backend.name)
-        wait_s = -1.0 if latest is None else _wait_s(facts, backend, latest)
-        if wait_s < 0.0 or latest is None or (len(waits_s) == LISTED and wait_s >= waits_s[-1]):
-            continue
-        if not all(rule(facts, backend, latest, monotonic_s) is None for rule in rules):
-            continue
-        at = len(waits_s)
-        while at > 0 and waits_s[at - 1] > wait_s:
-            at -= 1
-        waits_s.insert(at, wait_s)
-        places.insert(at, place)
-        del waits_s[LISTED:], places[LISTED:]
-    return tuple([backend for place, backend in enumerate(chain) if not backend.local or place in places])
+        wait_s = math.inf
+        latest = of_backends.get(backend.name) if backend.local else None
+        if latest is not None:
+            if ratio < latest.tokens_per_byte or ratio > latest.tokens_per_byte:  # that of most engines is the same
+                ratio, prompt = latest.tokens_per_byte, filters.expected_prompt_tokens(facts, latest)
+            wait_s = _wait_s(facts, backend, latest, prompt)
+        elif not backend.local:
+            listed.append(place)
+        waits_s.append(wait_s)
+    most = len(listed) + LISTED
+    for place in _by_wait(waits_s):
+        backend = chain[place]
+        if _may_serve(facts, backend, of_backends[backend.name], signals.monotonic_s):
+            listed.append(place)
+            if len(listed) == most:
+                break
+    return tuple([chain[place] for place in sorted(listed)])
 
 
-def _wait_s(facts: RequestFacts, backend: Backend, latest: BackendSignals) -> float:
-    """Return the predicted time to first token; below 0 if nobody knows. It is that of backlog.predict, without the
-    rest of a prediction and without making one."""
+def _by_wait(waits_s: list[float]) -> Iterator[int]:
+    """Yield the places of the finite waits, the shortest wait and of equal ones the first place first.
+
+    The first few are nearly always enough, and looking for them is quicker than sorting all.
+    """
+    for _ in range(2 * LISTED):
+        least_s, at = math.inf, -1
+        for place in range(len(waits_s)):
+            wait_s = waits_s[place]
+            if wait_s < least_s:
+                least_s, at = wait_s, place
+        if at < 0:
+            return
+        waits_s[at] = math.inf
+        yield at
+    yield from [place for place in sorted(range(len(waits_s)), key=waits_s.__getitem__) if waits_s[place] < math.inf]
+
+
+def _may_serve(facts: RequestFacts, backend: Backend, latest: BackendSignals, monotonic_s: float) -> bool:
+    return all(rule(facts, backend, latest, monotonic_s) is None for rule in filters.applicable_filters(facts))
+
+
+def _wait_s(facts: RequestFacts, backend: Backend, latest: BackendSignals, prompt: int) -> float:
+    """Return the predicted time to first token of a prompt of so many tokens; infinity if nobody knows. It is that of
+    backlog.predict, without the rest of a prediction and without making one."""
     backlog, rates = latest.backlog, latest.rates
     if backlog is None or rates is None:
-        return -1.0
-    prompt, others, most = filters.expected_prompt_tokens(facts, latest), backlog.in_flight, rates.max_sequences
+        return math.inf
+    others, most = backlog.in_flight, rates.max_sequences
     tokens_per_s = rates.prefill_tokens_per_s * latest.gpu_rate
     recent = backlog.recent_prefill_tokens + (prompt if others else 0)
     share = min(MOST_PREFILL_SHARE, recent / (backlog.window_s * tokens_per_s))
