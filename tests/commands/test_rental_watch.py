@@ -13,7 +13,13 @@ import pytest
 from spillway_router.commands import rental_watch
 from spillway_router.commands.rental_watch import RentalWatch
 from spillway_router.config import load as config
-from spillway_router.deploy.machines import AwsInspector, KubernetesInspector, RunPodInspector, VastInspector
+from spillway_router.deploy.machines import (
+    AwsInspector,
+    KubernetesInspector,
+    RunPodInspector,
+    SkyInspector,
+    VastInspector,
+)
 from spillway_router.deploy.order import DeployError
 from spillway_router.deploy.perform import NotThereError, Shell
 from spillway_router.ledger.records import RentalRecord
@@ -153,10 +159,11 @@ def program(folder: Path, name: str, output: str) -> Shell:
 
 
 def test_programs_that_print_something_else_end_no_rental(tmp_path: Path) -> None:
-    inspectors = {"vastai": VastInspector, "aws": AwsInspector, "kubectl": KubernetesInspector}
+    inspectors = {"vastai": VastInspector, "aws": AwsInspector, "kubectl": KubernetesInspector, "sky": SkyInspector}
     for name, inspector in inspectors.items():
+        machine = "spillway" if name == "sky" else "llm/x"
         with pytest.raises(DeployError):
-            inspector(program(tmp_path, name, "sorry")).look(["llm/x"])
+            inspector(program(tmp_path, name, "sorry")).look([machine])
 
 
 SET = {"kind": "StatefulSet", "metadata": {"name": "spillway", "creationTimestamp": "2026-11-28T01:00:00Z"}}
@@ -195,3 +202,53 @@ def test_a_cluster_that_has_nothing_of_a_release_ends_no_rental(tmp_path: Path) 
 def test_a_cluster_is_asked(tmp_path: Path) -> None:
     inspector = rental_watch.inspector_of("kubernetes", {"PATH": str(tmp_path)})
     assert isinstance(inspector, KubernetesInspector)
+
+
+UP = {
+    "name": "spillway",
+    "status": "UP",
+    "launched_at": 1_795_827_600,
+    "duration": 1800,
+    "total_cost": 0.695,
+    "num_nodes": 1,
+    "usage_intervals": [[1_795_827_600, None]],
+}
+"""A row of `sky cost-report --output json` (SkyPilot 0.14.1, core.cost_report), as far as it is read."""
+BEFORE = {
+    **UP,
+    "status": "TERMINATED",
+    "usage_intervals": [[1_795_800_000, 1_795_803_600]],
+    "launched_at": 1_795_800_000,
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sighting"),
+    [
+        ([UP, BEFORE], Sighting("running", "UP", 1_795_827_600_000, (PriceStep(1_390_000_000),))),
+        ([{**UP, "status": "INIT", "duration": 0, "total_cost": 0.0}], Sighting("running", "INIT", 1_795_827_600_000)),
+        (
+            [{**UP, "status": "STOPPED", "usage_intervals": [[1_795_827_600, 1_795_831_200]]}],
+            Sighting("stopped", "STOPPED", 1_795_831_200_000),
+        ),
+        ([BEFORE], Sighting("gone", "TERMINATED", 1_795_803_600_000)),
+    ],
+    ids=["up", "starting", "stopped", "gone"],
+)
+def test_what_skypilot_says_of_a_cluster(rows: list[object], sighting: Sighting, tmp_path: Path) -> None:
+    inspector = SkyInspector(program(tmp_path, "sky", json.dumps(rows)))
+    assert inspector.look(["spillway", "service/other"]) == {"spillway": sighting}
+
+
+@pytest.mark.parametrize("answer", [[], [{**UP, "name": "another"}]])
+def test_a_cluster_that_this_skypilot_never_had_ends_no_rental(answer: list[object], tmp_path: Path) -> None:
+    assert SkyInspector(program(tmp_path, "sky", json.dumps(answer))).look(["spillway"]) == {}
+
+
+def test_a_state_of_a_cluster_that_nobody_knows_ends_no_rental(tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="DANCING"):
+        SkyInspector(program(tmp_path, "sky", json.dumps([{**UP, "status": "DANCING"}]))).look(["spillway"])
+
+
+def test_skypilot_is_asked_about_its_clusters(tmp_path: Path) -> None:
+    assert isinstance(rental_watch.inspector_of("sky", {"PATH": str(tmp_path)}), SkyInspector)

@@ -66,6 +66,8 @@ def inspector_of(target: str, environment: Mapping[str, str]) -> Inspector | Non
         return machines.VastInspector(shell)
     if target == "kubernetes":
         return machines.KubernetesInspector(shell)
+    if target == "sky":
+        return machines.SkyInspector(shell)
     return machines.AwsInspector(shell) if target == "aws" else None
 
 

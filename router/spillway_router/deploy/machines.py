@@ -167,6 +167,46 @@ class KubernetesInspector:
         return Sighting("stopped" if "StatefulSet" in kinds else "gone", "no pod runs")
 
 
+class SkyInspector:
+    """Asks SkyPilot for its clusters, through `sky`: their states anew from the clouds, and what they cost by its price
+    lists. The machines of a service are its controller's, and `sky` tells nothing of their price."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+
+    def look(self, machines: Sequence[str]) -> Mapping[str, Sighting]:
+        """Ask for all clusters. A machine is the name of a cluster. A service, `service/NAME`, is left out, and so is a
+        cluster that SkyPilot has never had: then another API server was asked."""
+        clusters = [machine for machine in machines if "/" not in machine]
+        if not clusters:
+            return {}
+        _json(self._shell, ("sky", "status", "--refresh", "--output", "json"))
+        report = _json(self._shell, ("sky", "cost-report", "--output", "json"))
+        if not isinstance(report, list):
+            raise DeployError("`sky cost-report` printed no list; has it changed?")
+        rows = {name: [row for row in report if _field(row, "name") == name] for name in clusters}
+        return {name: self._cluster(name, mine) for name, mine in rows.items() if mine}
+
+    @staticmethod
+    def _cluster(name: str, rows: Sequence[Mapping[str, Any]]) -> Sighting:
+        row = max(rows, key=lambda row: (row.get("status") != "TERMINATED", _number(row.get("launched_at"))))
+        word = str(row.get("status"))
+        if word in ("INIT", "UP", "AUTOSTOPPING"):
+            seconds, cost = _number(row.get("duration")), _number(row.get("total_cost"))
+            price = price_nano(cost / seconds * 3600) if seconds > 0 else None
+            return Sighting("running", word, round(_number(row.get("launched_at")) * 1000) or None, _steps(price))
+        if word not in ("STOPPED", "TERMINATED"):
+            raise DeployError(f"SkyPilot says {word!r} of {name}, which is no known state; has it changed?")
+        ends = [_number(span[1]) for span in row.get("usage_intervals") or () if isinstance(span, list) and span[1:]]
+        end_ms = round(max(ends, default=0.0) * 1000) or None
+        return Sighting("stopped" if word == "STOPPED" else "gone", word, end_ms)
+
+
+def _number(value: object) -> float:
+    """Return a number; 0 for what is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+
 def _holds_node(pod: Mapping[str, Any]) -> bool:
     """Return whether a pod has a node's GPU: it was placed, and has not ended."""
     return bool(_field(pod, "spec", "nodeName")) and _field(pod, "status", "phase") in ("Pending", "Running", "Unknown")
