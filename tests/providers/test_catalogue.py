@@ -22,7 +22,7 @@ ROUTER = Path(__file__).parents[2] / "router/spillway_router"
 
 def test_the_promised_providers_are_there() -> None:
     clouds = {"groq", "together", "openai", "openrouter", "huggingface", "cerebras", "anthropic"}
-    engines = {"vllm", "sglang", "llamacpp", "ollama"}
+    engines = {"vllm", "sglang", "llamacpp", "llamacpp-python", "ollama", "tei"}
     assert CATALOGUE.keys() >= clouds | engines | {"generic"}
     assert {name for name, entry in CATALOGUE.items() if entry.local} == engines
     for name in clouds:
@@ -32,7 +32,7 @@ def test_the_promised_providers_are_there() -> None:
     assert all(provider_for(entry).entry is entry for entry in CATALOGUE.values())
 
 
-@pytest.mark.parametrize("provider", ["vllm", "sglang", "llamacpp", "ollama"])
+@pytest.mark.parametrize("provider", ["vllm", "sglang", "llamacpp", "llamacpp-python", "ollama", "tei"])
 def test_a_full_queue_is_load_only_at_local_engines(provider: str) -> None:
     assert provider_for(CATALOGUE[provider]).entry.adapter == "engine"
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import orjson
 import pytest
-from tests.providers.recorded import KEY, NAMES, Recorded, Shape, call, events, running, shape
+from tests.providers.recorded import KEY, NAMES, STREAMED, Recorded, Shape, call, events, running, shape
 
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.rate_limits import exhausted_for_s
@@ -26,6 +26,12 @@ Test = Callable[[Provider, Target, Recorded], Coroutine[object, object, None]]
 @pytest.fixture(params=NAMES)
 def served(request: pytest.FixtureRequest) -> Shape:
     """Each recorded shape in turn."""
+    return shape(request.param)
+
+
+@pytest.fixture(params=STREAMED)
+def streamed(request: pytest.FixtureRequest) -> Shape:
+    """Each recorded shape with a stream in turn."""
     return shape(request.param)
 
 
@@ -121,42 +127,42 @@ def test_errors_have_their_kind_wait_and_message(served: Shape) -> None:
     against(served, test)
 
 
-def test_a_whole_stream_is_judged_whole_and_its_usage_read(served: Shape) -> None:
+def test_a_whole_stream_is_judged_whole_and_its_usage_read(streamed: Shape) -> None:
     async def test(provider: Provider, to: Target, recorded: Recorded) -> None:
-        recorded.answer_stream(served.stream)
-        monitor = provider.stream_monitor(served.data["endpoint"], 1)
-        assert watch(monitor, await events(provider, to, served)) is None
+        recorded.answer_stream(streamed.stream)
+        monitor = provider.stream_monitor(streamed.data["endpoint"], 1)
+        assert watch(monitor, await events(provider, to, streamed)) is None
         assert monitor.started
         assert monitor.finished
         assert not monitor.overloaded
         assert monitor.missing() is None
-        assert monitor.usage == Usage(**served.data["stream_usage"])
+        assert monitor.usage == Usage(**streamed.data["stream_usage"])
 
-    against(served, test)
+    against(streamed, test)
 
 
-def test_a_broken_stream_is_never_judged_whole(served: Shape) -> None:
+def test_a_broken_stream_is_never_judged_whole(streamed: Shape) -> None:
     async def test(provider: Provider, to: Target, recorded: Recorded) -> None:
-        recorded.answer_stream(served.broken)
-        monitor = provider.stream_monitor(served.data["endpoint"], 1)
-        flaw = watch(monitor, await events(provider, to, served))
+        recorded.answer_stream(streamed.broken)
+        monitor = provider.stream_monitor(streamed.data["endpoint"], 1)
+        flaw = watch(monitor, await events(provider, to, streamed))
         assert flaw is not None or monitor.missing() is not None
         assert not monitor.finished
 
-    against(served, test)
+    against(streamed, test)
 
 
-def test_a_stream_cut_before_its_end_is_never_judged_whole(served: Shape) -> None:
+def test_a_stream_cut_before_its_end_is_never_judged_whole(streamed: Shape) -> None:
     async def test(provider: Provider, to: Target, recorded: Recorded) -> None:
-        recorded.answer_stream(served.stream)
-        seen = await events(provider, to, served)
+        recorded.answer_stream(streamed.stream)
+        seen = await events(provider, to, streamed)
         for count in range(len(seen)):
-            monitor = provider.stream_monitor(served.data["endpoint"], 1)
+            monitor = provider.stream_monitor(streamed.data["endpoint"], 1)
             assert watch(monitor, seen[:count]) is None
-            ended = any(END[served.data["endpoint"]] in data for _, data in seen[:count])
+            ended = any(END[streamed.data["endpoint"]] in data for _, data in seen[:count])
             assert (monitor.missing() is None, monitor.finished) == (ended, ended)
 
-    against(served, test)
+    against(streamed, test)
 
 
 @pytest.mark.parametrize("name", ["vllm", "vllm-draining"])

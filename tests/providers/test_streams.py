@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from tests.providers.recorded import NAMES, shape
+from tests.providers.recorded import STREAMED, shape
 
 from spillway_router.core.money.tariff import Usage
 from spillway_router.providers.interface import StreamMonitor
@@ -37,7 +37,7 @@ def verdict(monitor: StreamMonitor, stream: bytes) -> str | None:
     return monitor.missing()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STREAMED)
 def test_cut_at_every_byte(name: str) -> None:
     served = shape(name)
     stream, endpoint = served.stream, served.data["endpoint"]

@@ -199,5 +199,5 @@ def test_llamacpp_with_and_without_its_kv_gauge() -> None:
 
 
 def test_an_engine_without_metrics_misses_no_series() -> None:
-    assert engine_metrics("ollama") is engine_metrics("unheard-of") is WITHOUT_METRICS
+    assert engine_metrics("unheard-of") is WITHOUT_METRICS
     assert ExpositionReader(WITHOUT_METRICS).read("anything 1\n") == EngineSample(load=None)

@@ -165,7 +165,7 @@ def problems_of(error: ConfigError, environment: Mapping[str, str], today: date)
 
 def assemble(settings: Settings, environment: Mapping[str, str], today: date) -> Assembly | ConfigRejected:
     """Return the Assembly, or every problem that prevents it. A provider without its key is only disabled."""
-    findings = Findings()
+    findings, catalogue = Findings(), load_catalogue()
     try:
         settings = with_engines(settings, {})  # those that a router has found are in its settings already
     except ConfigError as error:
@@ -205,7 +205,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     return Assembly(
         policy=policy,
         targets=targets,
-        rates={part.name: _rates(part) for part in settings.backends},
+        rates={part.name: _rates(part, catalogue.get(part.provider)) for part in settings.backends},
         disabled=tuple(findings.disabled),
         warnings=tuple(findings.warnings),
         scoring=scoring,
@@ -529,6 +529,7 @@ def _backend(
         embedding_space=_embedding_space(part, entry),
         embeds=_embeds(part, tariff),
         max_inputs=part.max_inputs or entry.max_inputs,
+        cuts_prompts=entry.cuts_prompts,
     )
 
 
@@ -632,12 +633,13 @@ def _check_degrade(settings: Settings, targets: Mapping[str, BackendTarget]) -> 
                     yield ConfigProblem(f"budgets.{i}.degrade.{j}", 0, problem)
 
 
-def _rates(part: BackendPart) -> EngineRates:
+def _rates(part: BackendPart, entry: CatalogueEntry | None) -> EngineRates:
     rates = EngineRates()
     if part.prefill_tokens_per_s is not None:
         rates = replace(rates, prefill_tokens_per_s=part.prefill_tokens_per_s)
-    if part.max_sequences is not None:
-        rates = replace(rates, max_sequences=part.max_sequences)
+    sequences = part.max_sequences or (None if entry is None else entry.sequences)
+    if sequences is not None:
+        rates = replace(rates, max_sequences=sequences)
     return rates
 
 

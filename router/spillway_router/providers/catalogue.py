@@ -232,6 +232,8 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         sends_max_price=_flag(name, "sends_max_price", row.get("sends_max_price", False)),
         usage=_usage_dialect(name, row.get("usage", {})),
         max_inputs=_count(name, "max_inputs", row["max_inputs"]) if "max_inputs" in row else None,
+        sequences=_count(name, "sequences", row["sequences"]) if "sequences" in row else None,
+        cuts_prompts=_flag(name, "cuts_prompts", row.get("cuts_prompts", False)),
     )
 
 
@@ -260,6 +262,8 @@ _KEYS = frozenset(
         "sends_max_price",
         "usage",
         "max_inputs",
+        "sequences",
+        "cuts_prompts",
     }
 )
 _USAGE_KEYS = frozenset({"elsewhere", "cost", "model", "zero_prompt"})

@@ -82,6 +82,10 @@ class CatalogueEntry:
     """How its answers tell usage."""
     max_inputs: int | None = None
     """The most inputs of one call for embeddings; None where no limit is known."""
+    sequences: int | None = None
+    """How many requests an engine runs at once unless it is configured otherwise; None where it says so itself."""
+    cuts_prompts: bool = False
+    """Whether it shortens a prompt that does not fit into its context, without a word."""
     withheld_fields: frozenset[str] = frozenset()
     """Top-level body fields that steer the engine and are the operator's: a client's are removed before sending."""
 

@@ -30,6 +30,8 @@ OVERLOADED = frozenset({498, 529})
 NO_ANSWER = "a choice of the answer has no message"
 UNAVAILABLE = 503
 """The status of a server that does not accept the call, so that it can't have worked on it."""
+FAILED_DEPENDENCY = 424
+"""The status of a front end whose model's worker failed (Hugging Face): no fault of the request."""
 GATEWAY_TIMEOUTS = frozenset({504, 524})
 """Statuses of a gateway that gave up waiting for the provider, which may have processed the call and may bill it."""
 
@@ -102,6 +104,8 @@ class OpenAICompatible:
             return "timeout"
         if status in (404, 405):
             return "unserved"
+        if status == FAILED_DEPENDENCY:
+            return "failed"
         if 400 <= status < 500:
             return "rejected"
         return "failed"

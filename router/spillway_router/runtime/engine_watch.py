@@ -17,7 +17,7 @@ from functools import partial
 from spillway_router.aio.enduring import Enduring
 from spillway_router.config.assemble import BackendTarget
 from spillway_router.providers.catalogue import provider_for
-from spillway_router.signals.abilities import AbilityReader, AskedEngine, EngineAbilities
+from spillway_router.signals.abilities import AbilityReader, AskedEngine
 from spillway_router.signals.board import Board
 from spillway_router.signals.doubt import EngineProof, proof_of
 from spillway_router.signals.engine_client import EngineClient
@@ -27,6 +27,7 @@ from spillway_router.signals.gpu import GpuTelemetry, gpu_verdict
 from spillway_router.signals.liveness import LivenessVerdict
 from spillway_router.signals.nvml import GpuSampler, load_nvml
 from spillway_router.signals.outages import EngineOutage, EngineOutages
+from spillway_router.signals.own_pages import EngineAbilities
 from spillway_router.signals.prober import ProbedEngine, Prober
 from spillway_router.signals.scraper import Scraper
 from spillway_router.signals.utilisation import UtilisationHistory
@@ -122,7 +123,7 @@ class EngineWatch:
             def on_sample(sample: EngineSample | None, reason: str, monotonic_s: float) -> None:
                 prober.on_sample(sample, reason, monotonic_s)
                 if metrics.metrics_path:  # an engine without metrics lacks none
-                    self._on_sample(name, sample, monotonic_s)
+                    self._on_sample(name, sample, monotonic_s, metrics.metrics_hint)
 
             scraper = Scraper(client, metrics, on_sample, clock=self._clock)
             parts = {"scrape": scraper.run, "probe": prober.run, "abilities of": abilities.run}
@@ -172,13 +173,16 @@ class EngineWatch:
     def _on_abilities(self, name: str, abilities: EngineAbilities) -> None:
         if abilities != EngineAbilities():
             lacking = ", ".join(sorted(abilities.lacks)) or "nothing"
-            log.info("backend %s: context of %s tokens, lacks %s", name, abilities.context_tokens or "unknown", lacking)
+            length, at_once = abilities.context_tokens or "unknown", abilities.sequences or "unknown"
+            log.info("backend %s: context of %s tokens, %s requests at once, lacks %s", name, length, at_once, lacking)
         self._board.engine_abilities(name, abilities.context_tokens, abilities.lacks)
+        self._board.engine_sequences(name, abilities.sequences)
 
-    def _on_sample(self, name: str, sample: EngineSample | None, monotonic_s: float) -> None:
+    def _on_sample(self, name: str, sample: EngineSample | None, monotonic_s: float, hint: str) -> None:
         complete = sample is not None and not sample.missing
         if self.metrics_complete.get(name, True) and not complete and sample is not None:
-            log.warning("backend %s: metrics are missing %s; the backlog alone decides", name, sample.missing)
+            advice = f" ({hint})" if hint else ""
+            log.warning("backend %s: metrics are missing %s%s; the backlog alone decides", name, sample.missing, advice)
         self.metrics_complete[name] = complete
         self._board.engine_load(name, None if sample is None else sample.load, monotonic_s)
         if sample is not None and sample.kv_capacity_tokens:

@@ -1,4 +1,5 @@
-"""Asks an engine what it can do: its context length from `/v1/models`, the rest by probing requests of one token.
+"""Asks an engine what it can do: its context length from `/v1/models`, more from a page of its own where it has one
+(own_pages.py), the rest by probing requests of one token.
 
 Engines refuse what they were not started for (pictures without a multimodal model, tools without a parser, more
 log-probabilities than allowed), and no page of theirs says so beforehand. One request that needs everything settles
@@ -6,7 +7,8 @@ the matter where the engine accepts it. Where it does not, one request per capab
 all, which cost an engine at most four tokens. Only an error that the table of errors knows, or that names the field,
 counts as a missing capability. Anything else leaves it to the configuration.
 
-The reader runs when the engine comes up, at the start and after every outage: another engine may listen then.
+The reader runs when the engine comes up, at the start and after every outage: another engine may listen then. An
+engine that loads its model with the first request is asked again and again, which costs it a page.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import logging
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -28,6 +30,7 @@ from spillway_router.http_client.types import Reply
 from spillway_router.signals.engine_client import EngineClient
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.liveness import Condition
+from spillway_router.signals.own_pages import EngineAbilities, positive
 
 PROBED: Final[tuple[Capability, ...]] = ("vision", "tools", "logprobs")
 _MISSING_FAULTS = frozenset({"capability", "tool_parser", "parameter"})
@@ -39,14 +42,6 @@ log = logging.getLogger("spillway.signals")
 
 
 @dataclass(frozen=True, slots=True)
-class EngineAbilities:
-    """What an engine said of itself. None, or nothing lacking, where it did not say."""
-
-    context_tokens: int | None = None
-    lacks: frozenset[Capability] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class AbilitySettings:
     """Times in seconds. A reading that fails is repeated `retries` times, after pauses that double."""
 
@@ -54,6 +49,8 @@ class AbilitySettings:
     """For each request: under load, one token may take long."""
     retry_s: float = 15.0
     retries: int = 4
+    reread_s: float = 2.0
+    """Between two readings of an engine whose own page changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +99,37 @@ class AbilityReader:
 
     async def run(self) -> None:
         """Ask the engine each time it comes up, until cancelled."""
+        last: EngineAbilities | None = None
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            self._on_abilities(EngineAbilities())
-            await self._read_with_retries()
+            if await self._is_wanted():
+                self._wanted.clear()
+                last = EngineAbilities()
+                self._on_abilities(last)
+                await self._read_with_retries()
+            elif self._condition == "up":
+                last = await self._read_again(last)
+
+    async def _is_wanted(self) -> bool:
+        """Wait until the engine comes up, or until its page is read again, and return which of both it is."""
+        if not self._engine.metrics.own_page_changes:
+            return await self._wanted.wait()
+        try:
+            async with asyncio.timeout(self._settings.reread_s):
+                return await self._wanted.wait()
+        except TimeoutError:
+            return self._wanted.is_set()
+
+    async def _read_again(self, last: EngineAbilities | None) -> EngineAbilities | None:
+        """Read the engine's own page once more, and report what has changed. A reading that fails, or says nothing,
+        changes nothing."""
+        try:
+            abilities = await self._own()
+        except NotToldError:
+            return last
+        if abilities not in (last, EngineAbilities()):
+            self._on_abilities(abilities)
+            return abilities
+        return last
 
     async def _read_with_retries(self) -> None:
         pause_s = self._settings.retry_s
@@ -125,23 +148,24 @@ class AbilityReader:
 
     async def read(self) -> EngineAbilities:
         """Ask once. Raises NotToldError."""
-        context_tokens = await self._context_tokens()
-        if not self._engine.metrics.probe:
-            return EngineAbilities(context_tokens)
-        if await self._accepts(PROBED):
-            return EngineAbilities(context_tokens)
-        lacks = [capability for capability in PROBED if await self._accepts((capability,)) is False]
-        return EngineAbilities(context_tokens, frozenset(lacks))
+        abilities = await self._from_pages()
+        if not self._engine.metrics.probe or await self._accepts(PROBED):
+            return abilities
+        lacks = {capability for capability in PROBED if await self._accepts((capability,)) is False}
+        return replace(abilities, lacks=abilities.lacks | lacks)
 
-    async def _context_tokens(self) -> int | None:
-        """Return the context length that the engine reports; None if it reports none."""
-        reply = await self._request("/v1/models")
-        length = _model_length(_object(reply), self._engine.model)
-        if length is None and self._engine.metrics.props_path:
-            props = _object(await self._request(self._engine.metrics.props_path))
-            settings = props.get("default_generation_settings")
-            length = _positive(settings.get("n_ctx")) if isinstance(settings, dict) else None
-        return length
+    async def _from_pages(self) -> EngineAbilities:
+        """Return what the engine's pages say."""
+        length = _model_length(_object(await self._request("/v1/models")), self._engine.model)
+        abilities = await self._own()
+        return replace(abilities, context_tokens=length or abilities.context_tokens)
+
+    async def _own(self) -> EngineAbilities:
+        """Return what the engine's own page says."""
+        metrics = self._engine.metrics
+        if metrics.own_page is None:
+            return EngineAbilities()
+        return metrics.own_page(_object(await self._request(metrics.own_path)), self._engine.model)
 
     async def _accepts(self, capabilities: tuple[Capability, ...]) -> bool | None:
         """Return whether the engine answers a request that needs these capabilities; None if it leaves that open."""
@@ -216,11 +240,7 @@ def _model_length(models: Mapping[str, Any], model: str) -> int | None:
 
 def _card_length(card: Mapping[str, Any]) -> int | None:
     meta = card.get("meta")
-    return _positive(card.get("max_model_len")) or _positive(meta.get("n_ctx") if isinstance(meta, dict) else None)
-
-
-def _positive(value: object) -> int | None:
-    return value if type(value) is int and 0 < value < 2**31 else None
+    return positive(card.get("max_model_len")) or positive(meta.get("n_ctx") if isinstance(meta, dict) else None)
 
 
 def _has_logprobs(answer: Mapping[str, Any]) -> bool:

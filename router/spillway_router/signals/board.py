@@ -50,6 +50,8 @@ class _State:
 
     backend: Backend
     backlog: Backlog | None
+    configured_sequences: int
+    """How many requests the engine runs at once, by the configuration."""
     health: Health = "up"
     health_reason: str = ""
     breaker: Breaker = CLOSED
@@ -151,8 +153,9 @@ class Board:
                 previous.snapshot = None
                 states[backend.name] = previous
                 continue
-            backlog = Backlog(rates.get(backend.name, EngineRates())) if backend.local else None
-            state = _State(backend, backlog)
+            configured = rates.get(backend.name, EngineRates())
+            backlog = Backlog(configured) if backend.local else None
+            state = _State(backend, backlog, configured.max_sequences)
             if backend.local:
                 state.health, state.health_reason = "starting", "not probed yet"
             states[backend.name] = state
@@ -532,6 +535,18 @@ class Board:
         state = self._states.get(name)
         if state is not None:
             state.engine_context_tokens, state.engine_lacks = context_tokens, lacks
+            state.snapshot = None
+
+    def engine_sequences(self, name: str, sequences: int | None) -> None:
+        """Record how many requests the engine says it runs at once (None: it does not say). A configured number counts
+        only where it is lower."""
+        state = self._states.get(name)
+        if state is None or state.backlog is None:
+            return
+        configured, capacity = state.configured_sequences, state.backlog.rates(-math.inf).kv_capacity_tokens
+        most = configured if sequences is None else min(configured, sequences)
+        if most != state.backlog.configured_sequences:
+            state.backlog.observe_capacity(capacity, most)
             state.snapshot = None
 
     def lacking(self, name: str) -> frozenset[Capability]:

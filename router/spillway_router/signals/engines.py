@@ -12,7 +12,10 @@ The sources of the names are:
   `realtime_tokens_total` (newer versions) follows the steps. All tensor-parallel ranks may report the same requests.
 - llama.cpp: the README of its server and pages of its builds. The KV gauge was removed when the cache was unified;
   `tokens_predicted_total` moves when a request ends, `n_decode_total` with every step.
-- Ollama and others have no metrics page. Nothing is scraped, and the router's own backlog decides alone.
+  Without `--metrics` the page is a 501, and `/slots` says how many requests run, but not how many wait.
+- text-embeddings-inference: its README. It counts requests and the queue of its batches; nothing says how many run.
+- Ollama, llama-cpp-python and others have no metrics page. Nothing is scraped, and the router's own backlog decides
+  alone.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from spillway_router.signals.own_pages import OwnPage, llamacpp_props, ollama_loaded, tei_info
 
 Names = tuple[str, ...]
 
@@ -51,8 +56,16 @@ class EngineMetrics:
     """Quantities (field names of this class) that may be absent without an alarm."""
     metrics_path: str = "/metrics"
     """Empty if the engine has no metrics page."""
-    props_path: str = ""
-    """The page that says the context length where `/v1/models` does not; empty if there is none."""
+    metrics_hint: str = ""
+    """How the engine is started so that the page is complete, for the log; empty where it always is."""
+    slots_path: str = ""
+    """The page that says which slots are busy, for an engine whose metrics page is off; empty if there is none."""
+    own_path: str = ""
+    """The page on which the engine says more of itself than `/v1/models` does; empty if there is none."""
+    own_page: OwnPage | None = None
+    """Reads that page."""
+    own_page_changes: bool = False
+    """Whether that page is read again and again, because a model is loaded only with its first request."""
     probe: bool = True
     """Whether a request of one token may find out what the engine can do. False where it would load a model."""
     health_path: str = "/health"
@@ -98,14 +111,44 @@ LLAMACPP = EngineMetrics(
     prompt_tokens=("llamacpp:prompt_tokens_total",),
     steps=("llamacpp:n_decode_total",),
     optional=frozenset({"kv_usage", "steps"}),
-    props_path="/props",
+    metrics_hint="start llama-server with --metrics",
+    slots_path="/slots",
+    own_path="/props",
+    own_page=llamacpp_props,
 )
 
+TEXT_EMBEDDINGS_INFERENCE = EngineMetrics(
+    metrics_path="",
+    own_path="/info",
+    own_page=tei_info,
+    probe=False,
+)
+"""Its queue gauge alone, without what runs, would add nothing to the router's own count, so it is not scraped."""
+
+OLLAMA = EngineMetrics(
+    metrics_path="",
+    own_path="/api/ps",
+    own_page=ollama_loaded,
+    own_page_changes=True,
+    probe=False,
+    health_path="/api/version",
+)
+
+LLAMA_CPP_PYTHON = EngineMetrics(metrics_path="", probe=False, health_path="/")
+"""`/v1/models` waits for the answer in progress, which would look like an engine that hangs. `/` is a 404, at once."""
+
 WITHOUT_METRICS = EngineMetrics(metrics_path="", health_path="/v1/models", probe=False)
-"""For Ollama, and any server that speaks only the OpenAI API."""
+"""For any server that speaks only the OpenAI API."""
 
 ENGINE_METRICS: Mapping[str, EngineMetrics] = MappingProxyType(
-    {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMACPP, "ollama": WITHOUT_METRICS}
+    {
+        "vllm": VLLM,
+        "sglang": SGLANG,
+        "llamacpp": LLAMACPP,
+        "llamacpp-python": LLAMA_CPP_PYTHON,
+        "ollama": OLLAMA,
+        "tei": TEXT_EMBEDDINGS_INFERENCE,
+    }
 )
 
 

@@ -4,11 +4,15 @@ Each local backend has one scraper. The result of a scrape is a sample, or None 
 what to do without a sample (the backlog then decides alone, and an alarm is raised). Scrapes never overlap: the next
 one begins after the previous one has ended, at the latest after its timeout. After a failure the pauses double up to
 `max_backoff_s`, so that a dead engine is not hammered and a restarted one is noticed soon.
+
+llama.cpp has its metrics page only if it is started with `--metrics`. Without it the page of its slots says how many
+requests run; how many wait there nobody says, so that the sample is marked as incomplete.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +20,12 @@ from http import HTTPStatus
 
 from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.aio.unexpected import UNEXPECTED
+from spillway_router.core.routing.backlog import EngineLoad
 from spillway_router.http_client.connection import TooLargeError, TransportError
 from spillway_router.signals.engine_client import EngineClient
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample, ExpositionReader
+from spillway_router.signals.own_pages import busy_slots
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
@@ -47,6 +53,9 @@ def pause_s(failures: int, settings: ScrapeSettings) -> float:
     return max(settings.interval_s, min(settings.max_backoff_s, doubled))
 
 
+_SWITCHED_OFF = "the metrics page answered HTTP 501"
+
+
 class Scraper:
     """Scrapes one engine's metrics page. `clock` is monotonic seconds.
 
@@ -54,7 +63,9 @@ class Scraper:
     sample.
     """
 
-    __slots__ = ("_client", "_clock", "_failures", "_on_sample", "_path", "_reader", "_settings")
+    __slots__ = (
+        "_client", "_clock", "_failures", "_metrics", "_on_sample", "_path", "_reader", "_settings", "_slots_path",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -65,7 +76,8 @@ class Scraper:
         clock: Clock = time.monotonic,
     ) -> None:
         self._client = client
-        self._path = metrics.metrics_path
+        self._path, self._slots_path = metrics.metrics_path, metrics.slots_path
+        self._metrics = metrics
         self._reader = ExpositionReader(metrics)
         self._on_sample = on_sample
         self._settings = settings or ScrapeSettings()
@@ -91,9 +103,13 @@ class Scraper:
 
     async def scrape(self) -> tuple[EngineSample | None, str]:
         """Scrape once. Return the sample, or None and what went wrong."""
+        sample: EngineSample | None
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                text, reason = await self._fetch()
+                text, reason = await self._fetch(self._path)
+                if text is None and reason == _SWITCHED_OFF and self._slots_path:
+                    sample = await self._read_slots()
+                    return sample, reason if sample is None else ""
             sample = None if text is None else self._reader.read(text)
         except TimeoutError:
             return None, f"the metrics page did not arrive within {self._settings.timeout_s:g} s"
@@ -104,10 +120,21 @@ class Scraper:
             return None, f"the metrics page could not be read: {type(error).__name__}"
         return sample, reason
 
-    async def _fetch(self) -> tuple[str | None, str]:
+    async def _read_slots(self) -> EngineSample | None:
+        """Return what the slots say of the load; None if that page is switched off as well."""
+        text, _ = await self._fetch(self._slots_path)
+        try:
+            running = None if text is None else busy_slots(json.loads(text))
+        except ValueError:
+            return None
+        if running is None:
+            return None
+        return EngineSample(EngineLoad(waiting=0.0, running=float(running), kv_usage=0.0), self._metrics.waiting)
+
+    async def _fetch(self, path: str) -> tuple[str | None, str]:
         limit = self._settings.max_bytes
         try:
-            reply = await self._client.get(self._path, limit)
+            reply = await self._client.get(path, limit)
         except TooLargeError:
             return None, f"the metrics page is larger than {limit} bytes"
         if reply.status != HTTPStatus.OK:

@@ -194,9 +194,11 @@ def capability(facts: RequestFacts, backend: Backend, signals: BackendSignals, _
     if reported is not None and (context is None or reported < context):
         context = reported
     if context is not None:
-        # Only a certain misfit removes the backend: the estimate is biased high, so half of it counts. Of several
-        # inputs each has the context for itself, and the longest is at least as long as their mean.
-        needed = expected_prompt_tokens(facts, signals) // (2 * facts.inputs) + (facts.max_tokens or 1)
+        # Only a certain misfit removes the backend: the estimate is biased high, so half of it counts, unless nobody
+        # would hear of a prompt that was cut. Of several inputs each has the context for itself, and the longest is at
+        # least as long as their mean.
+        share = 1 if backend.cuts_prompts else 2
+        needed = expected_prompt_tokens(facts, signals) // (share * facts.inputs) + (facts.max_tokens or 1)
         if needed > context:
             return Removed(backend.name, "context", f"needs about {needed} tokens, has room for {context}")
     return None

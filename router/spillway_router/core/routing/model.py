@@ -259,6 +259,8 @@ class Backend:
     """Whether it is known to serve embeddings: by its space, its endpoints, or a price of input alone."""
     max_inputs: int | None = None
     """The most inputs of one call for embeddings; None for any number."""
+    cuts_prompts: bool = False
+    """Whether it shortens a prompt that does not fit into its context, without a word."""
 
     @property
     def space(self) -> str:
