@@ -11,11 +11,13 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any
 
 from spillway_router.documents.page_lines import PageText, Piece, lines_of_pieces
 from spillway_router.documents.recognition import Recogniser, RecognitionError
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_PAGES, MAX_SCANNED_PAGES = 1000, 50
@@ -173,6 +175,8 @@ def _pieces(page: Any) -> Iterator[Piece]:
 
 
 def _text_of_docx(content: bytes, name: str) -> str:
+    from xml.etree import ElementTree  # here, since a router that only hands files over needs no parser
+
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entry = archive.getinfo("word/document.xml")
@@ -200,7 +204,7 @@ def _text_of_docx(content: bytes, name: str) -> str:
     return text
 
 
-def _blocks(parent: ElementTree.Element, depth: int = 0) -> Iterator[str]:
+def _blocks(parent: Element, depth: int = 0) -> Iterator[str]:
     """Yield the paragraphs and the rows of tables in their order. Raise _TooDeepError for tables in tables beyond what
     people write."""
     if depth > _MOST_DEPTH:
@@ -216,7 +220,7 @@ def _blocks(parent: ElementTree.Element, depth: int = 0) -> Iterator[str]:
             yield from _blocks(element, depth + 1)
 
 
-def _within(parent: ElementTree.Element, tag: str) -> Iterator[ElementTree.Element]:
+def _within(parent: Element, tag: str) -> Iterator[Element]:
     """Yield the children with a tag, those in content controls too. Those of tables within are not among them: each
     would be read once for every table around it."""
     waiting = list(parent)[::-1]
@@ -228,7 +232,7 @@ def _within(parent: ElementTree.Element, tag: str) -> Iterator[ElementTree.Eleme
             waiting += list(element)[::-1]
 
 
-def _paragraph(paragraph: ElementTree.Element) -> str:
+def _paragraph(paragraph: Element) -> str:
     words: list[str] = []
     for element in paragraph.iter():
         if element.tag == f"{_WORD}t":

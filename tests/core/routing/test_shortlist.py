@@ -70,6 +70,14 @@ def test_of_many_engines_the_least_busy_ones_are_candidates_before_the_cloud() -
     assert len(decision.candidates) == LISTED + 1
 
 
+def test_engines_that_are_down_do_not_hide_the_least_busy_ones_that_are_up() -> None:
+    def running(count: int) -> BackendSignals:
+        return replace(IDLE, backlog=BacklogView(in_flight=count, prefill_tokens=100 * count, decoding=count))
+
+    decision, _ = both([*([DOWN] * 30), *(running(count) for count in (7, 5, 3, 5, 9, 1))])
+    assert [one.backend.name for one in decision.candidates] == ["engine35", "engine32", "engine31", "engine33", "groq"]
+
+
 def test_where_none_of_the_few_keeps_the_promise_all_are_looked_at() -> None:
     few, all_of_them = both([BUSY] * 20)
     assert few == all_of_them

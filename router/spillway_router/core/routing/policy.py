@@ -145,7 +145,7 @@ class Policy:
 
     def named(self, names: Sequence[str]) -> tuple[Backend, ...]:
         """Return the backends of a chain."""
-        return tuple(map(self.backends.__getitem__, names))
+        return tuple([self.backends[name] for name in names])
 
     @property
     def locals(self) -> tuple[Backend, ...]:

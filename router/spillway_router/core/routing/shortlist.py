@@ -39,13 +39,15 @@ def shortlist(facts: RequestFacts, signals: Signals, chain: Sequence[Backend]) -
     of_backends = signals.backends if isinstance(signals.backends, dict) else dict(signals.backends)
     listed: list[int] = []
     waits_s: list[float] = []
-    ratio, prompt = -1.0, 0
+    ratio = -1.0
+    prompt = 0
     for place, backend in enumerate(chain):
         wait_s = math.inf
         latest = of_backends.get(backend.name) if backend.local else None
         if latest is not None:
             if ratio < latest.tokens_per_byte or ratio > latest.tokens_per_byte:  # that of most engines is the same
-                ratio, prompt = latest.tokens_per_byte, filters.expected_prompt_tokens(facts, latest)
+                ratio = latest.tokens_per_byte
+                prompt = filters.expected_prompt_tokens(facts, latest)
             wait_s = _wait_s(facts, backend, latest, prompt)
         elif not backend.local:
             listed.append(place)
@@ -66,16 +68,21 @@ def _by_wait(waits_s: list[float]) -> Iterator[int]:
     The first few are nearly always enough, and looking for them is quicker than sorting all.
     """
     for _ in range(2 * LISTED):
-        least_s, at = math.inf, -1
-        for place in range(len(waits_s)):
-            wait_s = waits_s[place]
-            if wait_s < least_s:
-                least_s, at = wait_s, place
+        at = _place_of_least(waits_s)
         if at < 0:
             return
         waits_s[at] = math.inf
         yield at
     yield from [place for place in sorted(range(len(waits_s)), key=waits_s.__getitem__) if waits_s[place] < math.inf]
+
+
+def _place_of_least(waits_s: list[float]) -> int:
+    least_s, at = math.inf, -1
+    for place in range(len(waits_s)):
+        wait_s = waits_s[place]
+        if wait_s < least_s:
+            least_s, at = wait_s, place
+    return at
 
 
 def _may_serve(facts: RequestFacts, backend: Backend, latest: BackendSignals, monotonic_s: float) -> bool:

@@ -5,6 +5,7 @@ It is made for rules such as "Spanish goes to this model". Short texts and names
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -27,6 +28,7 @@ _SCRIPTS: tuple[tuple[int, int, str], ...] = (
     (0x0900, 0x097F, "hi"),
     (0x0E00, 0x0E7F, "th"),
 )
+_OF_A_SCRIPT = re.compile(f"[{''.join(f'{chr(low)}-{chr(high)}' for low, high, _ in _SCRIPTS)}]")
 
 FUNCTION_WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -48,7 +50,7 @@ FUNCTION_WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
 def language(text: str) -> str:
     """Return the ISO 639-1 code of a text's language, "" if it can't be told."""
     beginning = text[:LOOKED_AT].casefold()
-    if not beginning.isascii():
+    if not beginning.isascii() and _OF_A_SCRIPT.search(beginning):  # most texts that are not ASCII are Latin
         code = _by_script(beginning)
         if code:
             return code
@@ -64,11 +66,10 @@ _PUNCTUATION = str.maketrans(dict.fromkeys('.,;:!?¿¡"()', " "))
 
 
 def _by_script(text: str) -> str:
-    letters = Counter(
-        next((code for low, high, code in _SCRIPTS if low <= ord(character) <= high), "")
-        for character in text
-        if character.isalpha()
-    )
+    letters: Counter[str] = Counter()
+    for character, count in Counter(text).items():
+        if character.isalpha():
+            letters[next((code for low, high, code in _SCRIPTS if low <= ord(character) <= high), "")] += count
     if not letters:
         return ""
     if letters["ja"]:
