@@ -94,6 +94,14 @@ def test_pauses_double_to_their_bound() -> None:
     assert pause_s(9, ScrapeSettings(interval_s=10.0, max_backoff_s=5.0)) == 10.0
 
 
+async def test_a_page_is_asked_for_in_the_format_that_is_read() -> None:
+    """Exporters that know several send another one to who accepts it."""
+    async with scraping(reply(PAGE)) as (server, readings):
+        await readings.next()
+        assert server.heads[0]["accept"] == "text/plain;version=0.0.4"
+        assert server.heads[0]["accept-encoding"] == "identity"
+
+
 async def test_scraping_continues_after_failures() -> None:
     async with scraping(reply("", 500)) as (server, readings):
         assert [(await readings.next())[0] for _ in range(4)] == [None] * 4

@@ -37,7 +37,7 @@ class EngineClient:
         self.place = target.authority.decode()
         root = replace(target, prefix=target.prefix.removesuffix("/v1"))
         self._pool = Pool(root, PoolLimits(idle=4, connect_s=_UNBOUNDED_S), tls, local=True)
-        self._heads: dict[str, bytes] = {}
+        self._heads: dict[tuple[str, str], bytes] = {}
         """The heads of the pages, which are asked for again and again."""
 
     async def status(self, path: str) -> int:
@@ -53,9 +53,12 @@ class EngineClient:
         finally:
             response.close()
 
-    async def get(self, path: str, most_bytes: int) -> Reply:
-        """Return a page. Raises TransportError, in particular TooLargeError for a body of more than `most_bytes`."""
-        return await self._pool.call(self._head(path), b"", _UNBOUNDED_S, most_bytes, PendingCall())
+    async def get(self, path: str, most_bytes: int, accept: str = "*/*") -> Reply:
+        """Return a page, of the media type `accept`.
+
+        Raises TransportError, in particular TooLargeError for a body of more than `most_bytes`.
+        """
+        return await self._pool.call(self._head(path, accept), b"", _UNBOUNDED_S, most_bytes, PendingCall())
 
     async def post(self, path: str, body: Mapping[str, Any], purpose: str, most_bytes: int) -> Reply:
         """Return the answer to a JSON body. Raises TransportError, as `get` does."""
@@ -68,10 +71,11 @@ class EngineClient:
         """Close all connections."""
         self._pool.close()
 
-    def _head(self, path: str) -> bytes:
-        head = self._heads.get(path)
+    def _head(self, path: str, accept: str = "*/*") -> bytes:
+        head = self._heads.get((path, accept))
         if head is None:
-            head = self._heads[path] = self._pool.uncached_head("GET", path, 0, private=False)
+            extra = f"accept: {accept}\r\n".encode()
+            head = self._heads[path, accept] = self._pool.uncached_head("GET", path, 0, private=False, extra=extra)
         return head
 
 

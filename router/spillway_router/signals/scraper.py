@@ -30,6 +30,9 @@ from spillway_router.signals.own_pages import busy_slots
 Clock = Callable[[], float]
 """Monotonic seconds."""
 
+_TEXT_FORMAT = "text/plain;version=0.0.4"
+"""What exposition.py reads."""
+
 OnSample = Callable[[EngineSample | None, str, float], None]
 """Receives the sample or None, the reason if it is None ("" otherwise), and the time in monotonic seconds. It must not
 raise."""
@@ -134,7 +137,7 @@ class Scraper:
     async def _fetch(self, path: str) -> tuple[str | None, str]:
         limit = self._settings.max_bytes
         try:
-            reply = await self._client.get(path, limit)
+            reply = await self._client.get(path, limit, _TEXT_FORMAT)
         except TooLargeError:
             return None, f"the metrics page is larger than {limit} bytes"
         if reply.status != HTTPStatus.OK:
