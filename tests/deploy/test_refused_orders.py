@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import yaml
 from evidence.deploy_commands import MODEL, TARGETS
 from tests.deploy.in_process import dry_run, spillway
 
@@ -22,16 +23,37 @@ from spillway_router.testing.threaded_server import threaded_server
 
 CLOUD = ("--cloud", "groq=openai/gpt-oss-20b")
 GROQ = (*CLOUD, "--secret", "GROQ_API_KEY")
-ENGINE = f'backends: [{{name: local, provider: vllm, base_url: "http://127.0.0.1:8001/v1", model: "{MODEL}"}}]\n'
+SERVER = f'listen: 0.0.0.0:8080\nserver: {{model: "{MODEL}"}}\n'
+BACKENDS = f'backends: [{{name: local, provider: vllm, base_url: "http://127.0.0.1:8001/v1", model: "{MODEL}"}}]\n'
+LEDGER = 'ledger: {url: "sqlite:////data/spillway.db"}\n'
+ENGINE = SERVER + BACKENDS
+WHOLE = ENGINE + LEDGER
 FILES = {
     "broken": "listen: [",
-    "loopback": f"listen: 127.0.0.1:8080\n{ENGINE}",
-    "port": f"listen: 0.0.0.0:9090\n{ENGINE}",
-    "bare": "listen: 0.0.0.0:8080\nbackends: []\n",
-    "cloud": "listen: 0.0.0.0:8080\nbackends: [{name: groq, provider: groq, model: openai/gpt-oss-20b}]\n",
-    "password": f'listen: 0.0.0.0:8080\n{ENGINE}ledger: {{url: "postgresql://spillway:s3cretpass@db:5432/s"}}\n',
-    "key": "listen: 0.0.0.0:8080\nbackends: [{name: g, provider: groq, model: openai/gpt-oss-20b, api_key: gsk_a}]\n",
-    "variable": f'listen: 0.0.0.0:8080\n{ENGINE}ledger: {{url: "postgresql://s:${{DB_PASSWORD}}@db:5432/s"}}\n',
+    "loopback": WHOLE.replace("0.0.0.0:8080", "127.0.0.1:8080"),
+    "port": WHOLE.replace("8080", "9090"),
+    "bare": f"{SERVER}backends: []\n{LEDGER}",
+    "cloud": f"{SERVER}{LEDGER}backends: [{{name: groq, provider: groq, model: openai/gpt-oss-20b}}]\n",
+    "password": f'{ENGINE}ledger: {{url: "postgresql://spillway:s3cretpass@db:5432/s"}}\n',
+    "parameter": f'{ENGINE}ledger: {{url: "postgresql://spillway@db:5432/s?sslmode=require&password=s3cretpass"}}\n',
+    "half": f'{ENGINE}ledger: {{url: "postgresql://spillway:s3cretpass${{DB_PASSWORD}}@db:5432/s"}}\n',
+    "key": f"{SERVER}{LEDGER}backends: [{{name: g, provider: groq, model: openai/gpt-oss-20b, api_key: gsk_a}}]\n",
+    "header": f"{WHOLE}telemetry: {{otlp_url: 'https://o.example.org', headers: {{authorization: s3cretpass}}}}\n",
+    "webhook": f'{WHOLE}alerts: {{webhook_url: "https://hooks.example.org/s3cretpass"}}\n',
+    "signed": f"{WHOLE}alerts: {{secret: s3cretpass}}\n",
+    "metrics": f"{WHOLE}metrics: {{token: s3cretpass-s3cretpass-s3cretpass}}\n",
+    "variable": f'{ENGINE}ledger: {{url: "postgresql://s:${{DB_PASSWORD}}@db:5432/s"}}\n',
+    "foreign": WHOLE.replace("127.0.0.1:8001", "10.0.0.7:8001"),
+    "clash": WHOLE.replace("127.0.0.1:8001", "127.0.0.1:8080"),
+    "elsewhere": f'{ENGINE}ledger: {{url: "sqlite:////etc/spillway/spillway.db"}}\n',
+    "counted": f"{WHOLE}gpu: {{count: 3}}\n",
+    "named": f"{WHOLE}gpu: {{name: rtx-4090, price_per_hour: 1}}\n",
+    "priced": f"{WHOLE}gpu: {{price_per_hour: 77}}\n",
+    "stages": WHOLE.replace("server: {", "server: {vllm_args: [--pipeline-parallel-size, '4'], "),
+    "split": WHOLE.replace("server: {", "server: {vllm_args: [-tp, '8'], "),
+    "nothing": WHOLE.replace("server: {", "server: {vllm_args: [--max-model-len, '0'], "),
+    "share": WHOLE.replace("server: {", "server: {vllm_args: [--gpu-memory-utilization, '2'], "),
+    "other": WHOLE.replace(f'server: {{model: "{MODEL}"}}', "server: {model: Qwen/Qwen2.5-14B-Instruct-AWQ}"),
 }
 EVERYWHERE = [
     (("--cloud", "nosuch=foo", "--budget", "5"), "provider 'nosuch' is not known"),
@@ -49,6 +71,22 @@ EVERYWHERE = [
     (("--send", "key"), "holds a secret"),
     (("--send", "variable"), "${DB_PASSWORD} is not set"),
     (("--send", "absent"), "does not exist"),
+    (("--send", "parameter"), "holds a secret"),
+    (("--send", "half", "--secret", "DB_PASSWORD"), "holds a secret"),
+    (("--send", "header"), "holds a secret"),
+    (("--send", "webhook"), "holds a secret"),
+    (("--send", "signed"), "holds a secret"),
+    (("--send", "metrics"), "holds a secret"),
+    (("--send", "foreign"), "the engine that the machine starts"),
+    (("--send", "clash"), "the engine that the machine starts"),
+    (("--send", "elsewhere"), "is on no volume of the machine"),
+    (("--send", "counted"), "gpu.count: the file says 3"),
+    (("--send", "priced"), "gpu.price_per_hour: the file says 77"),
+    (("--send", "stages"), "the vLLM arguments use 4 GPUs, and 1 would be rented"),
+    (("--send", "split"), "can't be divided over 8 devices"),
+    (("--send", "nothing"), "--max-model-len 0 is less than 1"),
+    (("--send", "share"), "--gpu-memory-utilization 2 is no share"),
+    (("--send", "other"), "is not what --send launches"),
 ]
 SOME = [
     ("runpod", ("--set", "serverless=1", "--set", "workers_max=abc"), "the value has the form"),
@@ -66,18 +104,19 @@ SOME = [
 ]
 
 
-def write(folder: Path) -> None:
-    """Write the configurations to send, of which one is too long for a stack."""
+def write(folder: Path, target: str) -> None:
+    """Write the configurations to send, of which one is too long for a stack. The usual order for RunPod has a
+    volume."""
     for name, text in FILES.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text.replace("////data", "////workspace/data") if target == "runpod" else text)
     rows = "".join(f"  m{number}: {{chain: [local]}}\n" for number in range(200))
-    (folder / "long").write_text(f"listen: 0.0.0.0:8080\n{ENGINE}aliases:\n{rows}")
+    (folder / "long").write_text(f"{WHOLE}aliases:\n{rows}")
 
 
 @pytest.mark.parametrize(("words", "said"), EVERYWHERE)
 def test_every_target_refuses_what_can_not_work(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
-    write(tmp_path)
     for target in TARGETS:
+        write(tmp_path, target)
         done = dry_run(tmp_path, target, *words)
         assert done.status == 1, f"{target} takes {words}"
         assert said in done.err, target
@@ -92,7 +131,7 @@ def test_a_target_refuses_what_it_can_not_do(tmp_path: Path, target: str, words:
 
 
 def test_a_configuration_that_is_too_long_for_a_stack_is_refused(tmp_path: Path) -> None:
-    write(tmp_path)
+    write(tmp_path, "aws")
     done = dry_run(tmp_path, "aws", "--send", "long")
     assert "the target takes 4096" in done.err
     assert dry_run(tmp_path, "kubernetes", "--send", "long").status == 0
@@ -121,9 +160,43 @@ def test_an_order_that_works_is_not_refused(tmp_path: Path) -> None:
 
 
 def test_the_model_of_a_file_to_send_has_to_fit(tmp_path: Path) -> None:
-    (tmp_path / "large").write_text(f"listen: 0.0.0.0:8080\nserver: {{model: Qwen/Qwen2.5-7B-Instruct}}\n{ENGINE}")
+    (tmp_path / "large").write_text(
+        WHOLE.replace(f'server: {{model: "{MODEL}"}}', "server: {model: Qwen/Qwen2.5-7B-Instruct}")
+    )
     done = spillway(tmp_path, "deploy", "vast", "--gpu", "t4", "--price", "1", "--send", "large", "--dry-run")
     assert "does not fit" in done.err
+
+
+def test_a_file_that_leaves_a_gpu_idle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "idle").write_text(WHOLE + "gpu: {count: 2}\n")
+    (tmp_path / "both").write_text(
+        FILES["stages"].replace("--pipeline-parallel-size, '4'", "-dp, '2'") + "gpu: {count: 2}\n"
+    )
+    order = ("vast", "--gpu", "l4", "--gpus", "2", "--price", "1", "--dry-run", "--send")
+    assert "use 1 of 2 GPUs" in spillway(tmp_path, "deploy", *order, "idle").err
+    both = spillway(tmp_path, "deploy", *order, "both")
+    assert both.status == 0, both.err
+
+
+def test_a_ledger_is_where_the_target_keeps_it(tmp_path: Path) -> None:
+    (tmp_path / "relative").write_text(ENGINE + 'ledger: {url: "sqlite:///spillway.db"}\n')
+    (tmp_path / "whole").write_text(WHOLE)
+    (tmp_path / "volume").write_text(WHOLE.replace("/data/", "/workspace/data/"))
+    assert dry_run(tmp_path, "vast", "--send", "relative").status == 0, "it counts from /data there"
+    assert "can't be written to" in dry_run(tmp_path, "kubernetes", "--send", "relative").err
+    assert dry_run(tmp_path, "vast", "--send", "whole").status == 0
+    assert "below /workspace" in dry_run(tmp_path, "runpod", "--send", "whole").err, "only its volume lasts"
+    assert dry_run(tmp_path, "runpod", "--send", "volume").status == 0
+
+
+def test_a_machine_has_the_time_that_its_answers_get_when_it_stops(tmp_path: Path) -> None:
+    (tmp_path / "long").write_text(f"{WHOLE}limits: {{stop_s: 300, stop_unready_s: 20}}\n")
+    assert "a stop may take 370 s" in dry_run(tmp_path, "aws", "--send", "long").err
+    chart = dry_run(tmp_path, "kubernetes", "--send", "long", "--json")
+    (step,) = json.loads(chart.out)["steps"]
+    assert yaml.safe_load(step["stdin"])["terminationGracePeriodSeconds"] == 380
+    (plain,) = json.loads(dry_run(tmp_path, "kubernetes", "--json").out)["steps"]
+    assert "terminationGracePeriodSeconds" not in yaml.safe_load(plain["stdin"]), "the chart's own is long enough"
 
 
 def test_hosts_are_asked_for_the_driver_that_the_image_needs(tmp_path: Path) -> None:

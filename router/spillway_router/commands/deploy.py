@@ -22,6 +22,7 @@ from spillway_router.deploy.present import plan_json, plan_text, price_lines
 
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
+    from spillway_router.config.settings import ServerPart
     from spillway_server.planning.plan import EnginePlan
 
 IMAGE_VARIABLE = "SPILLWAY_IMAGE"
@@ -183,7 +184,9 @@ def _inspected_order(
     """Return an order in which nothing is wrong, with the plan of its engine. Raises `DeployError`."""
     order = order_of(options, loaded, dry_run)
     _inspect(target, order)  # before the model, whose configuration may have to be fetched
-    plan = _check_fit(target, order.gpu, options if options.to else replace(options, model=order.model))
+    server = None if options.send is None else _server_of(order.yaml)
+    written = None if server is None else server.vllm_args
+    plan = _check_fit(target, order.gpu, options if options.to else replace(options, model=order.model), written)
     order = replace(order, engine_args=plan.layout.arguments(), force=options.force)
     _inspect(target, order)  # the very text that is sent
     return order, plan
@@ -240,14 +243,27 @@ def _text_of(file: Path) -> str:
 
 def _model_of(text: str, typed: str) -> str:
     """Return the model that a configuration to send launches, which is what has to fit the GPU; `typed` if the file is
-    wrong, which the inspection reports."""
+    wrong, which the inspection reports. Raises `DeployError` if another one was typed, which nothing would launch."""
+    server = _server_of(text)
+    if server is None:
+        return typed
+    if typed not in ("auto", server.model):
+        raise DeployError(
+            f"--model {typed} is not what --send launches: server.model in the file is {server.model}; change it "
+            "there, or omit --model"
+        )
+    return server.model
+
+
+def _server_of(text: str) -> ServerPart | None:
+    """Return the engine that a configuration to send launches, None if the file is wrong."""
     from spillway_router.config.load import ConfigError, parse
+    from spillway_router.config.settings import ServerPart
 
     try:
-        server = parse(text, _AnyVariable()).server
+        return parse(text, _AnyVariable()).server or ServerPart()
     except ConfigError:
-        return typed
-    return typed if server is None else server.model
+        return None
 
 
 class _AnyVariable(dict[str, str]):
@@ -299,8 +315,9 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def _check_fit(target: str, gpu: str, options: DeployOptions) -> EnginePlan:
-    """Return the plan of the rented machine. Raises `DeployError` for a model that can't run on what is rented."""
+def _check_fit(target: str, gpu: str, options: DeployOptions, written: tuple[str, ...] | None) -> EnginePlan:
+    """Return the plan of the rented machine. `written` are the arguments for vLLM of a configuration to send. Raises
+    `DeployError` for a model that can't run on what is rented."""
     from spillway_hardware.gpus import UnknownGpuError
     from spillway_hardware.gpus import gpu as gpu_named
     from spillway_server import sources
@@ -317,6 +334,7 @@ def _check_fit(target: str, gpu: str, options: DeployOptions) -> EnginePlan:
         disk_gb=options.disk,
         instance=_pairs("--set", options.options).get("instance") or instances.get(options.gpus, ""),
         has_hub_token="HF_TOKEN" in options.secrets,
+        vllm_args=written,
     )
     where = sources.of_environment(options.model_config, options.force)
     plan = plan_for(rented, model_to_plan(rented, options.model, _uploads(options), where), where)

@@ -44,6 +44,7 @@ class Aws:
         place="[a-z]{2}(-[a-z]+)+-[0-9]+",
         least_disk_gb=60,  # MinValue of the template: the machine's own image takes most of it
         most_characters=4096,  # of a parameter of CloudFormation
+        most_stop_s=180,  # `docker stop --time` in the template
     )
 
     def create(self, order: DeploymentOrder) -> DeploymentPlan:

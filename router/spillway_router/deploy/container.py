@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from spillway_router.deploy.order import PORT, DeploymentOrder
+from spillway_router.config.settings import LimitsPart
+from spillway_router.deploy.order import PORT, STOP_REST_S, DeploymentOrder
 
 CONFIG_VARIABLE = "SPILLWAY_YAML"
 """The whole spillway.yaml as text, since most GPU markets can't mount a file. The image's start script writes it to
@@ -50,6 +52,11 @@ def settings_text(order: DeploymentOrder, data: str = "/data") -> str:
     if order.budget_per_day is not None and order.clouds:
         settings["budgets"] = [{"scope": "all", "period": "day", "limit_usd": f"{order.budget_per_day:f}"}]
     return yaml.safe_dump(settings, sort_keys=False)
+
+
+def stop_s(limits: LimitsPart) -> int:
+    """Return how long a machine with these limits may take to stop, in seconds."""
+    return math.ceil(limits.stop_unready_s + limits.stop_s) + STOP_REST_S
 
 
 def environment(order: DeploymentOrder, root: str = "", encoded: bool = False) -> dict[str, str]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -18,20 +19,27 @@ from spillway_router.config.assemble import Assembly, assemble
 from spillway_router.config.documents import document_problems
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, parse
 from spillway_router.config.settings import Settings
-from spillway_router.deploy.container import settings_text
-from spillway_router.deploy.order import PORT, Accepted, DeploymentOrder
+from spillway_router.deploy.container import settings_text, stop_s
+from spillway_router.deploy.order import PORT, STOP_REST_S, Accepted, DeploymentOrder
 
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STAND_IN = "value-of-a-secret"
 """What a secret is on the machine is unknown here; that it is there is what the check needs."""
-_PASSWORD = re.compile(r"://[^/\s:@]*:(?!\$\{)[^@\s]+@")
-_SECRET_FIELDS = ("api_key",)
+_PASSWORD = re.compile(
+    r"://[^/\s:@]*:(?!\$\{)[^@\s]+@|://\S*[?&](?:ssl)?(?:password|passwd|token|secret)=(?!\$\{)[^&\s]", re.IGNORECASE
+)
+"""A password in an address, before its host or among its parameters."""
+_SECRET_FIELDS = ("api_key", "password", "secret", "token", "webhook_url")
+"""The settings that no log shows either."""
+_SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
+_OWN_HOSTS = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104 - it is compared
 _STORE_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def order_problems(order: DeploymentOrder, accepted: Accepted, today: date) -> tuple[str, ...]:
     """Return every reason why the order must not be carried out, each with what to change."""
-    return (*_names(order, accepted), *_stores(order), *_settings(order, accepted), *machine_problems(order, today))
+    machine = machine_problems(order, accepted, today)
+    return (*_names(order, accepted), *_stores(order), *_settings(order, accepted), *machine)
 
 
 def _names(order: DeploymentOrder, accepted: Accepted) -> Iterator[str]:
@@ -75,7 +83,7 @@ def _settings(order: DeploymentOrder, accepted: Accepted) -> Iterator[str]:
         )
 
 
-def machine_problems(order: DeploymentOrder, today: date) -> Iterator[str]:
+def machine_problems(order: DeploymentOrder, accepted: Accepted, today: date) -> Iterator[str]:
     """Yield what is wrong with the configuration that the machine will run."""
     text, origin = settings_text(order), "--send" if order.yaml else "the machine's configuration"
     environment = dict.fromkeys(order.secrets, _STAND_IN)
@@ -86,6 +94,9 @@ def machine_problems(order: DeploymentOrder, today: date) -> Iterator[str]:
         return
     yield from (f"{origin}: {problem}" for problem in _literal_secrets(yaml.safe_load(text)))
     yield from (f"{origin}: {problem}" for problem in _reachable(settings))
+    if order.yaml:
+        others = (*_books(settings, order), *_ledger(settings, order, accepted), *_stop(settings, accepted))
+        yield from (f"{origin}: {problem}" for problem in others)
     assembled = assemble(settings, environment, today)
     problems = assembled.problems if isinstance(assembled, ConfigRejected) else assembled.disabled
     yield from (f"{origin}: {_with_secret(problem)}" for problem in (*problems, *document_problems(settings)))
@@ -104,8 +115,61 @@ def _reachable(settings: Settings) -> Iterator[str]:
         yield f"listen: {settings.listen} can't be reached from outside the machine; write 0.0.0.0:{PORT}"
     elif settings.port != PORT:
         yield f"listen: only port {PORT} of the machine is opened; write 0.0.0.0:{PORT}"
-    if not any(backend.provider == "vllm" and backend.base_url for backend in settings.backends):
+    own = next((one for one in settings.backends if one.provider == "vllm" and one.base_url), None)
+    if own is None:
         yield "backends: none is the machine's own engine; add one with provider: vllm and base_url"
+        return
+    place = urlsplit(own.base_url or "")
+    if place.hostname not in _OWN_HOSTS or place.port == PORT:
+        yield (
+            f"backends.{own.name}: the first vllm backend is the engine that the machine starts, and it can't listen "
+            f"at {own.base_url}; write http://127.0.0.1:8001/v1, and other engines after it"
+        )
+
+
+def _books(settings: Settings, order: DeploymentOrder) -> Iterator[str]:
+    """Yield where the machine would book another GPU than the one that is rented."""
+    gpu = settings.gpu
+    if gpu.name is not None and gpu.name != order.gpu:
+        yield f"gpu.name: the file says {gpu.name}, and {order.gpu} would be rented; write {order.gpu}"
+    if gpu.count != order.count:
+        yield f"gpu.count: the file says {gpu.count}, and {order.count} would be rented; write {order.count}"
+    if gpu.price_known and gpu.price_per_month is None and gpu.price_per_hour != order.price_per_hour:
+        yield (
+            f"gpu.price_per_hour: the file says {gpu.price_per_hour}, and the order {order.price_per_hour}; the "
+            "machine would book the one and this ledger the other: write the same price"
+        )
+
+
+def _ledger(settings: Settings, order: DeploymentOrder, accepted: Accepted) -> Iterator[str]:
+    """Yield why a ledger in a file could not be written, or would be lost with the machine."""
+    path = settings.ledger.path
+    if path is None:
+        return
+    if not path.is_absolute():
+        if accepted.mounts_file:
+            yield (
+                f"ledger.url: {path} counts from the folder of the configuration, which can't be written to; write "
+                "sqlite:////data/spillway.db"
+            )
+        return
+    roots = [root for root in accepted.volume_roots if order.volume] or ["/data"]
+    if not any(path.is_relative_to(root) for root in roots):
+        yield (
+            f"ledger.url: {path} is on no volume of the machine, so that the ledger could not be written or would be "
+            f"lost; put it below {' or '.join(roots)}, such as sqlite:///{roots[0]}/spillway.db"
+        )
+
+
+def _stop(settings: Settings, accepted: Accepted) -> Iterator[str]:
+    """Yield why the machine would be ended while it still gives its answers."""
+    needed_s = stop_s(settings.limits)
+    if accepted.most_stop_s is not None and needed_s > accepted.most_stop_s:
+        yield (
+            f"limits.stop_s: a stop may take {needed_s} s by the limits (stop_unready_s, stop_s and {STOP_REST_S} s), "
+            f"and the machine is ended after {accepted.most_stop_s} s; make stop_s and stop_unready_s at most "
+            f"{accepted.most_stop_s - STOP_REST_S} s together"
+        )
 
 
 def _literal_secrets(values: Mapping[str, Any]) -> Iterator[str]:
@@ -122,9 +186,13 @@ def _literal_secrets(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_secret(where: str, value: str) -> bool:
-    if not value or "${" in value:
+    if not value:
         return False
-    return where.rpartition(".")[2] in _SECRET_FIELDS or _PASSWORD.search(value) is not None
+    if _PASSWORD.search(value) is not None:
+        return True
+    *above, name = where.split(".")
+    is_field = name in _SECRET_FIELDS or ("headers" in above[-1:] and _SECRET_HEADER.search(name) is not None)
+    return is_field and "${" not in value
 
 
 def _unlimited(settings: Settings, assembly: Assembly, order: DeploymentOrder) -> Iterator[str]:

@@ -10,13 +10,19 @@ from typing import Any
 import yaml
 
 from spillway_hardware.gpus import GPUS
-from spillway_router.deploy.container import settings_text
+from spillway_router.config.load import ConfigError, parse
+from spillway_router.config.settings import LimitsPart
+from spillway_router.deploy.container import settings_text, stop_s
 from spillway_router.deploy.files import deploy_file
 from spillway_router.deploy.order import Accepted, Command, DeployError, DeploymentOrder, DeploymentPlan, Run, gpu_of
 
 PRODUCTS = {name: gpu.targets.kubernetes for name, gpu in GPUS.items() if gpu.targets.kubernetes}
 SECRET = "spillway-provider-keys"  # noqa: S105 - a Secret's name
 WAIT = "20m"
+_DROPPED_S = 10
+"""How long a pod sleeps before it stops, until its Service has dropped it."""
+_GRACE_S = 190
+"""The chart's own terminationGracePeriodSeconds."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -42,6 +48,7 @@ class Kubernetes:
         settings={"context": r"[A-Za-z0-9][A-Za-z0-9@:/._-]*", "pull_secret": "[a-z0-9]([a-z0-9.-]*[a-z0-9])?"},
         name="[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?",
         place="[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+        mounts_file=True,
     )
 
     def create(self, order: DeploymentOrder) -> DeploymentPlan:
@@ -94,6 +101,9 @@ def chart_values(order: DeploymentOrder) -> dict[str, Any]:
         "config": settings_text(order),
         "models": {"size": f"{order.disk_gb}Gi"},
     }
+    grace_s = _DROPPED_S + stop_s(_limits(order))
+    if grace_s > _GRACE_S:
+        values["terminationGracePeriodSeconds"] = grace_s
     if order.secrets:
         values["providerKeys"] = {"existingSecret": SECRET}
     if order.options.get("pull_secret"):
@@ -101,6 +111,14 @@ def chart_values(order: DeploymentOrder) -> dict[str, Any]:
     if order.access is not None:
         values["acceptKey"] = f"{order.access.id}:{order.access.sha256}"
     return values
+
+
+def _limits(order: DeploymentOrder) -> LimitsPart:
+    """Return the limits of the pod's configuration, which is valid."""
+    try:
+        return parse(settings_text(order), dict.fromkeys(order.secrets, "-")).limits
+    except ConfigError:
+        return LimitsPart()
 
 
 def _driver(cuda: str) -> int:

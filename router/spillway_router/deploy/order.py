@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol, TypeVar
 HOURS_PER_MONTH = 730
 """The 8,760 hours of a year divided by twelve months."""
 PORT = 8080
+STOP_REST_S = 50
+"""What a machine takes to stop after the answers in progress: 30 s for the last rows, 20 s for the engine."""
 _T = TypeVar("_T")
 Run = Callable[[tuple[str, ...], str], str]
 """Runs a program with arguments and standard input, and returns its standard output."""
@@ -151,7 +153,9 @@ class Accepted:
 
     `settings` gives the form of the value of each name of `--set`, as a regular expression; `name` is the form of the
     deployment's name and `place` that of the place; `least_disk_gb` is in GB; `most_characters` bounds the
-    configuration in base64 (None: no bound is known).
+    configuration in base64 and `most_stop_s` the time that a machine has to stop in, in seconds (None: no bound is
+    known). `volume_roots` are where a network volume may be mounted; `mounts_file` says that the configuration is a
+    file in a folder that can't be written to.
     """
 
     settings: Mapping[str, str]
@@ -160,6 +164,9 @@ class Accepted:
     least_disk_gb: int = 20
     volumes: bool = False
     most_characters: int | None = None
+    most_stop_s: int | None = None
+    volume_roots: tuple[str, ...] = ()
+    mounts_file: bool = False
 
 
 class DeploymentTarget(Protocol):

@@ -61,6 +61,7 @@ class RunPod:
         name="[^\\x00-\\x1f]{1,191}",
         place="[A-Z]{2,3}(-[A-Z0-9]+)+",
         volumes=True,
+        volume_roots=(VOLUME, SERVERLESS_VOLUME),
     )
 
     def create(self, order: DeploymentOrder) -> DeploymentPlan:

@@ -97,7 +97,12 @@ def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Engin
     limits = _limits(profile, model, flags)
     if isinstance(limits, Obstacle):
         return limits
-    obstacle = _refuse_flags(flags) or _refuse_model(profile, model, options) or _refuse_types(profile, limits)
+    obstacle = (
+        _refuse_flags(flags)
+        or _refuse_numbers(flags)
+        or _refuse_model(profile, model, options)
+        or _refuse_types(profile, limits)
+    )
     if obstacle:
         return obstacle
     doubts = [] if _overrides(flags) else [_refuse_length(model, limits)]
@@ -182,6 +187,31 @@ def _limits(profile: Profile, model: ModelSpec, flags: tuple[Flag, ...]) -> _Lim
         )
     except ValueError as error:
         return Obstacle(f"a vLLM argument is not a number: {error}.", "Write it as 8192, 8k or 0.9.")
+
+
+_COUNTS = (
+    "--max-model-len",
+    "--max-num-seqs",
+    "--max-num-batched-tokens",
+    "--tensor-parallel-size",
+    "--pipeline-parallel-size",
+    "--data-parallel-size",
+)
+_SHARE = "--gpu-memory-utilization"
+
+
+def _refuse_numbers(flags: tuple[Flag, ...]) -> Obstacle | None:
+    """Refuse numbers that vLLM refuses at its start. All are known to be numbers."""
+    for name in _COUNTS:
+        text = arguments.value_of(flags, name)
+        if text and arguments.integer(text) < 1:
+            return Obstacle(f"{name} {text} is less than 1.", "Give a larger number, or omit it.")
+    share = arguments.value_of(flags, _SHARE)
+    if share and not 0 < float(share) <= 1:
+        return Obstacle(
+            f"{_SHARE} {share} is no share of the memory.", "Give a number above 0 and up to 1, such as 0.9."
+        )
+    return None
 
 
 def _layout(flags: tuple[Flag, ...]) -> Layout:

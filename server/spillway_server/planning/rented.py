@@ -30,13 +30,15 @@ HOST_GIB: Mapping[str, int] = MappingProxyType(
 @dataclass(frozen=True, slots=True)
 class RentedMachine:
     """What is to be rented: the GPU's name, how many, the disk in GB for image and models, the instance type where the
-    target has one, and whether the machine will hold a token for the hub."""
+    target has one, and whether the machine will hold a token for the hub. `vllm_args` are the arguments that somebody
+    wrote for it; None: those that use all GPUs are still to be chosen."""
 
     gpu: str
     gpus: int = 1
     disk_gb: int | None = None
     instance: str = ""
     has_hub_token: bool = True
+    vllm_args: tuple[str, ...] | None = None
 
 
 def rented_hardware(gpu: str, gpus: int) -> Hardware | Obstacle:
@@ -69,13 +71,33 @@ def plan_for(rented: RentedMachine, model: str | ModelSpec, sources: Sources) ->
             f"{spec.location} is gated, and the machine will have no token to fetch it.",
             "Accept its licence on the hub, store your token as a secret of the target, and pass --secret HF_TOKEN.",
         )
-    plan = make_plan(profile, spec, PlanOptions(devices=rented.gpus, force=sources.force))
+    options = PlanOptions(devices=rented.gpus, force=sources.force)
+    if rented.vllm_args is not None:
+        # By itself the machine gives an engine one device.
+        options = replace(options, devices=1, vllm_args=rented.vllm_args)
+    plan = make_plan(profile, spec, options)
     if isinstance(plan, Obstacle):
         return plan
+    used = plan.layout.devices
+    if rented.vllm_args is not None and used != rented.gpus and not (sources.force and used < rented.gpus):
+        return _misfit(used, rented.gpus)
     small = machine_limits.obstacle(plan, _machine(rented))
     if small is None:
         return plan
     return replace(plan, warnings=(*plan.warnings, f"forced: {small.reason}")) if sources.force else small
+
+
+def _misfit(used: int, gpus: int) -> Obstacle:
+    """Say that the engine uses more or fewer GPUs than there are."""
+    if used > gpus:
+        return Obstacle(
+            f"the vLLM arguments use {used} GPUs, and {gpus} would be rented.",
+            f"Rent {used} (--gpus {used}), or change server.vllm_args.",
+        )
+    return Obstacle(
+        f"the vLLM arguments use {used} of {gpus} GPUs, and all of them cost money.",
+        f"Add --tensor-parallel-size or --data-parallel-size to server.vllm_args, or rent {used}: --gpus {used}.",
+    )
 
 
 def _machine(rented: RentedMachine) -> Machine:

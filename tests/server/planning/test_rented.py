@@ -12,6 +12,7 @@ from spillway_server.planning.models import Sources
 from spillway_server.planning.plan import EnginePlan
 from spillway_server.planning.rented import RentedMachine, plan_for
 
+SMALL = "Qwen/Qwen2.5-7B-Instruct-AWQ"
 OFFLINE = Sources(Path("/nonexistent"))
 
 
@@ -31,6 +32,13 @@ OFFLINE = Sources(Path("/nonexistent"))
         (RentedMachine("t4", 8, instance="g4dn.xlarge"), "Qwen/Qwen2.5-7B-Instruct-AWQ", "host's memory"),
         (RentedMachine("b200"), "demo", "not known"),
         (RentedMachine("t4"), "/tmp", "path on this machine"),
+        (RentedMachine("l4", vllm_args=("--max-model-len", "0")), SMALL, "--max-model-len 0 is less than 1"),
+        (RentedMachine("l4", vllm_args=("--max-num-seqs=-5",)), SMALL, "--max-num-seqs -5 is less than 1"),
+        (RentedMachine("l4", vllm_args=("-tp", "0")), SMALL, "--tensor-parallel-size 0 is less than 1"),
+        (RentedMachine("l4", vllm_args=("--gpu-memory-utilization", "90")), SMALL, "is no share of the memory"),
+        (RentedMachine("l4", vllm_args=("-pp", "4")), SMALL, "use 4 GPUs, and 1 would be rented"),
+        (RentedMachine("l4", vllm_args=("-dp", "4")), SMALL, "use 4 GPUs, and 1 would be rented"),
+        (RentedMachine("l4", 4, vllm_args=()), SMALL, "use 1 of 4 GPUs"),
     ],
 )
 def test_what_can_not_work_is_refused(rented: RentedMachine, model: str, reason: str) -> None:
@@ -45,6 +53,12 @@ def test_the_documented_model_uses_eight_gpus_as_eight_engines() -> None:
     assert isinstance(plan, EnginePlan), plan
     assert plan.layout == Layout(data=8)
     assert plan.layout.arguments() == ("--data-parallel-size", "8")
+
+
+def test_arguments_that_use_all_gpus_are_taken() -> None:
+    plan = plan_for(RentedMachine("l4", 4, vllm_args=("-dp", "4")), SMALL, OFFLINE)
+    assert isinstance(plan, EnginePlan), plan
+    assert plan.layout.devices == 4
 
 
 def test_force_rents_all_the_same_and_says_why_not() -> None:
