@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES_PYTHON = ROOT / ".venv-engines" / "bin" / "python"
 DEMO_GGUF = ROOT / "server/spillway_server/demo_model/weights/gguf/spillway-demo-Q8_0.gguf"
+LLAMA_PYTHON = ROOT / ".venv-llama" / "bin" / "python"
+"""The Python with llama-cpp-python, which `spillway convert` uses as a judge; its server needs the extra [server]."""
 STOP_LIMIT_S = 30.0
 
 
@@ -53,6 +57,37 @@ def serving_llama(*options: str) -> Iterator[LlamaServer]:
     finally:
         server.process.terminate()
         _ended(server.process)
+
+
+@contextmanager
+def serving_llama_cpp_python(*options: str) -> Iterator[str]:
+    """Serve the demo model with llama-cpp-python, and yield its address. Skips the test where it is not installed."""
+    probe = [str(LLAMA_PYTHON), "-c", "import llama_cpp.server.app"]
+    if not LLAMA_PYTHON.exists() or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("llama-cpp-python's server is not installed: pip install 'llama-cpp-python[server]' in .venv-llama")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(LLAMA_PYTHON), "-m", "llama_cpp.server", "--model", str(DEMO_GGUF), "--model_alias", "demo"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--n_ctx", "1024", "--n_threads", "1", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    if not any("Uvicorn running on" in line for line in process.stdout):
+        raise AssertionError(f"llama-cpp-python's server ended with status {process.wait(STOP_LIMIT_S)}")
+    reader = threading.Thread(target=_drained, args=(process.stdout,), daemon=True)
+    reader.start()
+    try:
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        reader.join(STOP_LIMIT_S)
+        _ended(process)
+
+
+def _drained(lines: Iterable[str]) -> None:
+    """Read lines to their end, so that whoever writes them never waits."""
+    for _ in lines:
+        pass
 
 
 def _process(options: tuple[str, ...]) -> subprocess.Popen[str]:

@@ -529,7 +529,7 @@ def _backend(
         embedding_space=_embedding_space(part, entry),
         embeds=_embeds(part, tariff),
         max_inputs=part.max_inputs or entry.max_inputs,
-        cuts_prompts=entry.cuts_prompts,
+        hides_too_long=entry.hides_too_long,
     )
 
 

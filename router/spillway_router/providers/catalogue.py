@@ -233,7 +233,7 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         usage=_usage_dialect(name, row.get("usage", {})),
         max_inputs=_count(name, "max_inputs", row["max_inputs"]) if "max_inputs" in row else None,
         sequences=_count(name, "sequences", row["sequences"]) if "sequences" in row else None,
-        cuts_prompts=_flag(name, "cuts_prompts", row.get("cuts_prompts", False)),
+        hides_too_long=_flag(name, "hides_too_long", row.get("hides_too_long", False)),
     )
 
 
@@ -263,7 +263,7 @@ _KEYS = frozenset(
         "usage",
         "max_inputs",
         "sequences",
-        "cuts_prompts",
+        "hides_too_long",
     }
 )
 _USAGE_KEYS = frozenset({"elsewhere", "cost", "model", "zero_prompt"})

@@ -84,8 +84,8 @@ class CatalogueEntry:
     """The most inputs of one call for embeddings; None where no limit is known."""
     sequences: int | None = None
     """How many requests an engine runs at once unless it is configured otherwise; None where it says so itself."""
-    cuts_prompts: bool = False
-    """Whether it shortens a prompt that does not fit into its context, without a word."""
+    hides_too_long: bool = False
+    """Whether nothing says that a prompt was longer than its context: it is shortened, or the answer is empty."""
     withheld_fields: frozenset[str] = frozenset()
     """Top-level body fields that steer the engine and are the operator's: a client's are removed before sending."""
 

@@ -156,6 +156,8 @@ class AbilityReader:
 
     async def _from_pages(self) -> EngineAbilities:
         """Return what the engine's pages say."""
+        if not self._engine.metrics.reads_models:
+            return await self._own()
         length = _model_length(_object(await self._request("/v1/models")), self._engine.model)
         abilities = await self._own()
         return replace(abilities, context_tokens=length or abilities.context_tokens)

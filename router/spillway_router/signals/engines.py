@@ -66,6 +66,8 @@ class EngineMetrics:
     """Reads that page."""
     own_page_changes: bool = False
     """Whether that page is read again and again, because a model is loaded only with its first request."""
+    reads_models: bool = True
+    """Whether `/v1/models` is asked for the context length."""
     probe: bool = True
     """Whether a request of one token may find out what the engine can do. False where it would load a model."""
     health_path: str = "/health"
@@ -134,8 +136,8 @@ OLLAMA = EngineMetrics(
     health_path="/api/version",
 )
 
-LLAMA_CPP_PYTHON = EngineMetrics(metrics_path="", probe=False, health_path="/")
-"""`/v1/models` waits for the answer in progress, which would look like an engine that hangs. `/` is a 404, at once."""
+LLAMA_CPP_PYTHON = EngineMetrics(metrics_path="", probe=False, reads_models=False, health_path="/")
+"""`GET /v1/models` ends the stream in progress there, or waits for it. `/` is a 404 at once: it lives."""
 
 WITHOUT_METRICS = EngineMetrics(metrics_path="", health_path="/v1/models", probe=False)
 """For any server that speaks only the OpenAI API."""

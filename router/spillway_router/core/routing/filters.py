@@ -197,7 +197,7 @@ def capability(facts: RequestFacts, backend: Backend, signals: BackendSignals, _
         # Only a certain misfit removes the backend: the estimate is biased high, so half of it counts, unless nobody
         # would hear of a prompt that was cut. Of several inputs each has the context for itself, and the longest is at
         # least as long as their mean.
-        share = 1 if backend.cuts_prompts else 2
+        share = 1 if backend.hides_too_long else 2
         needed = expected_prompt_tokens(facts, signals) // (share * facts.inputs) + (facts.max_tokens or 1)
         if needed > context:
             return Removed(backend.name, "context", f"needs about {needed} tokens, has room for {context}")

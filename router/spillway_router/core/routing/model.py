@@ -259,8 +259,8 @@ class Backend:
     """Whether it is known to serve embeddings: by its space, its endpoints, or a price of input alone."""
     max_inputs: int | None = None
     """The most inputs of one call for embeddings; None for any number."""
-    cuts_prompts: bool = False
-    """Whether it shortens a prompt that does not fit into its context, without a word."""
+    hides_too_long: bool = False
+    """Whether nothing says that a prompt was longer than its context: it is shortened, or the answer is empty."""
 
     @property
     def space(self) -> str:
