@@ -39,16 +39,11 @@ def shortlist(facts: RequestFacts, signals: Signals, chain: Sequence[Backend]) -
     of_backends = signals.backends if isinstance(signals.backends, dict) else dict(signals.backends)
     listed: list[int] = []
     waits_s: list[float] = []
-    ratio = -1.0
-    prompt = 0
     for place, backend in enumerate(chain):
         wait_s = math.inf
         latest = of_backends.get(backend.name) if backend.local else None
         if latest is not None:
-            if ratio < latest.tokens_per_byte or ratio > latest.tokens_per_byte:  # that of most engines is the same
-                ratio = latest.tokens_per_byte
-                prompt = filters.expected_prompt_tokens(facts, latest)
-            wait_s = _wait_s(facts, backend, latest, prompt)
+            wait_s = _wait_s(facts, backend, latest)
         elif not backend.local:
             listed.append(place)
         waits_s.append(wait_s)
@@ -89,13 +84,13 @@ def _may_serve(facts: RequestFacts, backend: Backend, latest: BackendSignals, mo
     return all(rule(facts, backend, latest, monotonic_s) is None for rule in filters.applicable_filters(facts))
 
 
-def _wait_s(facts: RequestFacts, backend: Backend, latest: BackendSignals, prompt: int) -> float:
-    """Return the predicted time to first token of a prompt of so many tokens; infinity if nobody knows. It is that of
-    backlog.predict, without the rest of a prediction and without making one."""
+def _wait_s(facts: RequestFacts, backend: Backend, latest: BackendSignals) -> float:
+    """Return the predicted time to first token; infinity if nobody knows. It is that of backlog.predict, without the
+    rest of a prediction and without making one."""
     backlog, rates = latest.backlog, latest.rates
     if backlog is None or rates is None:
         return math.inf
-    others, most = backlog.in_flight, rates.max_sequences
+    prompt, others, most = filters.expected_prompt_tokens(facts, latest), backlog.in_flight, rates.max_sequences
     tokens_per_s = rates.prefill_tokens_per_s * latest.gpu_rate
     recent = backlog.recent_prefill_tokens + (prompt if others else 0)
     share = min(MOST_PREFILL_SHARE, recent / (backlog.window_s * tokens_per_s))
