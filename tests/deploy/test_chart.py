@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -205,17 +206,91 @@ def test_helm_itself_agrees(case: str) -> None:
     assert {f"{row['kind']}/{row['metadata']['name']}": row for row in rows} == rendered(case)
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        (("replicaCount=3",), "put the ledger into PostgreSQL"),
-        (("autoscaling.kind=keda",), "put the ledger into PostgreSQL"),
-        (("replicas=3",), "additional properties 'replicas' not allowed"),
-    ],
-)
-def test_values_that_contradict_each_other_are_not_rendered(values: tuple[str, ...], said: str) -> None:
-    helm = tool("helm")
-    words = [helm, "template", "spillway", str(CHART), *(word for value in values for word in ("--set", value))]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+LISTEN = "listen: 0.0.0.0:8080\n"
+SQLITE = LISTEN + 'ledger: {url: "sqlite:////data/spillway.db"}\n'
+SHARED = LISTEN + 'ledger: {url: "postgresql://spillway@db/spillway"}\n'
+CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"replicaCount": 3}, "put the ledger into PostgreSQL"),
+    ({"autoscaling": {"kind": "keda"}}, "put the ledger into PostgreSQL"),
+    ({"replicas": 3}, "additional properties 'replicas' not allowed"),
+    ({"config": "a: ["}, "config is not the YAML of a spillway.yaml"),
+    ({"config": "- a"}, "config is not the YAML of a spillway.yaml"),
+    ({"config": SQLITE + "backends: 5"}, "backends must be a list"),
+    ({"config": SQLITE + "limits: 5"}, "limits must be a mapping"),
+    ({"config": SQLITE.replace("0.0.0.0", "127.0.0.1")}, "can't be reached from outside the pod"),
+    ({"config": SQLITE.replace("0.0.0.0", "localhost")}, "can't be reached from outside the pod"),
+    ({"config": SQLITE.replace("0.0.0.0:8080", "'[::1]:8080'")}, "can't be reached from outside the pod"),
+    ({"config": SQLITE.replace(":8080", ":9090")}, "is not the port of the Services"),
+    ({"config": 'ledger: {url: "sqlite:////data/x.db"}'}, "can't be reached from outside the pod"),
+    ({"config": LISTEN}, "is on no volume"),
+    ({"config": LISTEN + 'ledger: {url: "sqlite:///spillway.db"}'}, "is on no volume"),
+    ({"config": LISTEN + 'ledger: {url: "sqlite:////etc/spillway.db"}'}, "is on no volume"),
+    ({"config": SQLITE + "limits: {stop_s: 600}"}, "set terminationGracePeriodSeconds: 660"),
+    ({"config": SQLITE + "limits: {stop_unready_s: 0.5}"}, "set terminationGracePeriodSeconds: 191"),
+    ({"terminationGracePeriodSeconds": 100}, "set terminationGracePeriodSeconds: 190"),
+    ({"config": SQLITE + 'backends: [{name: a, api_key: "${KEY}"}]'}, "names the variable ${KEY}"),
+    ({"config": SHARED, "autoscaling": {"kind": "hpa", "minReplicas": 4}}, "minReplicas is more than"),
+    ({"args": ["spillway", "route"]}, "set gpu.count: 0"),
+    ({"serviceMonitor": {"enabled": True}}, "/metrics needs a token"),
+    ({"affinity": {"nodeAffinity": {"x": []}}, "gpu": {"minDriver": 580}}, "write their labels into it"),
+    ({"data": {"size": "much"}}, "/data/size"),
+    ({"sharedMemory": "8 GB"}, "/sharedMemory"),
+    ({"ingress": {"enabled": True, "host": "https://llm.example.org"}}, "/ingress/host"),
+    ({"ingress": {"enabled": True}}, "ingress.host is missing"),
+    ({"disruptionBudget": {"maxUnavailable": "one"}}, "/disruptionBudget/maxUnavailable"),
+    ({"serviceMonitor": {"interval": "15"}}, "/serviceMonitor/interval"),
+]
+
+
+def template(values: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+    """What helm makes of these values."""
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    words = [tool("helm"), "template", "spillway", str(CHART), "--values", str(file)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(("values", "said"), CONTRADICTIONS)
+def test_values_that_contradict_each_other_are_not_rendered(values: dict[str, Any], said: str, tmp_path: Path) -> None:
+    done = template(values, tmp_path)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def manifests_of(values: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    done = template(values, folder)
+    assert done.returncode == 0, done.stderr
+    return {f"{row['kind']}/{row['metadata']['name']}": row for row in yaml.safe_load_all(done.stdout) if row}
+
+
+def test_what_a_config_names_is_looked_up_and_let_through(tmp_path: Path) -> None:
+    config = LISTEN + (
+        'ledger: {url: "postgres://spillway:${PASSWORD}@db.example.org/spillway"}  # ${COMMENT}\n'
+        "backends: [{name: pool, provider: vllm, discover: dns, discover_from: 'engines.llm.svc:8123'}]\n"
+    )
+    manifests = manifests_of({"config": config, "extraEnv": [{"name": "PASSWORD", "value": "x"}]}, tmp_path)
+    egress = manifests["NetworkPolicy/spillway"]["spec"]["egress"]
+    assert {5432, 8123} <= {port["port"] for rule in egress for port in rule.get("ports", [])}
+
+
+def test_a_pod_without_a_gpu_runs_the_router_alone(tmp_path: Path) -> None:
+    pod = manifests_of({"gpu": {"count": 0}}, tmp_path)["StatefulSet/spillway"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["args"] == ["spillway", "route"]
+
+
+def test_a_router_with_tls_is_probed_by_tls(tmp_path: Path) -> None:
+    tls = SQLITE + "tls: {certificate: /etc/tls/tls.crt, key: /etc/tls/tls.key}\n"
+    values: dict[str, Any] = {"config": tls, "serviceMonitor": {"enabled": True, "tokenSecret": {"name": "t"}}}
+    manifests = manifests_of(values, tmp_path)
+    inside = manifests["StatefulSet/spillway"]["spec"]["template"]["spec"]["containers"][0]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert inside[probe]["httpGet"]["scheme"] == "HTTPS"
+    assert manifests["ServiceMonitor/spillway"]["spec"]["endpoints"][0]["scheme"] == "https"
+    assert container("default")["readinessProbe"]["httpGet"]["scheme"] == "HTTP"
+
+
+def test_affinity_is_kept_beside_what_the_gpu_needs(tmp_path: Path) -> None:
+    spread = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    manifests = manifests_of({"affinity": spread, "gpu": {"products": ["NVIDIA-L4"]}}, tmp_path)
+    affinity = manifests["StatefulSet/spillway"]["spec"]["template"]["spec"]["affinity"]
+    assert set(affinity) == {"podAntiAffinity", "nodeAffinity"}
