@@ -84,6 +84,41 @@ def questions(count: int = 1600, seed: int = SEED) -> list[Question]:
     return all_of_them[:count]
 
 
+_NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Greta", "Henry", "Ida", "Jonas", "Karen", "Louis")
+_CITIES = ("Lyon", "Turin", "Graz", "Leeds", "Ghent", "Porto", "Malmo", "Krakow", "Bergen", "Basel", "Seville")
+_GOODS = ("lamps", "chairs", "books", "pumps", "cables", "lenses", "bottles", "tables", "clocks", "valves")
+_ORDERS = (
+    "Dear {name},\nyour order {order} of {count} {goods} was sent to {city} on {day} {month}. It costs {price} euros.",
+    "{name} from {city} ordered {count} {goods} on {day} {month} for {price} euros. The order number is {order}.",
+    "Order {order}\nCustomer: {name}, {city}\nGoods: {count} {goods}\nDate: {day} {month}\nTotal: {price} euros",
+    "On {day} {month} we received {price} euros from {name} for order {order}: {count} {goods}, to go to {city}.",
+)
+_ASKED: Mapping[str, str] = {
+    "order": "What is the order number? Answer with the number only.",
+    "count": "How many {goods} were ordered? Answer with the number only.",
+    "city": "Which city is named? Answer with its name only.",
+    "price": "What is the price in euros? Answer with the number only.",
+    "name": "What is the customer's name? Answer with the name only.",
+    "month": "Which month is named? Answer with its name only.",
+}
+
+
+def extractions(count: int, seed: int = SEED) -> list[Question]:
+    """Return so many questions about a short order, each of which holds its answer."""
+    random = Random(f"orders/{seed}")
+    asked: list[Question] = []
+    for number in range(count):
+        order = {
+            "name": random.choice(_NAMES), "order": str(random.randint(1000, 99_999)), "goods": random.choice(_GOODS),
+            "count": str(random.randint(2, 90)), "city": random.choice(_CITIES), "day": str(random.randint(1, 28)),
+            "month": random.choice(_MONTHS).title(), "price": str(random.randint(100, 999)),
+        }  # fmt: skip
+        wanted = random.choice(tuple(_ASKED))
+        text = f"{random.choice(_ORDERS).format_map(order)}\n\n{_ASKED[wanted].format_map(order)}"
+        asked.append(Question(text, (order[wanted].lower(),), "extraction", f"order {number}"))
+    return asked
+
+
 def _pairs(kind: str) -> list[tuple[str, tuple[str, ...]]]:
     facts: Mapping[str, list[str]] = yaml.safe_load(FACTS.read_text(encoding="utf-8"))[kind]
     return [(name, tuple(right)) for name, right in facts.items()]
