@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from spillway_router.privacy.detectors import Detectors
+from spillway_router.privacy.folding import neat
 from spillway_router.privacy.keywords import KeywordError, keyword_forms
 from spillway_router.privacy.word_lists import WORD_LISTS
 
@@ -209,3 +210,14 @@ def test_thousands_of_keywords_are_searched_together() -> None:
     detectors = Detectors([f"codename{i:05}" for i in range(5000)])
     assert kinds("about CODENAME04711, please", detectors) == {"keyword"}
     assert kinds("about codename9999, please", detectors) == set()
+
+
+@pytest.mark.parametrize(
+    "mark", ["\u00ad", "\u200d", "\u0336", "\u2011", "\u2028", "\u2019", "\u201d", "\u0663", "\uff41", "e\u0301"]
+)
+def test_one_unusual_character_in_a_long_foreign_text_is_made_plain(mark: str) -> None:
+    text = "Größe über Vorderkammer, " * 400
+    for at in (0, 4_000, len(text)):
+        assert neat(text[:at] + mark + text[at:]) == text[:at] + neat(mark) + text[at:]
+        assert neat(mark) != mark
+    assert neat(text) == text

@@ -6,8 +6,11 @@ import json
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spillway_router.privacy.detectors import PATTERN_NAMES, Detectors
+from spillway_router.privacy.payment import is_card, passes_luhn
 
 DETECTORS = Detectors(patterns=PATTERN_NAMES)
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -155,3 +158,30 @@ def test_what_only_looks_like_one_is_not(text: str) -> None:
 def test_numbers_of_json_are_searched_like_text(value: int) -> None:
     body = {"ssn": value, "messages": [{"role": "user", "content": "x"}]}
     assert bool(DETECTORS.kinds_in_body(body, orjson.dumps(body))) == (value != 11010519491231002)
+
+
+@given(st.text("0123456789", min_size=12, max_size=19))
+def test_the_check_digit_is_that_of_luhns_formula(digits: str) -> None:
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        twice = int(digit) * (2 if place % 2 else 1)
+        total += twice if twice < 10 else twice - 9
+    assert passes_luhn(digits) == (total % 10 == 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "is_issued"),
+    [
+        ("4111111111111111", True),
+        ("4111111111111112", False),
+        ("2200000000000004", True),  # the first number of the first range
+        ("2199990000000009", False),  # before it
+        ("8172020000000003", True),  # the last range
+        ("8172030000000002", False),  # behind it
+        ("3059990000000006", True),  # the end of a range
+        ("3060000000000001", False),  # between two ranges
+        ("411111111111116", False),  # a length that the issuer does not use
+    ],
+)
+def test_a_card_is_one_of_an_issuers_range_and_length(number: str, is_issued: bool) -> None:
+    assert is_card(number) is is_issued

@@ -147,7 +147,9 @@ def _shortened(text: bytes) -> bytes:
 
 def _kinds_in_json(text: bytes, sought: _Sought) -> frozenset[str]:
     plain = _shortened(text).decode(errors="ignore")
-    once, wholly = neat(unescaped_once(plain)), neat(decoded(plain))
+    parsed, undone = unescaped_once(plain), decoded(plain)
+    once = neat(parsed)
+    wholly = once if parsed == undone else neat(undone)
     kinds = sought.kinds(once) if once == wholly else sought.kinds(once) | sought.kinds(wholly)
     latin = unmixed(wholly)
     return kinds if kinds or latin == wholly else sought.kinds(latin)

@@ -25,13 +25,15 @@ _QUOTED_PRINTABLE = re.compile(r"=[89A-F][0-9A-F](?:(?:=\r?\n)?=[89AB][0-9A-F])+
 """Characters beyond ASCII in e-mails. What stands for one of ASCII is left, as code is full of `=20`."""
 _ENTITY = re.compile(r"&#?[0-9A-Za-z]{1,32};?")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_IGNORABLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+_IGNORABLES = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 """Unicode's Default_Ignorable_Code_Point: soft hyphens, joiners, marks of direction, variation selectors."""
-_STRUCK = re.compile("[\u0334-\u0338\u20d2\u20d3\u20d8-\u20da\u20e5-\u20eb]")
+_IGNORABLE = re.compile(f"[{_IGNORABLES}]")
+_STRIKES = "\u0334-\u0338\u20d2\u20d3\u20d8-\u20da\u20e5-\u20eb"
 """Marks that strike a letter through."""
+_STRUCK = re.compile(f"[{_STRIKES}]")
 _LOOKALIKES = {
     ord(foreign): letter
     for letter, lookalikes in {
@@ -84,14 +86,20 @@ _LOOKALIKES = {
 }
 """Cyrillic, Greek, Armenian and phonetic letters, and small capitals, that look like letters of the Latin alphabet."""
 _FOREIGN = "\u0250-\u02af\u0370-\u058f"
-_MIXED = re.compile(
-    rf"[A-Za-z][^\W\d_]{{0,64}}?[{_FOREIGN}]|[{_FOREIGN}][^\W\d_]{{0,64}}?[A-Za-z]|[\u1d00-\u1d26\ua730\ua731]"
-)
+_SMALL_CAPITALS = "\u1d00-\u1d26\ua730\ua731"
+_MAY_BE_MIXED = re.compile(f"[{_FOREIGN}{_SMALL_CAPITALS}]")
+_MIXED = re.compile(rf"[A-Za-z][^\W\d_]{{0,64}}?[{_FOREIGN}]|[{_FOREIGN}][^\W\d_]{{0,64}}?[A-Za-z]|[{_SMALL_CAPITALS}]")
 _WORD = re.compile(r"[^\W\d_]+")
-_DASH = re.compile("[\u2010-\u2015\u2212\u2e3a\u2e3b\ufe58\ufe63\uff0d]")
-_SPACE = re.compile("[\u0085\u1680\u2028\u2029]")
-_SINGLE_QUOTE = re.compile("[\u2018-\u201b\u2032\u02bc]")
-_DOUBLE_QUOTE = re.compile("[\u201c-\u201f\u2033\u00ab\u00bb]")
+_DASHES = "\u2010-\u2015\u2212\u2e3a\u2e3b\ufe58\ufe63\uff0d"
+_DASH = re.compile(f"[{_DASHES}]")
+_SPACES = "\u0085\u1680\u2028\u2029"
+_SPACE = re.compile(f"[{_SPACES}]")
+_SINGLE_QUOTES = "\u2018-\u201b\u2032\u02bc"
+_SINGLE_QUOTE = re.compile(f"[{_SINGLE_QUOTES}]")
+_DOUBLE_QUOTES = "\u201c-\u201f\u2033\u00ab\u00bb"
+_DOUBLE_QUOTE = re.compile(f"[{_DOUBLE_QUOTES}]")
+_REPLACED = re.compile(f"[{_IGNORABLES}{_STRIKES}{_DASHES}{_SPACES}{_SINGLE_QUOTES}{_DOUBLE_QUOTES}]")
+"""All that `neat` replaces, but foreign digits and what NFKC replaces."""
 _FOREIGN_DIGIT = re.compile(r"[^\D0-9]")
 _LINE_LEAD = re.compile(r"\n[ \t]*(?:[>#*|]|//)[>#*|/ \t]*")
 """What begins each line of a quotation, a comment, a list or a table."""
@@ -184,6 +192,13 @@ def neat(text: str) -> str:
     """Return the text in NFKC, without ignorable characters, with ASCII's digits, hyphens and quotes."""
     if text.isascii():
         return text
+    # Most languages write nothing of it, and the searches take a fraction of the replacements' time.
+    if (
+        _REPLACED.search(text) is None
+        and _FOREIGN_DIGIT.search(text) is None
+        and unicodedata.is_normalized("NFKC", text)
+    ):
+        return text
     text = unicodedata.normalize("NFKC", _STRUCK.sub("", _IGNORABLE.sub("", text)))
     text = _SPACE.sub(" ", _DASH.sub("-", _IGNORABLE.sub("", text)))
     text = _DOUBLE_QUOTE.sub('"', _SINGLE_QUOTE.sub("'", text))
@@ -193,7 +208,7 @@ def neat(text: str) -> str:
 def unmixed(text: str) -> str:
     """Return a neat text with Latin letters in words that mix them with lookalikes of other alphabets: `pаssword` with
     a Cyrillic `а`. Words of one alphabet stay as they are."""
-    if text.isascii() or _MIXED.search(text) is None:
+    if text.isascii() or _MAY_BE_MIXED.search(text) is None or _MIXED.search(text) is None:
         return text
     return _WORD.sub(_in_latin, text)
 

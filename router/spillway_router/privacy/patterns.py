@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,8 @@ class Pattern:
 
     def occurs_in(self, text: bytes) -> bool:
         """Return whether the text, which is neat UTF-8, has a valid match."""
+        if self.clear is None and self.context is not None and self.context.search(text) is None:
+            return False
         at = 0
         while (match := self.finder.search(text, at)) is not None:
             start, end = match.span(1)
@@ -96,6 +99,9 @@ def compact(text: str) -> str:
     return "".join(c for c in text if c.isalnum()).upper()
 
 
+_NO_DIGITS = re.compile("[^0-9]+")
+
+
 def digits_of(text: str) -> str:
     """Return the digits of a match."""
-    return "".join(c for c in text if "0" <= c <= "9")
+    return _NO_DIGITS.sub("", text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from spillway_router.privacy.patterns import GAP, Pattern, compact, digits_of, number
 
 _ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
@@ -41,8 +43,12 @@ _IBAN_LENGTHS = {
 
 def passes_luhn(digits: str) -> bool:
     """Return whether the last digit is the check digit of Luhn's formula."""
-    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+    values = bytes(map(int, digits))
+    return (sum(values[-1::-2]) + sum(values[-2::-2].translate(_DOUBLED))) % 10 == 0
+
+
+_DOUBLED = bytes(sum(divmod(2 * digit, 10)) for digit in range(10)).ljust(256)
+"""The sum of the digits of twice a digit."""
 
 
 def is_card(text: str) -> bool:
@@ -55,8 +61,14 @@ def is_card(text: str) -> bool:
 
 def _is_card(digits: str) -> bool:
     head = int(digits[:6])
-    is_issued = any(first <= head <= last and len(digits) in lengths for first, last, lengths in _ISSUERS)
-    return is_issued and len(set(digits)) > 1 and passes_luhn(digits)
+    at = bisect_right(_FIRST_DIGITS, head) - 1
+    if at < 0:
+        return False
+    _, last, lengths = _ISSUERS[at]
+    return head <= last and len(digits) in lengths and passes_luhn(digits) and len(set(digits)) > 1
+
+
+_FIRST_DIGITS = tuple(first for first, _, _ in _ISSUERS)
 
 
 def is_iban(text: str) -> bool:
