@@ -194,6 +194,16 @@ def test_what_a_cluster_says_of_a_release(tmp_path: Path, items: list[object], s
     assert "--namespace llm --selector app.kubernetes.io/instance=spillway" in arguments
 
 
+def test_the_cluster_of_a_context_is_asked_by_its_context(tmp_path: Path) -> None:
+    answer = json.dumps({"items": [SET, pod("Running")]})
+    machine = "arn:aws:eks:eu-central-1:1:cluster/a:llm/spillway"
+    sightings = KubernetesInspector(program(tmp_path, "kubectl", answer)).look([machine])
+    assert sightings[machine].state == "running"
+    arguments = (tmp_path / "arguments").read_text()
+    assert arguments.startswith("--context arn:aws:eks:eu-central-1:1:cluster/a get ")
+    assert "--namespace llm --selector app.kubernetes.io/instance=spillway" in arguments
+
+
 def test_a_cluster_that_has_nothing_of_a_release_ends_no_rental(tmp_path: Path) -> None:
     with pytest.raises(DeployError, match="context"):
         KubernetesInspector(program(tmp_path, "kubectl", '{"items": []}')).look(["llm/spillway"])

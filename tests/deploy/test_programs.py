@@ -14,14 +14,17 @@ from tests.deploy.in_process import spillway
 from tests.deploy.stand_ins import asked, program
 
 
-def deploy(folder: Path, target: str, *more: str, order: bool = True) -> CommandResult:
+def deploy(
+    folder: Path, target: str, *more: str, order: bool = True, more_env: dict[str, str] | None = None
+) -> CommandResult:
     """The usual order for real, against the stand-ins."""
     words = (
         ("--model", MODEL, "--image", "reg.example/spillway-gpu:0.1.0", "--wait", "0", *TARGETS[target])
         if order
         else ()
     )
-    env = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "VAST_API_KEY": "vast-secret"}
+    path, nowhere = f"{folder / 'bin'}:{os.environ['PATH']}", str(folder / "none")
+    env = {"PATH": path, "VAST_API_KEY": "vast-secret", "KUBECONFIG": nowhere, **(more_env or {})}
     return spillway(folder, "deploy", target, *words, "--yes", *more, env=env)
 
 
@@ -150,6 +153,63 @@ def test_the_same_machine_deployed_again_is_the_same_rental(tmp_path: Path, targ
     assert [r["stopped"] is None for r in rentals(tmp_path)] == [False, True]
     assert deploy(tmp_path, target, "--destroy", order=False).status == 0
     assert [r["stopped"] is None for r in rentals(tmp_path)] == [False, False]
+
+
+STACK: dict[str, object] = {"cloudformation describe-stacks": {"Stacks": [{"StackName": "spillway"}]}}
+
+
+def test_stacks_of_one_name_in_two_regions_are_two_machines(tmp_path: Path) -> None:
+    program(tmp_path, "aws", STACK)
+    for region in ("eu-central-1", "us-east-1"):
+        assert deploy(tmp_path, "aws", "--place", region).status == 0
+    assert {row["machine"] for row in rentals(tmp_path)} == {"eu-central-1/spillway", "us-east-1/spillway"}
+    assert [row["stopped"] for row in rentals(tmp_path)] == [None, None]
+    for unclear in ((), ("spillway",)):
+        done = deploy(tmp_path, "aws", *unclear, "--destroy", order=False)
+        assert done.status == 1
+        assert "spillway (eu-central-1), spillway (us-east-1); name one, with its --place" in done.err
+    foreign = deploy(tmp_path, "aws", "spillway", "--destroy", "--place", "eu-west-1", order=False)
+    assert "was not deployed from here in eu-west-1" in foreign.err
+    assert deploy(tmp_path, "aws", "spillway", "--destroy", "--place", "us-east-1", order=False).status == 0
+    assert asked(tmp_path)[-1][0][-2:] == ["--region", "us-east-1"]
+    assert {row["machine"]: row["stopped"] is None for row in rentals(tmp_path)} == {
+        "eu-central-1/spillway": True,
+        "us-east-1/spillway": False,
+    }
+    assert deploy(tmp_path, "aws", "--destroy", order=False).status == 0, "the one that is left"
+    assert asked(tmp_path)[-1][0][-2:] == ["--region", "eu-central-1"]
+
+
+def test_a_stack_is_released_in_the_region_in_which_the_environment_made_it(tmp_path: Path) -> None:
+    program(tmp_path, "aws", STACK)
+    assert deploy(tmp_path, "aws", more_env={"AWS_REGION": "eu-west-3"}).status == 0
+    moved = {"AWS_REGION": "us-east-1"}
+    assert deploy(tmp_path, "aws", "--destroy", order=False, more_env=moved).status == 0
+    assert asked(tmp_path)[-1][0][-2:] == ["--region", "eu-west-3"]
+
+
+def test_a_release_is_taken_away_from_the_cluster_that_it_was_made_in(tmp_path: Path) -> None:
+    program(tmp_path, "helm", {})
+    kubectl = tmp_path / "bin" / "kubectl"
+    kubectl.write_text("#!/bin/sh\necho minikube\n")
+    kubectl.chmod(0o755)
+    assert deploy(tmp_path, "kubernetes").status == 0
+    kubectl.write_text("#!/bin/sh\necho production\n")
+    assert deploy(tmp_path, "kubernetes", "--destroy", order=False).status == 0
+    assert asked(tmp_path)[-1][0][-2:] == ["--kube-context", "minikube"]
+
+
+def test_releases_of_one_name_in_two_clusters_are_two_machines(tmp_path: Path) -> None:
+    program(tmp_path, "helm", {})
+    for context in ("arn:aws:eks:eu-central-1:1:cluster/a", "b"):
+        assert deploy(tmp_path, "kubernetes", "--set", f"context={context}").status == 0
+    assert [row["stopped"] for row in rentals(tmp_path)] == [None, None]
+    assert "several were deployed" in deploy(tmp_path, "kubernetes", "--destroy", order=False).err
+    assert deploy(tmp_path, "kubernetes", "--destroy", "--set", "context=b", order=False).status == 0
+    assert asked(tmp_path)[-1][0][-2:] == ["--kube-context", "b"]
+    assert [row["machine"] for row in rentals(tmp_path) if row["stopped"] is None] == [
+        "arn:aws:eks:eu-central-1:1:cluster/a:spillway/spillway"
+    ]
 
 
 def test_the_books_follow_a_spot_instance_its_price_and_its_end(tmp_path: Path) -> None:

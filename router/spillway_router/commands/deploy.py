@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -23,6 +24,7 @@ from spillway_router.deploy.present import plan_json, plan_text, price_lines
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
     from spillway_router.config.settings import ServerPart
+    from spillway_router.deploy.state import Deployment
     from spillway_server.planning.plan import EnginePlan
 
 IMAGE_VARIABLE = "SPILLWAY_IMAGE"
@@ -135,8 +137,9 @@ def deploy(
         fail(f"unexpected argument {handle!r}; an ID is only used with --destroy")
     try:
         if destroy:
-            _check_recorded(target, handle, loaded, unrecorded)
-            _destroy(target=target, handle=handle, loaded=loaded, dry_run=dry_run, yes=yes, as_json=as_json)
+            scope = _scope(target, place, tuple(setting or ()))
+            deployment = _recorded(target, handle, scope, loaded, unrecorded)
+            _destroy(deployment, loaded, dry_run=dry_run, yes=yes, as_json=as_json)
             return
         options = DeployOptions(
             gpu=gpu,
@@ -182,7 +185,7 @@ def _inspected_order(
     target: str, options: DeployOptions, loaded: Loaded, dry_run: bool
 ) -> tuple[DeploymentOrder, EnginePlan]:
     """Return an order in which nothing is wrong, with the plan of its engine. Raises `DeployError`."""
-    order = order_of(options, loaded, dry_run)
+    order = order_of(target, options, loaded, dry_run)
     _inspect(target, order)  # before the model, whose configuration may have to be fetched
     server = None if options.send is None else _server_of(order.yaml)
     written = None if server is None else server.vllm_args
@@ -192,7 +195,14 @@ def _inspected_order(
     return order, plan
 
 
-def order_of(options: DeployOptions, loaded: Loaded, dry_run: bool) -> DeploymentOrder:
+def _usual_place(target: str, environment: Mapping[str, str]) -> str:
+    """Return the region that `aws` takes from the environment, so that it is released where it was made."""
+    if target != "aws":
+        return ""
+    return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION", "")
+
+
+def order_of(target: str, options: DeployOptions, loaded: Loaded, dry_run: bool) -> DeploymentOrder:
     """Build the order and check it: a known GPU, a price, a model that fits. Raises `DeployError`."""
     part = loaded.settings.gpu
     gpu = options.gpu or part.name or ""
@@ -218,7 +228,7 @@ def order_of(options: DeployOptions, loaded: Loaded, dry_run: bool) -> Deploymen
         count=options.gpus,
         interruptible=options.interruptible,
         disk_gb=options.disk,
-        place=options.place,
+        place=options.place or _usual_place(target, loaded.environment),
         volume=options.volume,
         secrets=options.secrets,
         clouds=tuple(_pairs("--cloud", options.clouds).items()),
@@ -389,29 +399,44 @@ def _create(
         runner.wait_until_ready(handle, order, wait_min * 60.0)
 
 
-def _check_recorded(target: str, handle: str, loaded: Loaded, unrecorded: bool) -> None:
-    """Raise `DeployError` for what was not deployed from here: it may be somebody else's."""
+def _scope(target: str, place: str, settings: tuple[str, ...]) -> str:
+    """Return in which region of AWS or context of Kubernetes something is to be released; "" if that was not said."""
+    return _pairs("--set", settings).get("context", "") if target == "kubernetes" else place if target == "aws" else ""
+
+
+def _recorded(target: str, handle: str, scope: str, loaded: Loaded, unrecorded: bool) -> Deployment:
+    """Return what is to be released. Raises `DeployError` for what was not deployed from here: it may be somebody
+    else's."""
     from spillway_router.commands.deploy_execution import deployments
 
-    handles = [each.handle for each in deployments(loaded).all() if each.target == target]
-    if handle and handle not in handles and not unrecorded:
+    recorded = deployments(loaded)
+    mine = [each for each in recorded.all() if each.target == target and (not scope or each.scope in ("", scope))]
+    if handle and handle not in [each.handle for each in mine] and not unrecorded:
         raise DeployError(
-            f"{handle} was not deployed from here (deployed are: {', '.join(handles) or 'none'}), so it is left alone; "
-            "--unrecorded releases it all the same"
+            f"{handle} was not deployed from here{f' in {scope}' if scope else ''} (deployed are: "
+            f"{', '.join(each.handle for each in mine) or 'none'}), so it is left alone; --unrecorded releases it all "
+            "the same"
         )
+    return recorded.find(target, handle, scope)
 
 
-def _destroy(target: str, handle: str, loaded: Loaded, dry_run: bool, yes: bool, as_json: bool) -> None:
-    from spillway_router.commands.deploy_execution import DeploymentRunner, deployments
+def _destroy(deployment: Deployment, loaded: Loaded, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    from spillway_router.commands.deploy_execution import DeploymentRunner
 
-    deployment = deployments(loaded).find(target, handle)
-    order = DeploymentOrder(deployment.gpu, model="", price_per_hour=Decimal(0), image="", place=deployment.place)
+    target = deployment.target
+    context = {"context": deployment.cluster} if deployment.cluster else {}
+    order = DeploymentOrder(
+        deployment.gpu, model="", price_per_hour=Decimal(0), image="", place=deployment.place, options=context
+    )
     plan = TARGETS[target].destroy(deployment.handle, order)
     if dry_run:
         _show(plan, order, False, as_json)
         return
     runner = DeploymentRunner(target, loaded)
-    _confirm(f"Release {deployment.handle} on {target}? What is on its disk is lost.", yes)
+    where = deployment.cluster or deployment.scope
+    _confirm(
+        f"Release {deployment.handle} on {target}{f' ({where})' if where else ''}? What is on its disk is lost.", yes
+    )
     runner.release(plan, deployment)
     for note in plan.notes:
         typer.echo(f"note  {note}")

@@ -76,23 +76,36 @@ class DeploymentRunner:
 
         A handle that is deployed already keeps its rental, because it is the same machine.
         """
-        earlier = {(each.target, each.handle): each for each in self._deployments.all()}  # before anything costs money
+        self._deployments.all()  # a list that can't be read is found before anything costs money
+        context = order.options.get("context", "")
+        cluster = (context or self._current_context()) if self._target == "kubernetes" else ""
         performed = perform(plan, self._api, self._shell, typer.echo)
-        before = earlier.get((self._target, performed.handle))
         deployment = Deployment(
             target=self._target,
             handle=performed.handle,
-            rental="" if before is None else before.rental,
+            rental="",
             gpu=order.gpu,
             count=order.count,
             price_per_hour=str(order.price_per_hour),
             kind=order.kind,
             place=order.place,
+            context=context,
+            cluster=cluster,
         )
+        before = self._deployments.earlier(deployment)
+        deployment = replace(deployment, rental="" if before is None else before.rental)
         self._deployments.put(deployment)
         if order.options.get("serverless") != "1":
             begin_rental(self._loaded, self._deployments, deployment, performed.price)
         return performed.handle
+
+    def _current_context(self) -> str:
+        """Return the context that helm uses by itself, so that a release is taken away where it was made; "" without
+        `kubectl`."""
+        try:
+            return self._shell.run(("kubectl", "config", "current-context"), "").strip()
+        except DeployError:
+            return ""
 
     def wait_until_ready(self, handle: str, order: DeploymentOrder, within_s: float) -> None:
         """Wait until the machine answers requests. One that doesn't in time ends the command with what to do."""
@@ -125,7 +138,7 @@ class DeploymentRunner:
             typer.echo(f"{deployment.handle} is gone already")
             follow_machine(self._loaded, deployment)
         end_rental(self._loaded, self._deployments, deployment)
-        self._deployments.remove(deployment.target, deployment.handle)
+        self._deployments.remove(deployment)
 
 
 def begin_rental(

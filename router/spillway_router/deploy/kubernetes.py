@@ -87,7 +87,10 @@ class Kubernetes:
     def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Uninstall the release; the chart's volume claims are kept."""
         namespace, _, release = handle.rpartition("/")
-        argv = ("helm", "uninstall", release, "--namespace", namespace or order.place or "spillway", "--wait")
+        argv = (
+            *("helm", "uninstall", release, "--namespace", namespace or order.place or "spillway", "--wait"),
+            *(("--kube-context", order.options["context"]) if order.options.get("context") else ()),
+        )
         return DeploymentPlan(
             self.name, (Command("uninstall the release", argv),), handle, ("Volume claims are kept.",)
         )

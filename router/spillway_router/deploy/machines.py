@@ -144,15 +144,23 @@ class KubernetesInspector:
         self._shell = shell
 
     def look(self, machines: Sequence[str]) -> Mapping[str, Sighting]:
-        """Ask for each release. A machine is named `NAMESPACE/RELEASE`."""
+        """Ask for each release. A machine is named `NAMESPACE/RELEASE`, after `CONTEXT:` where one was named."""
         return {machine: self._release(machine) for machine in machines}
 
     def _release(self, machine: str) -> Sighting:
-        namespace, _, release = machine.rpartition("/")
+        context, _, name = machine.rpartition(":")
+        namespace, _, release = name.rpartition("/")
         answer = _json(
             self._shell,
             (
-                *("kubectl", "get", "statefulsets,pods,persistentvolumeclaims", "--output", "json"),
+                *(
+                    "kubectl",
+                    *(("--context", context) if context else ()),
+                    "get",
+                    "statefulsets,pods,persistentvolumeclaims",
+                    "--output",
+                    "json",
+                ),
                 *("--namespace", namespace, "--selector", f"app.kubernetes.io/instance={release}"),
             ),
         )
