@@ -38,12 +38,17 @@ _Precision = Annotated[
 ]
 _ForCpu = Annotated[bool, typer.Option("--for-cpu", help="Leave 8 bits out: vLLM on a CPU has no kernel for them.")]
 _Method = Annotated[
-    str, typer.Option(metavar="rtn|gptq|awq", help="rtn (needs no data), gptq or awq (both need --calibration).")
+    str, typer.Option(metavar="rtn|gptq|awq", help="rtn (needs no data), gptq or awq (both calibrate).")
 ]
 _GroupSize = Annotated[
     int | None, typer.Option(min=16, help="Weights per scale. The default is the largest that fits.")
 ]
-_Calibration = Annotated[str | None, typer.Option(help="Samples to calibrate on: a .jsonl file, or `demo`.")]
+_Calibration = Annotated[
+    str | None,
+    typer.Option(
+        help="Samples to calibrate on: a .jsonl file, or `demo`. The default is built in; `none` leaves GPTQ out."
+    ),
+]
 _Gate = Annotated[str | None, typer.Option(help="Samples for the quality gate: a .jsonl file, or `demo`.")]
 _GateSamples = Annotated[int, typer.Option(min=1, max=10000, help="The maximum number of samples to judge.")]
 _MaxDrop = Annotated[float, typer.Option(min=0, max=1, help="The share of accuracy that may be lost.")]
@@ -164,12 +169,14 @@ def _show(converted: Converted, as_json: bool) -> None:
         console.print(f"[green]verified[/]: spillway serve --model {converted.folder}")
     else:
         console.print(f"[red]not verified[/]: {escape(' '.join(converted.verdict.reasons))}")
-        console.print("Try --method gptq --calibration FILE.jsonl, a smaller --group-size, or --precision 16bit.")
+        console.print("Try --method gptq, a smaller --group-size, or --precision 16bit.")
         console.print(f"The figures are in {converted.folder / verification.FILE}.", soft_wrap=True)
 
 
 def _rung_line(row: dict[str, Any]) -> str:
     """Return one step of the ladder as a line: what it costs and what the gate said of it."""
+    if not row["weight_bytes"]:
+        return f"{row['precision']}: left out. {escape(' '.join(row['reasons']))}"
     ratio = row["perplexity_ratio"]
     quality = "no perplexity" if ratio is None else f"perplexity {ratio:.3f} times the source's"
     verdict = "inside the gate" if row["verified"] else "outside the gate"

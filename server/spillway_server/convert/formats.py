@@ -67,21 +67,6 @@ class Architecture:
     norms_plus_one: bool = False
 
 
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {
-        "llama": Architecture("LlamaForCausalLM", "llama", paired_rows=True),
-        "qwen2": Architecture("Qwen2ForCausalLM", "qwen2"),
-        "qwen3": Architecture("Qwen3ForCausalLM", "qwen3"),
-        "gemma2": Architecture("Gemma2ForCausalLM", "gemma2", norms_plus_one=True),
-        "gemma3": Architecture("Gemma3ForCausalLM", "gemma3_text", norms_plus_one=True),
-        "phi3": Architecture("Phi3ForCausalLM", "phi3"),
-        "granite": Architecture("GraniteForCausalLM", "granite", paired_rows=True),
-        "smollm3": Architecture("SmolLM3ForCausalLM", "smollm3", paired_rows=True),
-        "olmo2": Architecture("Olmo2ForCausalLM", "olmo2"),
-    }
-)
-
-
 class GgufMetadata(Protocol):
     """What a GGUF file says of itself, whoever reads it."""
 
@@ -93,17 +78,47 @@ class GgufMetadata(Protocol):
         """Return a metadata value; `{arch}` in the key stands for the architecture."""
 
 
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "llama": Architecture("LlamaForCausalLM", "llama", paired_rows=True),
+        "qwen2": Architecture("Qwen2ForCausalLM", "qwen2"),
+        "qwen3": Architecture("Qwen3ForCausalLM", "qwen3"),
+        "gemma2": Architecture("Gemma2ForCausalLM", "gemma2", norms_plus_one=True),
+        "gemma3": Architecture("Gemma3ForCausalLM", "gemma3_text", norms_plus_one=True),
+        "phi3": Architecture("Phi3ForCausalLM", "phi3"),
+        "granite": Architecture("GraniteForCausalLM", "granite", paired_rows=True),
+        "smollm3": Architecture("SmolLM3ForCausalLM", "smollm3", paired_rows=True),
+        "olmo2": Architecture("Olmo2ForCausalLM", "olmo2"),
+        "qwen2moe": Architecture("Qwen2MoeForCausalLM", "qwen2_moe"),
+        "qwen3moe": Architecture("Qwen3MoeForCausalLM", "qwen3_moe"),
+        "olmoe": Architecture("OlmoeForCausalLM", "olmoe"),
+        "mixtral": Architecture("MixtralForCausalLM", "mixtral", paired_rows=True),
+    }
+)
+MIXTURES = ("qwen2moe", "qwen3moe", "olmoe", "mixtral")
+"""The architectures with experts. GGUF files call Mixtral `llama`, like the dense models that it was made from."""
+
+
+def family_of(header: GgufMetadata) -> str:
+    """Return the key in `ARCHITECTURES` of a file's weights, whether there is such a key or not."""
+    has_experts = int(header.value("{arch}.expert_count") or 0) > 1
+    return "mixtral" if header.architecture == "llama" and has_experts else header.architecture
+
+
 def cannot_be_rebuilt(file: str, header: GgufMetadata) -> Obstacle | None:
     """Return why the weights of a file of this name can't be rebuilt as a checkpoint; None if they can."""
-    name = header.architecture
-    if name not in ARCHITECTURES:
+    name = family_of(header)
+    if name not in ARCHITECTURES or header.architecture == "mixtral":
         return Obstacle(
-            f"{file} is of architecture {name or 'unknown'!r}; {', '.join(ARCHITECTURES)} (Mistral counts as llama) "
-            "can be converted from GGUF.",
+            f"{file} is of architecture {header.architecture or 'unknown'!r}; {', '.join(ARCHITECTURES)} (Mistral "
+            "counts as llama) can be converted from GGUF.",
             CHECKPOINT_INSTEAD,
         )
-    if int(header.value("{arch}.expert_count") or 0) > 1:
-        return Obstacle(f"{file} is a mixture of experts, which can't be rebuilt from GGUF.", CHECKPOINT_INSTEAD)
+    if name not in MIXTURES and int(header.value("{arch}.expert_count") or 0) > 1:
+        return Obstacle(
+            f"{file} is a mixture of experts of architecture {name!r}; {', '.join(MIXTURES)} can be rebuilt from GGUF.",
+            CHECKPOINT_INSTEAD,
+        )
     if int(header.value("split.count") or 1) > 1:
         return Obstacle(f"{file} is one part of a split GGUF.", "Merge the parts first: llama-gguf-split --merge.")
     return None

@@ -28,6 +28,10 @@ PRECISIONS = ("auto", "w4a16", "w8a16", "16bit")
 DTYPES = ("float16", "bfloat16", "float32")
 # float16 and bfloat16 take 2 bytes; W4A16 with groups of 32 takes 0.56 and keeps embeddings at 2.
 _PLAIN = ("F32", "F16", "BF16")
+_GPTQ = "4 bit, gptq"
+LARGEST_FOR_GPTQ = 6_000_000_000
+"""Bytes of the 16-bit weights up to which the ladder tries GPTQ: it holds the whole model in memory, and a step of it
+takes minutes per billion weights on a GPU and hours without one."""
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
@@ -35,8 +39,9 @@ _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 class ConversionOptions:
     """How to convert.
 
-    `precision` is one of PRECISIONS; `auto` climbs from 4 bits until the gate holds, by way of 8 bits if `eight_bit`
-    allows them (vLLM on a CPU has no such kernel). `template` is a name or Jinja text; `tokenizer` is a directory that
+    `precision` is one of PRECISIONS; `auto` climbs from 4 bits until the gate holds, by way of GPTQ where there are
+    `calibration` samples and the model is not too large, and of 8 bits if `eight_bit` allows them (vLLM on a CPU has no
+    such kernel). `template` is a name or Jinja text; `tokenizer` is a directory that
     replaces the file's own tokenizer; `samples` and `calibration` are as samples.py reads them; `group_size` None takes
     the largest that fits; `shard_bytes` limits the size of an unpacked file.
     """
@@ -88,6 +93,18 @@ def _row(name: str, size: int, plain: int, verdict: gate.GateVerdict) -> dict[st
     }
 
 
+def _left_out(name: str, why: Obstacle) -> dict[str, Any]:
+    """Return the row of a rung that could not be made, which ends no climb: the next rung needs less."""
+    return {
+        "precision": name,
+        "weight_bytes": 0,
+        "times_as_fast_as_16_bit": None,
+        "perplexity_ratio": None,
+        "verified": False,
+        "reasons": [why.reason],
+    }
+
+
 class Conversion:
     """One conversion: `run` carries out the steps that an earlier run did not finish."""
 
@@ -102,6 +119,8 @@ class Conversion:
         self._markers = StepMarkers(self._work / "markers", on_event)
         self._bounds = options.bounds
         self._reference: tuple[EngineOutput, EngineOutput | None] | None = None
+        self.has_experts = False
+        """Whether the file is a mixture of experts, once it is unpacked."""
 
     def run(self) -> Converted | Obstacle:
         """Convert, or return why that is not possible; finished steps are kept for the next run."""
@@ -135,6 +154,12 @@ class Conversion:
         if isinstance(unpacked, Obstacle):
             return unpacked
         facts, reference = unpacked
+        if facts.get("experts") and self._options.precision in ("w4a16", "w8a16"):
+            return Obstacle(
+                "4- and 8-bit weights of a mixture of experts are not made here.",
+                "Convert with --precision 16bit, or serve a checkpoint that its publisher quantised.",
+            )
+        self.has_experts = bool(facts.get("experts"))
         climbed = self._climb(reference)
         if isinstance(climbed, Obstacle):
             return climbed
@@ -182,8 +207,11 @@ class Conversion:
         ladder: list[dict[str, Any]] = []
         plain = sum(verification.weight_sizes(reference).values())
         rung: _Rung | None = None
-        for name in self._rungs():
+        for name in self.rungs(plain):
             checkpoint = self._rung(name, reference)
+            if isinstance(checkpoint, Obstacle) and name == _GPTQ:
+                ladder.append(_left_out(name, checkpoint))
+                continue
             if isinstance(checkpoint, Obstacle):
                 return checkpoint
             folder, recipe = checkpoint
@@ -205,19 +233,25 @@ class Conversion:
     def _step_of(self, candidate: Path) -> str:
         return f"judge-{candidate.name}" if self._options.precision == "auto" else "judge-result"
 
-    def _rungs(self) -> tuple[str, ...]:
+    def rungs(self, plain_bytes: int) -> tuple[str, ...]:
+        """Return the precisions to try in this order, by the size of the 16-bit weights."""
         options = self._options
         if options.precision != "auto":
             return (options.precision,)
-        return ("4 bit", "w8a16", "16bit") if options.eight_bit else ("4 bit", "16bit")
+        if self.has_experts:
+            return ("16bit",)
+        gptq = (_GPTQ,) if options.calibration and plain_bytes <= LARGEST_FOR_GPTQ else ()
+        return ("4 bit", *gptq, *(("w8a16",) if options.eight_bit else ()), "16bit")
 
     def _rung(self, name: str, reference: Path) -> tuple[Path, dict[str, Any]] | Obstacle:
         """Make the checkpoint of one rung; return its folder and its recipe."""
         if name == "16bit":
             return reference, {"method": "none"}
-        folder = self._work / {"w4a16": "quantised"}.get(name, f"carried-{name.replace(' ', '')}")
+        folder = self._work / {"w4a16": "quantised", _GPTQ: "gptq"}.get(name, f"carried-{name.replace(' ', '')}")
         if name == "w4a16":
-            recipe = self._quantise(reference, folder)
+            recipe = self._quantise(reference, folder, self._options.method)
+        elif name == _GPTQ:
+            recipe = self._quantise(reference, folder, "gptq")
         else:
             recipe = self._carry(reference, folder, 8 if name == "w8a16" else 4)
         return recipe if isinstance(recipe, Obstacle) else (folder, recipe)
@@ -234,10 +268,11 @@ class Conversion:
 
         return self._markers.run(ConversionStep(f"carry-{bits}", inputs, folder, size * 6 // 10), work)
 
-    def _quantise(self, reference: Path, folder: Path) -> dict[str, Any] | Obstacle:
+    def _quantise(self, reference: Path, folder: Path, method: str) -> dict[str, Any] | Obstacle:
         options = self._options
         job: dict[str, Any] = {"job": "quantise", "source": str(reference), "folder": str(folder)}
-        job |= {"method": options.method, "group_size": options.group_size, "calibration": list(options.calibration)}
+        calibration = [] if method == "rtn" else list(options.calibration)
+        job |= {"method": method, "group_size": options.group_size, "calibration": calibration}
         size = sum(verification.weight_sizes(reference).values())
         inputs = {**contents(reference), **{k: v for k, v in job.items() if k not in ("source", "folder")}}
 

@@ -19,7 +19,7 @@ class ConversionRequest:
     """What the user asks for, before any file is read.
 
     `name_out` derives the output folder from the model's name; `gate` and `calibration` name sample files (None: the
-    general samples, and no calibration).
+    general samples, and the built-in text; a calibration of `none` leaves GPTQ out of the ladder).
     """
 
     model: Path
@@ -73,6 +73,8 @@ def _template(named: str | None) -> str | Obstacle | None:
 
 
 def _calibration(named: str | None) -> list[dict[str, Any]] | Obstacle:
-    if named is None:
+    if named == "none":
         return []
+    if named is None:
+        return samples.general_calibration()
     return samples.demo_calibration(256) if named == "demo" else samples.read(named, 512)

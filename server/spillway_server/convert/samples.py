@@ -10,6 +10,9 @@ from spillway_server.demo_model.documents import HELD_OUT_SEEDS, TRAINING_SEEDS,
 from spillway_server.obstacle import Obstacle
 
 GENERAL = Path(__file__).with_name("general_samples.jsonl")
+CALIBRATION = Path(__file__).with_name("calibration_text.jsonl")
+"""Text for GPTQ and AWQ: 128 pieces of this project's own documentation, code and made-up conversations in five
+languages, under the project's licence (Apache-2.0). None of them is a sample of the gate."""
 
 
 def read(named: str | None, limit: int) -> list[dict[str, Any]] | Obstacle:
@@ -52,6 +55,11 @@ def demo(seeds: range) -> list[dict[str, Any]]:
     """Return the demo model's clean documents of these seeds, with their answers."""
     documents = [generate(seed) for seed in seeds]
     return [{"messages": prompt(document.text), "answer": canonical_json(document.truth)} for document in documents]
+
+
+def general_calibration() -> list[dict[str, Any]]:
+    """Return the built-in text for calibration."""
+    return [json.loads(line) for line in CALIBRATION.read_text(encoding="utf-8").splitlines()]
 
 
 def demo_calibration(count: int) -> list[dict[str, Any]]:

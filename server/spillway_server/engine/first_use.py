@@ -36,6 +36,7 @@ def converted(gguf: Path, folder: Path, report: Callable[[str], None], for_cpu: 
             ConversionOptions(out=out, precision="auto", eight_bit=not for_cpu),
             name_out=False,
             gate_samples=SAMPLES,
+            calibration="none",  # whoever waits for an engine does not wait for GPTQ
         )
         conversion = run(request, _step_printer(report), report)
         if isinstance(conversion, Obstacle):

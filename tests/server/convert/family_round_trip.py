@@ -4,11 +4,13 @@ difference of their logits as JSON. Tensor names come from the gguf package's ow
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import gguf
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from spillway_server.convert.worker import __main__ as worker
@@ -23,12 +25,24 @@ ARCHITECTURES = {
     "granite": gguf.MODEL_ARCH.GRANITE,
     "smollm3": gguf.MODEL_ARCH.SMOLLM3,
     "olmo2": gguf.MODEL_ARCH.OLMO2,
+    "qwen2moe": gguf.MODEL_ARCH.QWEN2MOE,
+    "qwen3moe": gguf.MODEL_ARCH.QWEN3MOE,
+    "olmoe": gguf.MODEL_ARCH.OLMOE,
+    "mixtral": gguf.MODEL_ARCH.LLAMA,
 }
+MIXTURES = ("qwen2moe", "qwen3moe", "olmoe", "mixtral")
+EXPERTS, USED, EXPERT_WIDTH, SHARED_WIDTH = 4, 2, 32, 48
+TYPES = {"gemma3": "gemma3_text", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe"}
 # Six layers for Gemma 3 and four for SmolLM3: their last layer differs from the others.
 LAYERS, WORDS = {"gemma3": 6, "smollm3": 4}, 300
-PAIRED = ("llama", "granite", "smollm3")
+PAIRED = ("llama", "granite", "smollm3", "mixtral")
 SCALES = {"embedding": 3.0, "residual": 0.5, "attention": 0.2, "logit": 2.0}
+CHOICE = {"num_experts": EXPERTS, "num_experts_per_tok": USED, "moe_intermediate_size": EXPERT_WIDTH}
 EXTRA = {
+    "qwen2moe": {**CHOICE, "shared_expert_intermediate_size": SHARED_WIDTH},
+    "qwen3moe": {**CHOICE, "norm_topk_prob": True},
+    "olmoe": {**CHOICE, "intermediate_size": EXPERT_WIDTH, "num_key_value_heads": 4},
+    "mixtral": {"num_local_experts": EXPERTS, "num_experts_per_tok": USED, "intermediate_size": EXPERT_WIDTH},
     "gemma2": {"sliding_window": 8, "query_pre_attn_scalar": 16},
     "gemma3": {"sliding_window": 8, "query_pre_attn_scalar": 16},
     "granite": {
@@ -41,12 +55,12 @@ EXTRA = {
 
 
 def random_model(family: str, tied: bool) -> torch.nn.Module:
-    config = AutoConfig.for_model(
-        {"gemma3": "gemma3_text"}.get(family, family), hidden_size=64, intermediate_size=96,
-        num_hidden_layers=LAYERS.get(family, 2), pad_token_id=0, bos_token_id=1, eos_token_id=0, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, vocab_size=WORDS, max_position_embeddings=256, rope_theta=50_000.0,
-        tie_word_embeddings=tied, **EXTRA.get(family, {}),
-    )  # fmt: skip
+    sizes = {
+        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": LAYERS.get(family, 2), "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 0, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "vocab_size": WORDS, "max_position_embeddings": 256, "rope_theta": 50_000.0, "tie_word_embeddings": tied,
+    }  # fmt: skip
+    config = AutoConfig.for_model(TYPES.get(family, family), **{**sizes, **EXTRA.get(family, {})})
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     for parameter in model.parameters():
@@ -55,15 +69,38 @@ def random_model(family: str, tied: bool) -> torch.nn.Module:
     return model
 
 
+def published(model: torch.nn.Module, family: str, folder: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors under the names of a published checkpoint, the experts of a layer in one, as llama.cpp's
+    converter collects them."""
+    if family not in MIXTURES:
+        return dict(model.state_dict())
+    model.save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    experts = re.compile(r"(.*\.experts)\.(\d+)\.(.*)")
+    collected: dict[str, dict[int, torch.Tensor]] = {}
+    for name in [name for name in tensors if experts.fullmatch(name)]:
+        match = experts.fullmatch(name)
+        assert match is not None
+        collected.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = tensors.pop(name)
+    merged = {name: torch.stack([matrices[n] for n in range(EXPERTS)]) for name, matrices in collected.items()}
+    return tensors | merged
+
+
 def write(model: torch.nn.Module, family: str, path: Path) -> None:
-    writer = gguf.GGUFWriter(path, family)
+    writer = gguf.GGUFWriter(path, "llama" if family == "mixtral" else family)
     writer.add_context_length(256)
     writer.add_embedding_length(64)
     layers = LAYERS.get(family, 2)
     writer.add_block_count(layers)
-    writer.add_feed_forward_length(96)
+    writer.add_feed_forward_length(model.config.intermediate_size)
     writer.add_head_count(4)
-    writer.add_head_count_kv(2)
+    writer.add_head_count_kv(model.config.num_key_value_heads)
+    if family in MIXTURES:
+        writer.add_expert_count(EXPERTS)
+        writer.add_expert_used_count(USED)
+        writer.add_expert_feed_forward_length(EXPERT_WIDTH)
+        if family == "qwen2moe":
+            writer.add_expert_shared_feed_forward_length(SHARED_WIDTH)
     writer.add_key_length(16)
     writer.add_rope_freq_base(50_000.0)
     writer.add_layer_norm_rms_eps(model.config.rms_norm_eps)
@@ -85,11 +122,13 @@ def write(model: torch.nn.Module, family: str, path: Path) -> None:
     writer.add_token_merges(["w 0"])
     writer.add_eos_token_id(0)
     names = gguf.get_tensor_name_map(ARCHITECTURES[family], layers)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in published(model, family, path.with_suffix(".published")).items():
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
         values = tensor.numpy()
         heads = 4 if "q_proj" in name else 2
+        if name.endswith("shared_expert_gate.weight"):
+            values = values.reshape(-1)
         if family.startswith("gemma") and name.endswith("norm.weight"):
             values = values + 1
         if family in PAIRED and ("q_proj" in name or "k_proj" in name):
@@ -118,9 +157,10 @@ def difference(family: str, tied: bool, folder: Path) -> float:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     place = Path(sys.argv[1])
+    chosen = sys.argv[2:] or ARCHITECTURES
     differences = {
         f"{family} tied={tied}": difference(family, tied, place)
-        for family in ARCHITECTURES
+        for family in chosen
         # Only these publish models with an output matrix of their own and without.
         for tied in ((True, False) if family in ("llama", "qwen2", "qwen3") else (family.startswith("gemma"),))
     }

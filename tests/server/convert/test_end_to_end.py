@@ -365,6 +365,20 @@ def test_what_loses_quality_is_not_written_even_where_the_samples_can_not_verify
     assert verdict.verified == (needed == FEW)
 
 
+def test_the_ladder_tries_gptq_with_the_built_in_text_before_more_bits(tmp_path: Path) -> None:
+    """Four bits lose too much for this gate; what GPTQ makes of them is judged by the same gate."""
+    tight = Bounds(min_samples=FEW, max_ratio=1.0)
+    calibration = tuple(samples.general_calibration()[:16])
+    wishes = {"precision": "auto", "eight_bit": False, "bounds": tight, "calibration": calibration}
+    climbed = done(convert(F16, tmp_path / "out", llama=False, **wishes))
+    rows = climbed.verdict.recipe["ladder"]
+    assert [row["precision"] for row in rows] == ["4 bit", "4 bit, gptq", "16bit"][: len(rows)]
+    assert len(rows) >= 2
+    assert 0 < rows[1]["weight_bytes"] < 3_000_000
+    assert rows[1]["perplexity_ratio"] is not None
+    assert climbed.verdict.verified
+
+
 def test_templates_of_a_tokenizer_directory_come_along(tmp_path: Path) -> None:
     tokenizer = tmp_path / "tokenizer"
     tokenizer.mkdir()

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from spillway_server.convert import inspection
-from spillway_server.convert.formats import ARCHITECTURES, SPLIT_RULES
+from spillway_server.convert.formats import ARCHITECTURES, MIXTURES, SPLIT_RULES, cannot_be_rebuilt, family_of
 from spillway_server.convert.pipeline import ConversionOptions
 from spillway_server.convert.request import ConversionRequest, run
 from spillway_server.convert.source import ModelSource
 from spillway_server.obstacle import Obstacle
+from spillway_server.planning.gguf_file import GgufHeader
 from spillway_server.planning.models import DEMO_WEIGHTS
 
 F16 = DEMO_WEIGHTS / "gguf" / "spillway-demo-F16.gguf"
@@ -74,8 +75,33 @@ def test_a_tokenizer_brings_its_rule_and_its_template(tmp_path: Path) -> None:
 
 def test_the_rules_and_architectures_that_are_offered() -> None:
     offered = {"llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "granite", "smollm3", "olmo2"}
-    assert set(ARCHITECTURES) == offered
+    assert set(ARCHITECTURES) == offered | set(MIXTURES)
     # The rules of llama.cpp under which files of these architectures are published.
     assert {"llama-bpe", "qwen2", "smollm", "refact", "dbrx", "smaug-bpe", "tekken", "gpt-4o", "gpt-2"} <= set(
         SPLIT_RULES
     )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "experts", "family"),
+    [
+        ("qwen3moe", 128, "qwen3moe"),
+        ("qwen2moe", 60, "qwen2moe"),
+        ("olmoe", 64, "olmoe"),
+        ("llama", 8, "mixtral"),
+        ("llama", 0, "llama"),
+        ("llama", 1, "llama"),
+    ],
+)
+def test_mixtures_of_experts_that_can_be_rebuilt(architecture: str, experts: int, family: str) -> None:
+    header = GgufHeader({"general.architecture": architecture, f"{architecture}.expert_count": experts}, ())
+    assert cannot_be_rebuilt("m.gguf", header) is None
+    assert family_of(header) == family
+
+
+@pytest.mark.parametrize("architecture", ["granite", "deepseek2", "mixtral", ""])
+def test_other_mixtures_are_refused(architecture: str) -> None:
+    header = GgufHeader({"general.architecture": architecture, f"{architecture}.expert_count": 8}, ())
+    refused = cannot_be_rebuilt("m.gguf", header)
+    assert refused is not None
+    assert "qwen3moe" in refused.reason

@@ -34,7 +34,7 @@ def _inspect(job: dict[str, Any]) -> dict[str, Any]:
     tensors.check_complete(opened)
     for tensor in opened.reader.tensors:
         if not tensors.is_skipped(tensor.name):
-            tensors.checkpoint_name(tensor.name, opened.architecture)
+            tensors.checkpoint_name(tensor.name, opened.family)
     if not job["tokenizer"]:
         vocabulary.build(opened)
     names = {tensor.name for tensor in opened.reader.tensors}

@@ -38,7 +38,7 @@ def carry(source: Path, target: Path, bits: int, header: Header | None) -> dict[
 
     target.mkdir(parents=True, exist_ok=True)
     originals = {} if header is None else {
-        tensors.checkpoint_name(one.name, header.architecture): one
+        tensors.checkpoint_name(one.name, header.family): one
         for one in header.reader.tensors
         if not tensors.is_skipped(one.name)
     }  # fmt: skip

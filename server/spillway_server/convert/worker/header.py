@@ -12,7 +12,14 @@ from typing import Any
 
 import gguf
 
-from spillway_server.convert.formats import ARCHITECTURES, CHECKPOINT_INSTEAD, Architecture, cannot_be_rebuilt
+from spillway_server.convert.formats import (
+    ARCHITECTURES,
+    CHECKPOINT_INSTEAD,
+    MIXTURES,
+    Architecture,
+    cannot_be_rebuilt,
+    family_of,
+)
 from spillway_server.convert.worker.report import JobError
 
 
@@ -26,7 +33,12 @@ class Header:
     @property
     def target(self) -> Architecture:
         """What the architecture becomes as a checkpoint."""
-        return ARCHITECTURES[self.architecture]
+        return ARCHITECTURES[self.family]
+
+    @property
+    def family(self) -> str:
+        """The key of `ARCHITECTURES`: the architecture, or what its experts make of it."""
+        return family_of(self)
 
     def value(self, key: str, otherwise: Any = None) -> Any:
         """Return a metadata value; `{arch}` in the key stands for the architecture."""
@@ -85,6 +97,7 @@ def facts(path: Path) -> dict[str, Any]:
         "hidden_size": header.needed("{arch}.embedding_length"),
         "quantisation": kinds.most_common(1)[0][0],
         "tensor_types": dict(kinds),
+        "experts": int(header.value("{arch}.expert_count") or 0) if header.family in MIXTURES else 0,
         "context_tokens": header.needed("{arch}.context_length"),
         "tokenizer": header.value("tokenizer.ggml.model"),
         "pre_tokenizer": header.value("tokenizer.ggml.pre"),
@@ -120,7 +133,7 @@ def model_config(header: Header, dtype: str, names: set[str]) -> dict[str, Any]:
         "pad_token_id": header.value("tokenizer.ggml.padding_token_id"),
         "use_cache": True,
     }
-    if header.architecture != "qwen2":
+    if header.architecture not in ("qwen2", "qwen2moe"):
         config["attention_bias"] = "blk.0.attn_q.bias" in names
     if header.architecture == "llama":
         config["mlp_bias"] = False
@@ -129,7 +142,9 @@ def model_config(header: Header, dtype: str, names: set[str]) -> dict[str, Any]:
 
 def _of_family(header: Header, config: dict[str, Any]) -> dict[str, Any]:
     """Return the keys that only one family has; GGUF's own keys are named in llama.cpp's gguf-py constants."""
-    match header.architecture:
+    match header.family:
+        case family if family in MIXTURES:
+            return _experts(header)
         case "gemma2" | "gemma3":
             return _gemma(header, config)
         case "granite":
@@ -153,6 +168,31 @@ def _of_family(header: Header, config: dict[str, Any]) -> dict[str, Any]:
                 "sliding_window": None if window is None else int(window),
             }
     return {}
+
+
+def _experts(header: Header) -> dict[str, Any]:
+    """Return the keys of a mixture. llama.cpp makes the weights of the chosen experts add up to 1 for some families."""
+    count, used = int(header.needed("{arch}.expert_count")), int(header.needed("{arch}.expert_used_count"))
+    width = _width(header, "blk.0.ffn_gate_exps.weight")
+    if header.family == "mixtral":
+        return {"num_local_experts": count, "num_experts_per_tok": used, "intermediate_size": width}
+    config: dict[str, Any] = {"num_experts": count, "num_experts_per_tok": used}
+    config |= {"norm_topk_prob": header.family == "qwen3moe"}
+    if header.family == "olmoe":
+        return {**config, "intermediate_size": width}
+    config |= {"moe_intermediate_size": width, "decoder_sparse_step": 1, "mlp_only_layers": []}
+    if header.family == "qwen2moe":
+        config |= {"shared_expert_intermediate_size": _width(header, "blk.0.ffn_gate_shexp.weight")}
+        config |= {"qkv_bias": any(tensor.name == "blk.0.attn_q.bias" for tensor in header.reader.tensors)}
+    return config
+
+
+def _width(header: Header, name: str) -> int:
+    """Return the number of rows of a matrix, or of each expert's. Raises `JobError` where it is missing."""
+    tensor = next((one for one in header.reader.tensors if one.name == name), None)
+    if tensor is None:
+        raise JobError(f"the GGUF file has no tensor {name}.", CHECKPOINT_INSTEAD)
+    return int(tensor.shape[1])  # GGUF names the columns first
 
 
 def _gemma(header: Header, config: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Write GGUF tensors as a Hugging Face checkpoint: names, order of rows, dequantised values, in resumable shards.
 
-llama.cpp stores q and k of the llama architecture and its kin with rotated pairs side by side, while checkpoints keep
-the pairs half a head apart, so their rows are reordered. Gemma's norms are stored with 1 added. Values are decoded by
-gguf.quants (the Python reference).
+The experts of a layer are one tensor in GGUF, with the experts as its first axis, and matrices of their own in a
+checkpoint. llama.cpp stores q and k of the llama architecture and its kin with rotated pairs side by side, while
+checkpoints keep the pairs half a head apart, so their rows are reordered. Gemma's norms are stored with 1 added. Values
+are decoded by gguf.quants (the Python reference).
 """
 
 from __future__ import annotations
@@ -45,6 +46,25 @@ _AFTER = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "p
 _GEMMA = {**_PARTS, **_AFTER, "ffn_norm": "pre_feedforward_layernorm"}
 _FUSED = {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
 _UNFUSED = ("attn_q", "attn_k", "attn_v", "ffn_gate", "attn_q_norm", "attn_k_norm")
+_NO_FEED_FORWARD = ("ffn_gate", "ffn_up", "ffn_down")
+_ROUTER = {"ffn_gate_inp": "mlp.gate"}
+_EXPERTS = {
+    "ffn_gate_exps": "mlp.experts.{}.gate_proj",
+    "ffn_up_exps": "mlp.experts.{}.up_proj",
+    "ffn_down_exps": "mlp.experts.{}.down_proj",
+}
+_SHARED = {
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+}
+_MIXTRAL = {
+    "ffn_gate_inp": "block_sparse_moe.gate",
+    "ffn_gate_exps": "block_sparse_moe.experts.{}.w1",
+    "ffn_up_exps": "block_sparse_moe.experts.{}.w3",
+    "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
+}
 _NO_HEAD_NORMS = ("attn_q_norm", "attn_k_norm")
 # Kept in config.json instead: see header.llama3_scaling and header._rope_scaling.
 _SKIPPED = {"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"}
@@ -58,9 +78,16 @@ class Shard:
     tensors: tuple[Any, ...]
 
 
-def parts(architecture: str) -> dict[str, str]:
-    """Return the matrices and norms of one layer: llama.cpp's names, and those of a checkpoint."""
-    match architecture:
+def parts(family: str) -> dict[str, str]:
+    """Return the matrices and norms of one layer: llama.cpp's names, and those of a checkpoint, where `{}` stands for
+    the number of an expert."""
+    match family:
+        case "qwen3moe" | "olmoe":
+            return _without(_PARTS, *_NO_FEED_FORWARD) | _ROUTER | _EXPERTS
+        case "qwen2moe":
+            return _without(_PARTS, *_NO_FEED_FORWARD, *_NO_HEAD_NORMS) | _ROUTER | _EXPERTS | _SHARED
+        case "mixtral":
+            return _without(_PARTS, *_NO_FEED_FORWARD, *_NO_HEAD_NORMS) | _MIXTRAL
         case "gemma2":
             return {part: name for part, name in _GEMMA.items() if part not in _NO_HEAD_NORMS}
         case "gemma3":
@@ -74,21 +101,25 @@ def parts(architecture: str) -> dict[str, str]:
     return {part: name for part, name in _PARTS.items() if part not in _NO_HEAD_NORMS}
 
 
+def _without(named: dict[str, str], *left_out: str) -> dict[str, str]:
+    return {part: name for part, name in named.items() if part not in left_out}
+
+
 def is_skipped(name: str) -> bool:
     """Return whether a tensor is kept in config.json instead."""
     return name in _SKIPPED
 
 
-def checkpoint_name(name: str, architecture: str = "qwen3") -> str:
-    """Translate `blk.3.attn_q.weight` to `model.layers.3.self_attn.q_proj.weight`. Raises `JobError` for unknown
-    tensors."""
+def checkpoint_name(name: str, family: str = "qwen3") -> str:
+    """Translate `blk.3.attn_q.weight` to `model.layers.3.self_attn.q_proj.weight`. The name of experts keeps `{}` for
+    their number. Raises `JobError` for unknown tensors."""
     if name in _WHOLE:
         return _WHOLE[name]
-    words, of_layer = name.split("."), parts(architecture)
+    words, of_layer = name.split("."), parts(family)
     if len(words) == 4 and words[0] == "blk" and words[2] in of_layer:
         return f"model.layers.{words[1]}.{of_layer[words[2]]}.{words[3]}"
     raise JobError(
-        f"the GGUF file has a tensor that is unknown to this architecture: {name} (a mixture of experts?).",
+        f"the GGUF file has a tensor that is unknown to this architecture: {name}.",
         CHECKPOINT_INSTEAD,
     )
 
@@ -107,7 +138,7 @@ def check_complete(header: Header) -> None:
     """Check that every layer has every matrix. Raises `JobError` that names what is missing."""
     names = {tensor.name for tensor in header.reader.tensors}
     layers = int(header.needed("{arch}.block_count"))
-    expected = {f"blk.{layer}.{part}.weight" for layer in range(layers) for part in parts(header.architecture)}
+    expected = {f"blk.{layer}.{part}.weight" for layer in range(layers) for part in parts(header.family)}
     missing = sorted((expected | {"token_embd.weight", "output_norm.weight"}) - names)
     if missing:
         raise JobError(
@@ -181,12 +212,12 @@ def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_B
     done: dict[str, str] = json.loads(done_file.read_text()) if done_file.exists() else {}
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(planned):
-        weight_map |= {checkpoint_name(tensor.name, header.architecture): shard.name for tensor in shard.tensors}
+        weight_map |= {name: shard.name for tensor in shard.tensors for name in _names(tensor, header)}
         target = folder / shard.name
         if target.exists() and done.get(shard.name) == digest(target):
             continue
         report_progress(number / len(planned), f"shard {number + 1} of {len(planned)}")
-        tensors = {checkpoint_name(t.name, header.architecture): _narrowed(t, header, dtype) for t in shard.tensors}
+        tensors = {name: values for one in shard.tensors for name, values in _written(one, header, dtype).items()}
         partial = target.with_suffix(".partial")
         save_file(tensors, partial, metadata={"format": "pt"})
         partial.replace(target)
@@ -199,6 +230,24 @@ def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_B
         index = {"metadata": {"total_size": size}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
     done_file.unlink(missing_ok=True)
+
+
+def _names(tensor: Any, header: Header) -> list[str]:
+    """Return the names of a tensor in the checkpoint: one, or one for each expert."""
+    name = checkpoint_name(tensor.name, header.family)
+    if "{}" not in name:
+        return [name]
+    return [name.replace("{}", str(number)) for number in range(int(tensor.shape[2]))]
+
+
+def _written(tensor: Any, header: Header, dtype: str) -> dict[str, Any]:
+    """Return what a tensor becomes: matrices by their names."""
+    names, values = _names(tensor, header), _narrowed(tensor, header, dtype)
+    if values.dim() == 3:
+        return {name: values[number].clone() for number, name in enumerate(names)}
+    if tensor.name.endswith("ffn_gate_inp_shexp.weight"):
+        values = values.reshape(1, -1)  # a matrix of one row in the checkpoint
+    return {names[0]: values}
 
 
 def _release_pages(header: Header) -> None:
