@@ -208,6 +208,54 @@ async def test_a_private_request_without_another_engine_is_refused_at_once(strea
         assert not other.seen
 
 
+@asynccontextmanager
+async def two_engines(stream: bool) -> AsyncIterator[tuple[FaultUpstream, FaultUpstream, FaultUpstream, Router]]:
+    """Run an engine that is away, one that is silent, a cloud, and a router before them."""
+    async with (
+        FaultUpstream(answering(stream)) as away,
+        FaultUpstream(SILENT) as silent,
+        FaultUpstream(answering(stream)) as other,
+        routing(
+            settings(local(away, "away"), local(silent, "silent"), cloud(other), more="slo: {ttft_ms: 20000}\n")
+        ) as router,
+    ):
+        away.health = 503  # a probe finds it so, too
+        router.runtime.board.health("away", "down", "it restarts")
+        yield away, silent, other, router
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("back_first", [True, False], ids=["back already", "back a moment later"])
+async def test_a_private_request_goes_to_the_engine_that_is_back_when_its_own_leaves(
+    stream: bool, back_first: bool
+) -> None:
+    async with two_engines(stream) as (away, silent, other, router):
+        waiting = asyncio.create_task(router.chat({"stream": stream}, x_spillway_privacy="local-only"))
+        await silent.arrival()
+        board = router.runtime.board
+        away.health, silent.health = 200, 503
+        states = [("away", "up", ""), ("silent", "down", "it restarts, too")]
+        for name, health, reason in states if back_first else reversed(states):
+            board.health(name, health, reason)
+        async with asyncio.timeout(LIMIT_S):
+            reply = await waiting
+        assert (reply.status_code, reply.headers["x-spillway-backend"]) == (200, "away"), reply.text
+        assert len(away.seen) == 1
+        assert not other.seen
+
+
+async def test_a_private_request_does_not_wait_for_ever_for_another_engine() -> None:
+    async with two_engines(False) as (away, silent, other, router):
+        waiting = asyncio.create_task(router.chat({}, x_spillway_privacy="local-only"))
+        await silent.arrival()
+        router.runtime.board.health("silent", "down", "it restarts, too")
+        async with asyncio.timeout(LIMIT_S):
+            reply = await waiting
+        assert (reply.status_code, error_of(reply)["code"]) == (503, "local_only_unavailable")
+        assert not away.seen
+        assert not other.seen
+
+
 async def test_a_stream_that_the_client_sees_stays_where_it_is() -> None:
     gate = asyncio.Event()
     words = delta({"content": "alpha"}) + delta({"content": " beta"}) + delta({}, "stop") + DONE

@@ -82,6 +82,9 @@ from spillway_router.proxy.scoring.scoring import is_scored
 
 QUEUE_FULL = Refusal(503, "overloaded", "The local queue is full. Retry after the given time.", retry_after_s=1.0)
 CLIENT_LEFT = Outcome("cancelled", billed=True, detail="the client left")
+RETURN_S = 3.0
+"""How long a request waits for another engine where its own went away: as long as a breaker stays open."""
+RETURN_CHECK_S = 0.1
 BETTER_LATE = "no better answer within the promised time"
 ROUTER_FAILED = Outcome("cancelled", billed=True, detail="an unexpected error in the router")
 """It blames no backend: the breaker ignores it."""
@@ -229,6 +232,8 @@ async def run(state: ExchangeState) -> None:
     outcome = await _ask_in_turn(state)
     if outcome is not None and outcome.fault == PRIVATE and await _keep_local(state):
         outcome = await _ask_in_turn(state)
+    if outcome is not None and outcome.kind == "failed" and await _another_engine(state, outcome):
+        outcome = await _ask_in_turn(state)
     if outcome is not None and (outcome.kind in ("ok", "cancelled") or state.client.started):
         return
     refusal = final_refusal(state.refusal, state.decision)
@@ -284,6 +289,34 @@ async def _keep_local(state: ExchangeState) -> bool:
     state.facts, state.config, state.decision = facts, config, decision
     state.decided, state.reasons = decision.kind, decision.reasons
     return bool(decision.candidates) and not asked
+
+
+async def _another_engine(state: ExchangeState, outcome: Outcome) -> bool:
+    """Decide anew on a request that only local engines may answer and whose engine went away while it waited: others
+    may be back by then, as in an upgrade of one engine after the other. Return whether one may be asked that was not.
+
+    One that is away is waited for `RETURN_S` at most, and not beyond the promised time to first token.
+    """
+    engine_left = outcome.left_rotation or not outcome.status
+    if not engine_left or state.client.started or any(not one.backend.local for one in state.decision.candidates):
+        return False
+    if state.byok_route is not None or state.answer_judge is not None or BETTER_THAN in state.client.headers:
+        return False
+    services, facts = state.services, state.facts
+    asked = {attempt.backend.name for attempt in state.attempts}
+    promised_s = facts.hints.slo_ttft_s or state.config.policy.slo.ttft_s
+    left_s = min(RETURN_S, promised_s - (services.clock() - state.started_s))
+    for _ in range(1 + max(0, int(left_s / RETURN_CHECK_S))):
+        config = under_rules(services, services.config(), facts)
+        decision = decide(facts, caller_signals(services, config, facts), config.policy)
+        others = tuple([one for one in decision.candidates if one.backend.local and one.backend.name not in asked])
+        if others:
+            state.config, state.decision = config, replace(decision, candidates=others)
+            return True
+        if not any(removed.reason == "health" and removed.backend not in asked for removed in decision.removed):
+            return False
+        await asyncio.sleep(RETURN_CHECK_S)
+    return False
 
 
 def _note_full_budgets(state: ExchangeState) -> None:
