@@ -28,8 +28,8 @@ def priced(upstream: FaultUpstream, name: str, usd: str) -> str:
     )
 
 
-def says(text: str, tokens: int = 2, prompt: int = 40) -> Answer:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+def says(text: str, tokens: int = 2, prompt: int = 40, finish: str = "stop") -> Answer:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     usage = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
     return Answer.json({"choices": [choice], "usage": usage})
 
@@ -116,7 +116,9 @@ async def test_its_cost_is_held_charged_and_shown(tmp_path: Path) -> None:
         assert (steps["large"]["asked"], steps["large"]["answered"]) == (1, 1)
 
 
-@pytest.mark.parametrize("reply", [says("I think it is fine."), says("101"), Answer.json({"error": {}}, 500)])
+@pytest.mark.parametrize(
+    "reply", [says("I think it is fine."), says("101"), Answer.json({"error": {}}, 500), says("9", finish="length")]
+)
 async def test_without_a_number_the_answer_stands(reply: Answer, tmp_path: Path) -> None:
     async with cascade(tmp_path, verdict=reply) as it:
         text, attempts = await it.asked()

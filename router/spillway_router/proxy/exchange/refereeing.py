@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from spillway_router.core.confidence.referee import SELF, Referee
-from spillway_router.core.confidence.self_check import SHORTEST_S, stated
+from spillway_router.core.confidence.self_check import SHORTEST_S
 from spillway_router.core.routing.model import Candidate, Outcome, RequestFacts
 from spillway_router.core.routing.policy import referee_candidate
 from spillway_router.ledger.holds import AttemptReason
@@ -24,7 +24,7 @@ from spillway_router.providers.logprobs import answer_text
 from spillway_router.proxy.exchange.attempt import NotOpened, UpstreamAttempt, fetch_whole, open_attempt
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.escalation import is_step, may_escalate
-from spillway_router.proxy.exchange.self_check import question_about
+from spillway_router.proxy.exchange.self_check import question_about, stated_in
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.upstream_body import prepare
 from spillway_router.proxy.request.items import request_items
@@ -115,7 +115,7 @@ async def _ask(
             reply = await fetch_whole(attempt, "chat", upstream.body, within_s, MOST_BYTES)
         outcome = reply.outcome
         if outcome.kind == "ok":
-            score = stated(answer_text(reply.answer["choices"][0]))
+            score = stated_in(reply.answer["choices"][0])
     except TimeoutError:
         outcome = Outcome("timeout", detail=f"no word of the referee within {within_s * 1000:.0f} ms", billed=True)
     finally:

@@ -72,6 +72,11 @@ def score_of(choice: Mapping[str, Any], rule: SelfCheck) -> float | None:
     """The score in [0, 1] in a reply to the question; None where the reply gives none."""
     if rule.kind == "p_true":
         return p_true(first_alternatives(choice), rule.words)
+    return stated_in(choice)
+
+
+def stated_in(choice: Mapping[str, Any]) -> float | None:
+    """The score in [0, 1] that a reply states as a number; None where it states none."""
     # A number that was cut off may be the beginning of a larger one.
     return stated(answer_text(choice)) if choice.get("finish_reason") == "stop" else None
 
