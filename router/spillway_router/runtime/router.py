@@ -98,6 +98,7 @@ from spillway_router.proxy.request.key_rates import KeyRates
 from spillway_router.proxy.request.verdicts import Verdicts
 from spillway_router.proxy.shadows.shadows import Shadows
 from spillway_router.runtime.alerts import AlertHooks, Alerts
+from spillway_router.runtime.allocator import HeapKeeper
 from spillway_router.runtime.background import Background, Service
 from spillway_router.runtime.day_change import DayChange, utc_day
 from spillway_router.runtime.descriptors import of_process
@@ -420,7 +421,7 @@ class Runtime:
     def _background_services(self, router_id: str, extractions: IdempotentExtractions) -> tuple[Service, ...]:
         """Return the background services in the order of their start."""
         upkeep = Upkeep(self.ledger, self.accounts, router_id, self._wall)
-        days = DayChange(self.reprice, self._wall)
+        days, heap = DayChange(self.reprice, self._wall), HeapKeeper(self.services.bodies)
         discovery = Discovery(lambda: self._written.settings, self.use_engines)
         verdicts = VerdictActs(self.ledger.acts, self.verdicts, self._wall)
         part = self.config.loaded.settings.ledger.anchor
@@ -462,6 +463,7 @@ class Runtime:
             Service("shadows", self.shadows.stop, lambda: self.shadows.start(self.services)),
             Service("engine watch", self.engine_watch.stop, self._watch_engines),
             Service("discovery", discovery.stop, discovery.start),
+            Service("heap", heap.stop, heap.start),
             Service("day change", days.stop, days.start),
             Service("reviews", self.reviews.stop, self.reviews.start),
             Service("keyed extractions", extractions.stop),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import math
 import signal
@@ -22,6 +20,7 @@ from spillway_router.aio.line_output import LineOutput
 from spillway_router.config.load import Loaded
 from spillway_router.config.tls import tls_context
 from spillway_router.metrics.log import LogMetrics
+from spillway_router.runtime.allocator import relieve_garbage_collector, tune_allocator
 from spillway_router.runtime.descriptors import AMPLE, Descriptors, raised
 from spillway_router.runtime.listener import ClientPlaces, ScarceListener
 from spillway_router.runtime.router import Runtime
@@ -29,10 +28,6 @@ from spillway_router.runtime.router import Runtime
 log = logging.getLogger("spillway")
 
 BACKLOG = 4096
-LARGE_BLOCK = 9 << 20
-"""Bytes from which a block of memory is mapped by itself: more than the largest event of a stream. The pages of a fresh
-mapping cost a millisecond per MB, so smaller blocks stay in the heap."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 KEEP_ALIVE_S = 75
 """How long a client's connection may be idle: longer than common clients keep it in their pools, so they close it."""
 
@@ -92,7 +87,7 @@ async def route(
 
     Raises ConfigError, LedgerError, or OSError if the address is in use.
     """
-    _tune_allocator()
+    tune_allocator()
     descriptors = raised()
     runtime = Runtime.open(loaded, version)
     if log_output is not None:
@@ -125,7 +120,7 @@ async def route(
     _handle_signals(loop, runtime, server)
     runtime.start()
     _log_places(descriptors, settings.limits.in_flight)
-    _relieve_garbage_collector()
+    relieve_garbage_collector()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     on_listening(f"{settings.scheme}://{host}:{listener.getsockname()[1]}")
     try:
@@ -166,34 +161,6 @@ def _log_places(descriptors: Descriptors, in_flight: int) -> None:
         descriptors.requests,
         in_flight,
     )
-
-
-def _relieve_garbage_collector() -> None:
-    """Exclude everything built so far from garbage collection, collect less often, and give free memory back.
-
-    What was built so far lives as long as the process, and requests leave few cycles behind. With the default
-    thresholds the collector took a tenth of the router's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    with contextlib.suppress(OSError, AttributeError):  # a C library without it
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _tune_allocator() -> None:
-    """Have the C library keep one heap for all threads, and map large blocks one by one, so that their memory is free
-    at once when they are.
-
-    By default it makes a heap for each of the first threads, of which only one runs at a time here. And it raises the
-    limit of large blocks with the first one that is freed: from then on the bodies of requests lie in the heap, where
-    they leave holes, and where one that grows is copied each time.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # a C library without mallopt
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
-        libc.mallopt(_M_TRIM_THRESHOLD, LARGE_BLOCK // 2)
 
 
 def _listen(host: str, port: int) -> socket.socket:

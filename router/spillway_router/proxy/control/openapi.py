@@ -177,7 +177,7 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
         "Give an API key another secret, which is in this answer only",
         {
             "type": "object",
-            "properties": {"grace": {"type": "string", "pattern": "^[0-9]{1,6}[mhdw]$", "default": "24h"}},
+            "properties": {"grace": {"type": "string", "pattern": "^([0-9]{1,6}m|[0-9]{1,5}h|[0-9]{1,4}d|[0-9]{1,3}w)$", "default": "24h"}},
             "additionalProperties": False,
         },
     ),
@@ -275,9 +275,12 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
             "properties": {
                 "text": {"type": "string", "minLength": 1, "pattern": r"\S"},
                 "file": {
-                    "type": "object",
+                    "type": ["object", "null"],
                     "required": ["data"],
-                    "properties": {"data": {"type": "string", "contentEncoding": "base64"}, "name": _TEXT},
+                    "properties": {
+                        "data": {"type": "string", "contentEncoding": "base64", "minLength": 4},
+                        "name": _TEXT,
+                    },
                     "additionalProperties": False,
                 },
                 "min_confidence": {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]},

@@ -240,11 +240,17 @@ def add_request_list(api: FastAPI, services: Services, entries_before: EntriesBe
         decision: Annotated[str, Query(description="only with this decision, such as overflow")] = "",
         reason: Annotated[str, Query(description="only with this reason, such as queue")] = "",
         ended: Annotated[str, Query(description="ok, refused, error, aborted or open")] = "",
-        slow_ms: Annotated[str, Query(description="only those that took at least so many milliseconds")] = "",
-        cost_usd: Annotated[str, Query(description="only those that cost at least so many US dollars")] = "",
+        slow_ms: Annotated[
+            str, Query(description="only those that took at least so many milliseconds", json_schema_extra=_NUMBER)
+        ] = "",
+        cost_usd: Annotated[
+            str, Query(description="only those that cost at least so many US dollars", json_schema_extra=_NUMBER)
+        ] = "",
         before: Annotated[str, Query(description="only older ones than this id; `next` of the previous page")] = "",
         after: Annotated[str, Query(description="only newer ones than this id")] = "",
-        limit: Annotated[str, Query(description=f"at most so many, up to {MOST_LINES}")] = "50",
+        limit: Annotated[
+            str, Query(description=f"at most so many, up to {MOST_LINES}", json_schema_extra=_UP_TO_500)
+        ] = "50",
     ) -> Any:
         """List the newest requests: those in memory, and the older ones of the ledger."""
         caller = caller_of(services, request, READER_ROLES)
@@ -258,6 +264,11 @@ def add_request_list(api: FastAPI, services: Services, entries_before: EntriesBe
             "next": page.following,
             "notice": page.notice,
         }
+
+
+_NUMBER: dict[str, Any] = {"pattern": r"^([0-9]{1,6}(\.[0-9]{1,9})?)?$"}
+_UP_TO_500: dict[str, Any] = {"pattern": "^([1-9][0-9]?|[1-4][0-9]{2}|500)$"}
+"""What the description of the API says of numbers; requests are judged by `_number`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class BodyMemory:
 
     def __init__(self) -> None:
         self.held = 0
+        self.returned_bytes = 0
+        """Bytes that were counted out since the start."""
         self._held_by_key: dict[str, int] = {}
 
     def take(self, key_id: str, size: int, limit: int, largest: int) -> Refusal | None:
@@ -61,6 +63,7 @@ class BodyMemory:
     def give_back(self, key_id: str, size: int) -> None:
         """Count bytes out that were taken before."""
         self.held -= size
+        self.returned_bytes += size
         held = self._held_by_key.get(key_id, 0) - size
         if held > 0:
             self._held_by_key[key_id] = held
