@@ -177,7 +177,13 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
         "Give an API key another secret, which is in this answer only",
         {
             "type": "object",
-            "properties": {"grace": {"type": "string", "pattern": "^([0-9]{1,6}m|[0-9]{1,5}h|[0-9]{1,4}d|[0-9]{1,3}w)$", "default": "24h"}},
+            "properties": {
+                "grace": {
+                    "type": "string",
+                    "pattern": "^([0-9]{1,6}m|[0-9]{1,5}h|[0-9]{1,4}d|[0-9]{1,3}w)$",
+                    "default": "24h",
+                }
+            },
             "additionalProperties": False,
         },
     ),
