@@ -56,6 +56,7 @@ PERMITTED: Mapping[tuple[str, str], frozenset[str]] = {
         for page in ("quality", "experiments", "fleet", "what-if")
         for end in ("", ".json")
     },
+    ("GET", "/what-if/replay.json"): READERS,
     ("GET", "/now.json"): READERS,
     ("GET", "/money"): READERS,
     ("GET", "/money.json"): READERS,

@@ -44,3 +44,42 @@ async def test_what_cannot_be_planned_is_said_and_the_form_stays(tmp_path: Path)
 def test_a_field_that_is_no_number_is_named(fields: dict[str, str]) -> None:
     with pytest.raises(PlanError, match=next(iter(fields)).replace("_", " ")):
         query_of(fields)
+
+
+async def test_the_recorded_requests_come_again_under_the_policy_that_somebody_tries(tmp_path: Path) -> None:
+    async with business(tmp_path, per_day=10, size=1) as scene:
+        client = scene.router.client
+        calm = (await client.get("/what-if", headers=HTML)).text
+        assert "Replayed:" not in calm  # nobody asked for it
+        figures = (await client.get("/what-if/replay.json", params={"order": "cloud"})).json()
+        rows = {row["name"]: row for row in figures["policies"]}
+        assert list(rows) == ["recorded", "as configured", "tried"]
+        assert rows["tried"]["shares"]["local"] < 0.05 < rows["as configured"]["shares"]["local"]
+        assert rows["tried"]["cloud_nano"] > rows["as configured"]["cloud_nano"]
+        assert not figures["older_left_out"]
+        page = (await client.get("/what-if", params={"order": "cloud", "replay": "1"}, headers=HTML)).text
+        assert "With clouds first, then the GPUs, these " in page
+        assert f"Replayed: {figures['requests']:,} requests from " in page
+        assert ", all on record. Nothing was sent." in page
+
+
+async def test_a_slider_that_was_not_moved_tries_nothing(tmp_path: Path) -> None:
+    async with business(tmp_path, per_day=2, size=1) as scene:
+        asked = {"ttft_ms": "2000", "threshold": "0.6"}  # as configured
+        figures = (await scene.router.client.get("/what-if/replay.json", params=asked)).json()
+        assert [row["name"] for row in figures["policies"]] == ["recorded", "as configured"]
+        page = (await scene.router.client.get("/what-if", params=asked | {"replay": "1"}, headers=HTML)).text
+        assert "As configured, the replay answers " in page
+
+
+@pytest.mark.parametrize(
+    ("field", "text"), [("ttft_ms", "soon"), ("ttft_ms", "0"), ("threshold", "2"), ("order", "${HOME}")]
+)
+async def test_a_trial_that_cannot_be_done_is_said(tmp_path: Path, field: str, text: str) -> None:
+    async with business(tmp_path, per_day=2, size=1) as scene:
+        reply = await scene.router.client.get("/what-if/replay.json", params={field: text})
+        assert reply.status_code == 400
+        assert f"{field} is '{text}'" in reply.json()["error"]["message"]
+        page = await scene.router.client.get("/what-if", params={field: text, "replay": "1"}, headers=HTML)
+        assert page.status_code == 400
+        assert f"{field} is" in page.text

@@ -11,6 +11,14 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("select[data-submit]")) event.target.form.requestSubmit();
 });
 
+// A slider says where it stands while it moves.
+document.addEventListener("input", (event) => {
+  if (!event.target.matches("input[type=range]")) return;
+  for (const output of event.target.form?.querySelectorAll("output") ?? []) {
+    if (output.htmlFor.contains(event.target.id)) output.value = event.target.value;
+  }
+});
+
 // The live part says when it lost the router, and when it is back.
 function mark(live) {
   for (const element of document.querySelectorAll("[data-live]")) element.dataset.live = live;

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported for its first reader; an idle router has to be sma
     from spillway_router.proxy.audits.audits import AuditCounts
     from spillway_router.proxy.audits.thresholds import ThresholdState
     from spillway_router.replay.fleet_now import FleetNow
+    from spillway_router.replay.trials import Trial, TrialResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Parts:
     fleet: Callable[[int], Awaitable[FleetNow]]
     """Return how many GPUs there should be by the requests of so many days. Raises FleetError, ConfigError and
     LedgerError."""
+    trial: Callable[[Trial], Awaitable[TrialResult]]
+    """Replay the newest requests under another policy. Raises TrialError, ConfigError or LedgerError."""
     thresholds: Callable[[], Sequence[ThresholdState]]
     """Return the thresholds as audits moved them."""
     audit_counts: Callable[[], AuditCounts]

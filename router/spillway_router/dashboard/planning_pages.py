@@ -1,4 +1,5 @@
-"""The address of the page What if: what a volume costs on rented GPUs and in the cloud, side by side."""
+"""The addresses of the page What if: the recorded requests under another policy, and what a volume costs on rented GPUs
+and in the cloud."""
 
 from __future__ import annotations
 
@@ -16,6 +17,8 @@ from spillway_router.proxy.request.auth import USAGE_ROLES
 from spillway_router.proxy.request.errors import bad_request
 
 if TYPE_CHECKING:
+    from spillway_router.core.routing.policy import Policy
+    from spillway_router.dashboard.trial import TrialPage
     from spillway_router.replay.planning import PlanQuery
 
 _MOST_TOKENS = 10**7
@@ -38,10 +41,46 @@ class PlanningPages:
         async def what_if_json(request: Request) -> Response:
             return await self._desk.shown(request, USAGE_ROLES, self._what_if)
 
+        @api.get("/what-if/replay.json", include_in_schema=False)
+        async def replay_json(request: Request) -> Response:
+            return await self._desk.shown(request, USAGE_ROLES, self._replay)
+
+    async def _replay(self, request: Request, viewer: Viewer) -> Response:  # noqa: ARG002 - a Handler
+        from spillway_router.config.load import ConfigError
+        from spillway_router.dashboard.trial import trial_of, trial_values
+        from spillway_router.replay.trials import TrialError
+
+        try:
+            result = await self._desk.parts.trial(trial_of(request.query_params, self._policy()))
+        except (TrialError, ConfigError) as error:
+            raise bad_request(str(error)) from None
+        return JSONResponse(trial_values(result))
+
+    def _policy(self) -> Policy:
+        return self._desk.parts.config().assembly.policy
+
+    async def _trial(self, fields: Mapping[str, str]) -> tuple[TrialPage | None, str]:
+        """Return what became of the trial that the fields of the form ask for, or why it can't be done; neither where
+        nobody asked."""
+        from spillway_router.config.load import ConfigError
+        from spillway_router.dashboard.trial import trial_of, trial_page
+        from spillway_router.replay.trials import TrialError
+
+        if "replay" not in fields:
+            return None, ""
+        try:
+            result = await self._desk.parts.trial(trial_of(fields, self._policy()))
+        except (TrialError, ConfigError) as error:
+            return None, str(error)
+        return trial_page(result, self._desk.parts.zone()), ""
+
     async def _what_if(self, request: Request, viewer: Viewer) -> Response:
         from spillway_hardware.gpus import GPUS
         from spillway_router.dashboard.planning import planning_page
+        from spillway_router.dashboard.trial import HEAD as TRIAL_HEAD
+        from spillway_router.dashboard.trial import sliders
         from spillway_router.replay.planning import PlanError, plan_values, planned
+        from spillway_router.replay.trials import ORDERS
 
         parts, today = self._desk.parts, self._desk.today()
         loaded = parts.config().loaded
@@ -58,15 +97,22 @@ class PlanningPages:
             if table is None:
                 raise bad_request(problem)
             return JSONResponse(plan_values(table))
+        trial, trial_problem = await self._trial(fields)
         values = {
+            "trial": trial,
+            "trial_problem": trial_problem,
+            "trial_head": TRIAL_HEAD,
+            "orders": ORDERS,
+            "sliders": sliders(self._policy()),
             "page": None if table is None else planning_page(table),
             "problem": problem,
             "fields": fields,
+            "asked": {name: text for name, text in request.query_params.items() if text},
             "gpus": list(GPUS),
             "chosen": fields.get("gpu") or loaded.settings.gpu.name or "",
             "query": request.url.query,
         }
-        return self._desk.page(request, viewer, "what_if.html", values, 200 if table is not None else 400)
+        return self._desk.page(request, viewer, "what_if.html", values, 400 if table is None or trial_problem else 200)
 
     async def _recorded(self) -> Mapping[str, str]:
         """Return the shape of a request of the last 7 days and their volume a month, as fields of the form; empty

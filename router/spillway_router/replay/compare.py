@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from spillway_router.core.replay.past import PastRequest
 from spillway_router.core.replay.replay import Replay
@@ -17,6 +18,8 @@ from spillway_router.replay.rows import PolicyRow, policy_row, shares
 
 MOST_JUDGED = 500_000
 """Judgements that are kept of each kind, the oldest ones of the time: about 60 MB."""
+END = "req_g"
+"""The text before which all request ids stand."""
 RECORDED = "recorded"
 """The name of the row that says what the ledger says."""
 EVERY = 1000
@@ -45,6 +48,34 @@ def ledger_requests(ledger: Ledger, start_ms: int, end_ms: int, any_model: froze
         any_model=any_model,
         traits=ledger.traits.all(start_ms - HORIZON_MS),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest requests of a ledger, and whether it has older ones."""
+
+    requests: LedgerRequests
+    older_left_out: bool
+
+
+def newest_requests(ledger: Ledger, most_rows: int, any_model: frozenset[str]) -> Newest:
+    """Return the requests of at most so many rows of a ledger, the newest ones, in the order in which they came. One
+    whose rows may be incomplete is left out."""
+    entries = ledger.entries_before(END, most_rows + 1)
+    older_left_out = len(entries) > most_rows
+    if older_left_out:
+        oldest = entries[-1].request_id
+        entries = tuple(entry for entry in entries if entry.request_id != oldest)
+    rows = sorted(entries, key=lambda entry: entry.ts)
+    start_ms = rows[0].ts if rows else 0
+    requests = LedgerRequests(
+        rows,
+        _callers(ledger),
+        _judged(ledger, start_ms),
+        any_model=any_model,
+        traits=ledger.traits.all(start_ms - HORIZON_MS) if rows else (),
+    )
+    return Newest(requests, older_left_out)
 
 
 class Recorded:

@@ -120,6 +120,7 @@ if TYPE_CHECKING:
     from spillway_router.dashboard.letter import Letter
     from spillway_router.ledger.reports.model import Report
     from spillway_router.replay.fleet_now import FleetNow
+    from spillway_router.replay.trials import Trial, TrialResult, Trials
 
 log = logging.getLogger("spillway")
 _T = TypeVar("_T")
@@ -199,6 +200,7 @@ class Runtime:
         extractions = IdempotentExtractions(clock)
         self._add_metrics(clock)
         self._reporting = asyncio.Lock()
+        self._trials: Trials | None = None
         self._background = Background(self._background_services(router_id, extractions))
         self.dashboard = Dashboard(self._dashboard_parts(version), self._traffic)
         self.control = self._control_api(version, extractions)
@@ -591,6 +593,7 @@ class Runtime:
             labels=self.ledger.labels,
             experiments=self.ledger.experiments,
             fleet=self._fleet,
+            trial=self._trial,
             thresholds=lambda: self.audits.threshold_states(self.services.config()),
             audit_counts=lambda: self.audits.counts,
             reviews=self.reviews,
@@ -639,6 +642,18 @@ class Runtime:
             loaded, now_s = self.config.loaded, now_ms // 1000
             setup = fleet_setup(loaded, datetime.fromtimestamp(now_s, UTC).date())
             return fleet_now(loaded, self.ledger, (now_s - days * 86_400, now_s), setup)
+
+        return await self._alone(work)
+
+    async def _trial(self, trial: Trial) -> TrialResult:
+        """Return what another policy does with the newest requests. Raises TrialError, ConfigError or LedgerError."""
+
+        def work(now_ms: int) -> TrialResult:
+            if self._trials is None:
+                from spillway_router.replay.trials import Trials
+
+                self._trials = Trials(self.ledger)
+            return self._trials.result(self.config.loaded, trial, now_ms)
 
         return await self._alone(work)
 
