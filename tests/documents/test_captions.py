@@ -181,6 +181,19 @@ DOUBTFUL = {
     "an unknown caption": ("AL: 23.87", "Globe size: 23.87", "/AL", 0.75),
     "no value": ("AL: 23.87", "AL:", "/AL", 0.6),
     "a number in parts": ("K402211", "K402211 77", "/id", 0.6),
+    "a correction": ("AL: 23.87", "AL: 23.87 mm (corrected: 24.87 mm)", "/AL", 0.6),
+    "a new value": ("AL: 23.87", "AL: 22.10 mm, neu 23.87 mm", "/AL", 0.6),
+    "an arrow": ("AL: 23.87", "AL: 23.87 -> 24.87 mm", "/AL", 0.6),
+    "an arrow in one": ("AL: 23.87", "AL: 23.87 → 24.87", "/AL", 0.6),
+    "struck out": ("AL: 23.87", "AL: ~~22.10~~ 23.87 mm", "/AL", 0.6),
+    "a range": ("AL: 23.87", "AL: 22.00 - 24.50 mm", "/AL", 0.6),
+    "two of one unit": ("AL: 23.87", "AL: 23.85 / 23.89 mm", "/AL", 0.6),
+    "a bound": ("AL: 23.87", "AL: < 23.87", "/AL", 0.6),
+    "discarded": ("AL: 23.87", "AL: 23.87 mm (discarded)", "/AL", 0.6),
+    "estimated": ("AL: 23.87", "AL: 23.87 mm (geschätzt)", "/AL", 0.6),
+    "an exclamation": ("AL: 23.87", "AL: 23.87 mm (!)", "/AL", 0.6),
+    "a sentence below": ("WTW: 11.9", "WTW: 11.9\nThe AL value is invalid, please repeat.", "/AL", 0.6),
+    "three columns": ("AL: 23.87", "AL | 23.85 | 23.89 | 23.87", "/AL", 0.6),
     "the other eye": ("Eye: OD", "Eye: OD  (left eye: nothing)", "/eye", 0.6),
 }
 
@@ -193,6 +206,47 @@ def test_what_may_be_another_value_is_doubted(name: str) -> None:
     assert reading.fields[pointer].confidence <= most
     assert reading.fields[pointer].why
     assert reading.confidence <= most
+
+
+MORE_LANGUAGES = {
+    "Turkish": "Hasta no: K402211\nGöz: sağ\nAksiyel uzunluk: 23,87 mm\nDüz K: 43,10 D\nDik K: 44,90 D\n"
+    "Ön kamara derinliği: 3,21 mm\nLens kalınlığı: 4,41 mm\nBeyazdan beyaza: 11,9 mm",
+    "Finnish": "Potilasnumero: K402211\nSilmä: oikea\nAkselipituus: 23,87 mm\nLoiva K: 43,10 D\nJyrkkä K: 44,90 D\n"
+    "Etukammion syvyys: 3,21 mm\nLinssin paksuus: 4,41 mm\nValkoisesta valkoiseen: 11,9 mm",
+    "Danish": "Patient nr.: K402211\nØje: højre\nAksiallængde: 23,87 mm\nFlad K: 43,10 D\nStejl K: 44,90 D\n"
+    "Forkammerdybde: 3,21 mm\nLinsetykkelse: 4,41 mm\nHvid-til-hvid: 11,9 mm",
+    "Norwegian": "Pasientnummer: K402211\nØye: høyre\nAksiallengde: 23,87 mm\nK1: 43,10 D\nBratt K: 44,90 D\n"
+    "Forkammerdybde: 3,21 mm\nLinsetykkelse: 4,41 mm\nHvit-til-hvit: 11,9 mm",
+    "Hungarian": "Betegszám: K402211\nSzem: jobb\nTengelyhossz: 23,87 mm\nLapos K: 43,10 D\nMeredek K: 44,90 D\n"
+    "Elülső csarnok mélység: 3,21 mm\nLencsevastagság: 4,41 mm\nFehértől fehérig: 11,9 mm",
+    "Dutch": "Patiëntnummer: K402211\nOog: rechts\nAslengte: 23,87 mm\nK vlak: 43,10 D\nK steil: 44,90 D\n"
+    "Voorkamerdiepte: 3,21 mm\nLensdikte: 4,41 mm\nWit-op-wit: 11,9 mm",
+}
+
+
+@pytest.mark.parametrize("language", MORE_LANGUAGES)
+def test_reports_in_more_languages_are_read(language: str) -> None:
+    reading = biometry(MORE_LANGUAGES[language])
+    assert reading.values == {**VALUES, "eye": "OD"}, reading.why
+    assert reading.confidence >= 0.99, reading.why
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "AL: 23.87 mm (normal 22.0 - 24.5)",
+        "AL: 23.87 ± 0.02",
+        "AL: 23.87 mm (SD 0.02)",
+        "AL: 23.87 mm (statt 22.10 mm)",
+        "AL: 23.87 mm, previously 22.10 mm",
+        "AL | 23.87 | 22.00 - 24.50",
+        "<AL>23.87</AL>",
+        "AL: 23.87 mm (good)",
+    ],
+)
+def test_what_stands_beside_a_value_and_is_none_leaves_it_sure(line: str) -> None:
+    reading = biometry(ARRANGEMENTS["lines"].replace("AL: 23.87", line))
+    assert (reading.values["AL"], reading.fields["/AL"].confidence) == (23.87, 0.99), reading.why
 
 
 def test_flat_above_steep_is_denied_and_a_mark_of_no_value_is_null() -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from spillway_server.convert import gate, templates
@@ -29,9 +30,9 @@ DTYPES = ("float16", "bfloat16", "float32")
 # float16 and bfloat16 take 2 bytes; W4A16 with groups of 32 takes 0.56 and keeps embeddings at 2.
 _PLAIN = ("F32", "F16", "BF16")
 _GPTQ = "4 bit, gptq"
-LARGEST_FOR_GPTQ = 6_000_000_000
-"""Bytes of the 16-bit weights up to which the ladder tries GPTQ: it holds the whole model in memory, and a step of it
-takes minutes per billion weights on a GPU and hours without one."""
+LARGEST_FOR_GPTQ: Mapping[bool, int] = MappingProxyType({True: 6_000_000_000, False: 100_000_000})
+"""Bytes of the 16-bit weights up to which the ladder tries GPTQ, with a GPU and without one. It holds the whole model
+in memory, and 135 million weights take more than a quarter of an hour on two cores."""
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
@@ -41,9 +42,9 @@ class ConversionOptions:
 
     `precision` is one of PRECISIONS; `auto` climbs from 4 bits until the gate holds, by way of GPTQ where there are
     `calibration` samples and the model is not too large, and of 8 bits if `eight_bit` allows them (vLLM on a CPU has no
-    such kernel). `template` is a name or Jinja text; `tokenizer` is a directory that
-    replaces the file's own tokenizer; `samples` and `calibration` are as samples.py reads them; `group_size` None takes
-    the largest that fits; `shard_bytes` limits the size of an unpacked file.
+    such kernel). `has_gpu` is whether this machine can calibrate on one. `template` is a name or Jinja text;
+    `tokenizer` is a directory that replaces the file's own tokenizer; `samples` and `calibration` are as samples.py
+    reads them; `group_size` None takes the largest that fits; `shard_bytes` limits the size of an unpacked file.
     """
 
     out: Path
@@ -56,6 +57,7 @@ class ConversionOptions:
     tokenizer: Path | None = None
     samples: tuple[dict[str, Any], ...] = ()
     calibration: tuple[dict[str, Any], ...] = ()
+    has_gpu: bool = False
     answer_tokens: int = 120
     bounds: Bounds = field(default_factory=Bounds)
     keep_work: bool = False
@@ -240,7 +242,7 @@ class Conversion:
             return (options.precision,)
         if self.has_experts:
             return ("16bit",)
-        gptq = (_GPTQ,) if options.calibration and plain_bytes <= LARGEST_FOR_GPTQ else ()
+        gptq = (_GPTQ,) if options.calibration and plain_bytes <= LARGEST_FOR_GPTQ[options.has_gpu] else ()
         return ("4 bit", *gptq, *(("w8a16",) if options.eight_bit else ()), "16bit")
 
     def _rung(self, name: str, reference: Path) -> tuple[Path, dict[str, Any]] | Obstacle:

@@ -12,6 +12,7 @@ from spillway_server.convert import environment, inspection, samples, source
 from spillway_server.convert.pipeline import Conversion, ConversionOptions, Converted
 from spillway_server.convert.steps import OnStepEvent
 from spillway_server.obstacle import Obstacle
+from spillway_server.planning import hardware
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ def run(request: ConversionRequest, on_event: OnStepEvent, report: Callable[[str
         return worker
     llama = environment.find_llama(request.llama_python, folders)
     options = replace(options, template=template, samples=tuple(gate_samples), calibration=tuple(calibration))
+    options = replace(options, has_gpu=bool(hardware.detect().gpus))
     return Conversion(source=model, options=options, worker=worker, llama=llama, on_event=on_event).run()
 
 

@@ -27,7 +27,9 @@ def climb(options: ConversionOptions) -> Conversion:
     ("options", "plain_bytes", "rungs"),
     [
         ({"calibration": TEXT}, 1, ("4 bit", "4 bit, gptq", "w8a16", "16bit")),
-        ({"calibration": TEXT}, LARGEST_FOR_GPTQ + 1, ("4 bit", "w8a16", "16bit")),
+        ({"calibration": TEXT}, LARGEST_FOR_GPTQ[False] + 1, ("4 bit", "w8a16", "16bit")),
+        ({"calibration": TEXT, "has_gpu": True}, LARGEST_FOR_GPTQ[True], ("4 bit", "4 bit, gptq", "w8a16", "16bit")),
+        ({"calibration": TEXT, "has_gpu": True}, LARGEST_FOR_GPTQ[True] + 1, ("4 bit", "w8a16", "16bit")),
         ({}, 1, ("4 bit", "w8a16", "16bit")),
         ({"calibration": TEXT, "eight_bit": False}, 1, ("4 bit", "4 bit, gptq", "16bit")),
         ({"calibration": TEXT, "precision": "w4a16"}, 1, ("w4a16",)),

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from spillway_router.documents.captions.book import OTHER, CaptionBook, CaptionedField
 from spillway_router.documents.captions.elements import UNITS, Element, Line
-from spillway_router.documents.captions.values import Document, Hit, choice_of, read_value
+from spillway_router.documents.captions.values import MOST_BESIDE, Document, Hit, choice_of, questions, read_value
 
 _STOPS = frozenset("@±?")
 _PARTED = frozenset(["/", ",", "+", "&", "and", "und", "et", "y", "e"])
 _FIELD_ENDS = frozenset("|;")
 _MOST_UNKNOWN = 2
+_BOUNDS = ("≤", "≥", "≈", "~")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,16 @@ class Mention:
 
 @dataclass(slots=True)
 class Findings:
-    """What was found in a text so far. `empty` names fields whose caption stands there without a value."""
+    """What was found in a text so far.
+
+    `empty` names fields whose caption stands there without a value, `questioned` those of which a sentence without a
+    value says that theirs does not hold.
+    """
 
     hits: list[Hit] = field(default_factory=list)
     mentions: list[Mention] = field(default_factory=list)
     empty: set[str] = field(default_factory=set)
+    questioned: set[str] = field(default_factory=set)
     claimed: set[int] = field(default_factory=set)
 
 
@@ -45,6 +51,14 @@ class _Group:
     unit: str = ""
     unknown: list[str] = field(default_factory=list)
     peers: list[Element] = field(default_factory=list)
+
+
+def _compares(elements: Sequence[Element], index: int) -> bool:
+    """Return whether a mark says that the value is a bound, or about right; `<` and `>` may belong to a tag."""
+    element, following = elements[index], elements[index + 1 : index + 2]
+    if element.text not in ("<", ">"):
+        return element.text in _BOUNDS
+    return any(one.kind == "number" for one in following) and (element.text == "<" or element.gap > 0)
 
 
 class LineReader:
@@ -93,6 +107,8 @@ class LineReader:
         value = None if at >= len(source) else read_value(self._document, rule, source, at, group.unit)
         if value is None:
             self._findings.empty.add(rule.name)
+            if questions(elements[group.at : group.at + MOST_BESIDE]):
+                self._findings.questioned.add(rule.name)
             return group.at
         hit, behind = value
         doubt = hit.doubt or self._qualified(elements, index, group)
@@ -136,6 +152,8 @@ class LineReader:
         if kind == "choice" and rule is not None and rule.kind != "choice" and element.caption is not None:
             group.scope = element.caption.choice if element.caption.field == self._book.scope else group.scope
             return True
+        if kind == "mark" and _compares(elements, group.at):
+            group.unknown.append(element.text)
         if kind in ("neutral", "mark"):
             is_blank = element.text in "-–—" and self._ends_cell(elements, group.at)
             return element.text not in _STOPS and not is_blank and not self._is_value(rule, element)

@@ -180,6 +180,8 @@ class _Page:
         if rule.units and hit.decimals > max(_USUAL_DECIMALS, max(others, default=0)):
             return ParsedField(hit.value, DAMAGED, span, "it has more decimals than the others; a digit may be doubled")
         doubt = next((other.doubt for other in hits if other.doubt), "")
+        if not doubt and rule.name in self._findings.questioned:
+            doubt = "a sentence questions it"
         return ParsedField(hit.value, DOUBTED if doubt else SURE, span, doubt)
 
     def _order_doubt(self, name: str, hit: Hit, scope: str | None) -> str:

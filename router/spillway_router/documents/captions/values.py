@@ -17,6 +17,25 @@ _SHORTEST_ID = 3
 _YES = frozenset(["yes", "y", "true", "ja", "oui", "si", "x", "positive", "positiv"])
 _NO = frozenset(["no", "n", "false", "nein", "non", "negative", "negativ"])
 _CLOSED = ")]}"
+_DASHES = ("-", "–", "—", "..", "to", "bis", "à")
+MOST_BESIDE = 12
+"""How many elements behind a value or a caption are looked at for remarks."""
+_EXCLAMATIONS = ("!",)
+_QUESTIONING = (
+    "correct", "korrig", "korrekt", "corrig", "rectif", "corretto", "invalid", "ungült", "ungult", "discard",
+    "verworfen", "verwerf", "rejet", "reject", "unreliab", "unzuverl", "estim", "geschätzt", "geschatzt",
+    "error", "erron", "fehler", "erreur", "wrong", "falsch", "faux", "repeat", "wiederhol", "doubt",
+    "fraglich", "zweifel", "uncertain", "unsicher", "incertain", "provis", "vorläufig", "vorlaufig",
+    "implausib", "unplausib", "artefact", "artifact", "artefakt", "failed", "missing", "must", "should",
+)  # fmt: skip
+"""Beginnings of words, folded, that say of a value that it does not hold, or that another one does."""
+_HARMLESS = (
+    "normal", "norm", "ref", "range", "bereich", "usual", "üblich", "ublich", "statt", "instead", "prev", "earlier",
+    "vorher", "früher", "fruher", "avant", "antér", "anter", "achse", "axis",
+)  # fmt: skip
+"""Beginnings of words behind which a number is what is usual, what was measured earlier, or an axis..."""
+_HARMLESS_WORDS = frozenset("was war axe ax asse eje sd n od os og oi".split())  # noqa: SIM905
+"""...and whole words, with those of eyes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +115,9 @@ def _number(
         doubt = "the number is torn apart"
     elif _glued(elements, index, numeral.mark):
         doubt = "the number runs into something else"
-    behind, trailing = _trailing(elements, behind)
+    trailing = besides(document, rule, value, unit, elements, behind)
+    behind, several = _trailing(elements, behind)
+    trailing = several or trailing
     if rule.whole:
         value = int(value) if value == int(value) else value
     hit = Hit(rule.name, value, element.start, element.end, doubt=doubt or trailing)
@@ -151,6 +172,54 @@ def _trailing(elements: Sequence[Element], index: int) -> tuple[int, str]:
         else:
             return index, ""
     return index, ""
+
+
+def besides(
+    document: Document, rule: CaptionedField, value: float, unit: str, elements: Sequence[Element], index: int
+) -> str:
+    """Return the doubt that the rest of a value's cell raises: another number that may be meant, a correction, a remark
+    that the value does not hold."""
+    before: list[str] = []
+    for at in range(index, min(len(elements), index + MOST_BESIDE)):
+        element = elements[at]
+        if element.kind == "caption" and element.field != "":
+            break
+        if element.kind == "number" and "@" not in before[-1:] and not _is_harmless(before):
+            other = read_numeral(element.text, document.mark)
+            following = elements[at + 1] if at + 1 < len(elements) else None
+            own = UNITS.get(following.text, "") if following is not None and following.kind == "unit" else ""
+            same_unit = not unit or own in ("", unit)
+            if other is not None and other.value != value and same_unit and _are_alike(rule, value, other.value, unit):
+                return "" if _begins_range(elements, at) and before[-1:] == ["|"] else "another value stands beside it"
+        if element.text.startswith(_QUESTIONING) or element.text in _EXCLAMATIONS:
+            return f"{element.text!r} stands beside it"
+        if element.text == ";":
+            break
+        before.append(element.text)
+    return ""
+
+
+def _are_alike(rule: CaptionedField, value: float, other: float, unit: str) -> bool:
+    """Return whether two numbers are in one range of a field, so that either may be meant."""
+    ranges = [rule.units[unit]] if unit in rule.units else list(rule.units.values())
+    return any(low <= value <= high and low <= other <= high for low, high in ranges)
+
+
+def _is_harmless(before: Sequence[str]) -> bool:
+    """Return whether words say that a number to come is none of the value's: what is usual, what was earlier."""
+    return any(word.startswith(_HARMLESS) or word in _HARMLESS_WORDS for word in before)
+
+
+def _begins_range(elements: Sequence[Element], at: int) -> bool:
+    """Return whether a number is the lower end of a range, as in a column of what is usual."""
+    behind = elements[at + 1 : at + 4]
+    dashes = [n for n, element in enumerate(behind) if element.text in _DASHES]
+    return bool(dashes) and any(element.kind == "number" for element in behind[dashes[0] + 1 :])
+
+
+def questions(elements: Sequence[Element]) -> bool:
+    """Return whether words of a line say that a value does not hold."""
+    return any(element.text.startswith(_QUESTIONING) for element in elements)
 
 
 def _identifier(
