@@ -41,7 +41,7 @@ PRICES: Mapping[str, str] = {
     "audio_output": "80",
 }
 """In USD per million tokens, all different, so that no count can stand for another."""
-FEES: Mapping[str, str] = {"web_search": "0.01"}
+FEES: Mapping[str, str] = {"web_search": "0.01", "num_search_queries": "0.002", "search_context_medium": "0.008"}
 _MILLION = 10**6
 _NANO = 10**9
 

@@ -74,6 +74,7 @@ MODULES = (
     "providers.sse",
     "providers.streams",
     "providers.usage",
+    "providers.usage_names",
     "providers.vllm",
     "proxy.client.capturing_client",
     "proxy.client.client",

@@ -10,6 +10,7 @@ import pytest
 
 from spillway_router.config.assemble import Assembly, assemble
 from spillway_router.config.load import ConfigError, parse, read
+from spillway_router.config.settings import Settings
 
 BACKENDS = 'backends: [{name: local, provider: vllm, model: demo, base_url: "http://127.0.0.1:9/v1"}]\n'
 
@@ -128,3 +129,24 @@ def test_a_providers_key_may_come_from_a_file_that_each_reload_reads(tmp_path: P
     lacking = assemble(read(str(file), {}).settings, {}, date(2026, 11, 28))
     assert isinstance(lacking, Assembly)
     assert "can't read api_key_file" in lacking.disabled[0].problem
+
+
+def number_settings() -> list[str]:
+    """Return a line for each setting of a group that may be a number, with VALUE in the number's place."""
+    schema = Settings.model_json_schema()
+    lines = []
+    for group, reference in schema["properties"].items():
+        part = schema["$defs"].get(str(reference.get("$ref", "")).rpartition("/")[2], {})
+        for name, setting in part.get("properties", {}).items():
+            if any(one.get("type") in ("number", "integer") for one in (setting, *setting.get("anyOf", ()))):
+                lines.append(f"{group}: {{{name}: VALUE}}")
+    return lines
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_no_setting_takes_what_is_no_number_or_has_no_end(value: str) -> None:
+    backend = "backends: [{name: a, provider: vllm, model: m, stall_s: VALUE}]"
+    lines = number_settings()
+    assert len(lines) > 30
+    for line in (*lines, backend, backend.replace("stall_s", "prefill_tokens_per_s")):
+        assert problems_of(f"{line.replace('VALUE', value)}\n"), line

@@ -50,7 +50,7 @@ def _escaped(text: str) -> str:
 def docx(body: str) -> bytes:
     """Return a DOCX with this XML as the content of its body; `w` is the prefix of WordprocessingML."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("word/document.xml", f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>')
     return out.getvalue()
 

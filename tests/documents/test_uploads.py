@@ -18,7 +18,7 @@ from tests.documents.papers import answer
 
 from spillway_router.documents.drafts import UNSURE_WORD, Draft, DraftContext, FieldReading, doubt_recognition
 from spillway_router.documents.file_process import read_apart
-from spillway_router.documents.files import FileText, UnreadableFileError, text_of
+from spillway_router.documents.files import FileText, LongFileError, UnreadableFileError, text_of
 from spillway_router.documents.highlight import TextSpan
 from spillway_router.documents.page_lines import Piece, lines_of_pieces
 from spillway_router.documents.recognition import PROGRAM_PATH, Recogniser
@@ -115,6 +115,25 @@ async def test_what_cannot_be_read_is_refused_with_what_to_do() -> None:
         both = await router.post({"file": {"data": "eA=="}, "text": "x"}, PATH)
         assert (both.status_code, both.json()["error"]["param"]) == (400, "file")
         assert not engine.seen
+
+
+async def test_a_small_file_with_a_huge_text_is_refused_before_the_router_holds_the_text() -> None:
+    bomb = docx(paragraph("\u6f22" * 3_000_000))
+    assert len(bomb) < 100_000
+    with pytest.raises(LongFileError, match=r"has 3000000 characters; documents\.max_chars allows 1000: split it"):
+        await read_apart(bomb, "a.docx", (), 60.0, max_chars=1000)
+    async with setup(answer("none")) as (engine, _, router):
+        reply = await upload(router.client, bomb, DOCX_TYPE)
+        assert (reply.status_code, "documents.max_chars" in reply.text) == (413, True)
+        assert not engine.seen
+
+
+async def test_no_more_is_read_from_the_process_than_a_text_may_take(tmp_path: Path) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec yes\n")
+    program.chmod(0o755)
+    with pytest.raises(UnreadableFileError, match="took more than"):
+        await read_apart(REPORT, "a.pdf", (), 60.0, max_chars=1000, python=str(program))
 
 
 async def test_recognition_can_be_switched_off() -> None:

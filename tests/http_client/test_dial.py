@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from tests.proxy.entry.helpers import saying
 
+from spillway_router.config.places import is_inside
 from spillway_router.http_client import dial
 from spillway_router.http_client.connection import ConnectError, PendingCall
 from spillway_router.http_client.dial import Dialer
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.http_client.types import Target
 from spillway_router.testing import FaultUpstream
-from spillway_router.testing.harness import LIMIT_S, local, routing, settings
+from spillway_router.testing.harness import LIMIT_S, cloud, local, routing, settings
 
 NAME = "cloud.test"
 
@@ -144,3 +145,58 @@ async def test_names_that_hang_delay_no_other_backend(monkeypatch: pytest.Monkey
                     assert (await call).status_code >= 500
     finally:
         released.set()
+
+
+class Names:
+    """A resolver whose answers change: each lookup takes the next ones."""
+
+    def __init__(self, *answers: tuple[str, ...]) -> None:
+        self.answers = list(answers)
+
+    def __call__(self, _host: str, port: int, **_hints: Any) -> list[tuple[Any, ...]]:
+        addresses = self.answers.pop(0)
+        families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
+        return [
+            (family, socket.SOCK_STREAM, 6, "", (address, port, 0, 0) if ":" in address else (address, port))
+            for family, address in zip(families, addresses, strict=True)
+        ]
+
+
+async def test_a_name_that_changes_to_a_public_address_is_not_dialled() -> None:
+    loop = asyncio.get_running_loop()
+    with listening("127.0.0.1") as good:
+        port = good.getsockname()[1]
+        dialer = Dialer(NAME, port, is_inside, Names(("127.0.0.1",), ("8.8.8.8", "2606:4700::1111"), ("127.0.0.1",)))
+        (await dialer.connect(loop)).close()
+        dialer._resolver.forget()  # as after KNOWN_S
+        with pytest.raises(OSError, match=r"cloud\.test leads to 8\.8\.8\.8, 2606:4700::1111, which is a public"):
+            await dialer.connect(loop)
+        (await dialer.connect(loop)).close()  # the failure was not remembered
+
+
+async def test_only_the_addresses_inside_are_dialled() -> None:
+    with listening("127.0.0.1") as good:
+        names = Names(("2606:4700::1111", "8.8.8.8", "::ffff:8.8.4.4", "127.0.0.1"))
+        opened = await Dialer(NAME, good.getsockname()[1], is_inside, names).connect(asyncio.get_running_loop())
+        with opened:
+            assert opened.getpeername()[0] == "127.0.0.1"
+
+
+async def test_the_pool_of_a_local_backend_dials_no_public_address() -> None:
+    target = Target(scheme="http", host="8.8.8.8", port=80, prefix="/v1", headers=(), authority=b"a")
+    pool = Pool(target, PoolLimits(), local=True, may_dial=is_inside)
+    with pytest.raises(ConnectError, match=r"8\.8\.8\.8 is a public address.*own_host"):
+        await pool.send(pool.head("/models", 0, private=True), b"", 1.0, PendingCall())
+
+
+async def test_a_private_request_stays_when_the_name_of_its_engine_leads_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    naming(monkeypatch, "8.8.8.8")
+    async with FaultUpstream(saying("from the cloud")) as other:
+        backends = settings(local(f"http://{NAME}/v1"), cloud(other))
+        async with routing(backends) as router:
+            private = await router.chat(**{"x-spillway-privacy": "local-only"})
+            assert private.status_code >= 500
+            assert other.seen == []
+            assert (await router.chat()).status_code == 200

@@ -104,7 +104,7 @@ def test_the_plain_shape_is_believed_only_if_its_total_agrees() -> None:
 def test_a_part_is_never_more_than_its_whole() -> None:
     details = {"completion_tokens_details": {"reasoning_tokens": 30}}
     contradiction = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, **details}
-    assert read_usage(contradiction) == Usage(9, 30, reasoning_tokens=30)
+    assert read_usage(contradiction) == Usage(9, 33, reasoning_tokens=30)
 
 
 def test_the_model_that_answered_is_told_where_its_word_counts() -> None:

@@ -95,8 +95,9 @@ def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | Non
     """Check a configuration; the Assembly is None where errors prevent it."""
     from spillway_router.commands.cache_reach import cache_warnings
     from spillway_router.commands.reachability import ask_all
-    from spillway_router.config.assemble import assemble
+    from spillway_router.config.assemble import assemble, local_hosts
     from spillway_router.config.documents import document_problems
+    from spillway_router.config.places import named_places
 
     outcome = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
     if isinstance(outcome, ConfigRejected):
@@ -109,6 +110,9 @@ def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | Non
     )
     if not offline:
         report.warnings += _located(loaded, cache_warnings(loaded.settings))
+        places = named_places(local_hosts(outcome.targets))  # `reached` names those that do not resolve
+        report.errors += _located(loaded, places.problems)
+        report.warnings += _located(loaded, places.warnings)
     report.reached = () if offline else ask_all(outcome.targets.values())
     for reach in report.reached:
         if reach.fix:

@@ -25,7 +25,7 @@ from spillway_router.config.experiments import arm_rules, experiment_backends
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.morning import morning_problems
-from spillway_router.config.places import place_of
+from spillway_router.config.places import is_inside, place_of
 from spillway_router.config.policy_part import step_names
 from spillway_router.config.rules import (
     idle_conditions,
@@ -51,6 +51,7 @@ from spillway_router.core.routing.model import ANY_MODEL, Backend, Capability, E
 from spillway_router.core.routing.policy import AnyModel, ConfidenceRule, Policy
 from spillway_router.core.routing.rules import Rules
 from spillway_router.core.routing.traits.learned import LearnedComplexity
+from spillway_router.http_client.dial import MayDial
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.http_client.types import Target
 from spillway_router.prices import book as prices
@@ -88,12 +89,19 @@ class BackendTarget:
     """The longest silence of its streams."""
     offer: Offer | None = None
     """Its prices over time, for comparisons; None for a local backend."""
+    own_host: bool = False
+    """Whether the configuration says that it is the operator's own machine, although at a public address."""
 
     @property
     def is_on_this_machine(self) -> bool:
         """Whether it runs on the router's machine, as far as its address tells."""
         host = self.target.host
         return bool(self.target.uds) or host in ("localhost", "::1") or host.startswith("127.")
+
+    @property
+    def may_dial(self) -> MayDial | None:
+        """What judges the addresses at which it is dialled; None if any will do."""
+        return is_inside if self.backend.local and not self.own_host else None
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -326,6 +334,7 @@ class _Backends:
             own_headers=own_headers,
             silence=self._silence(part, entry),
             offer=None if priced is None else _offer(priced, backend.context_tokens),
+            own_host=bool(part.own_host),
         )
 
     def _backend(
@@ -662,12 +671,13 @@ def backend_routes(
     for name, reached in targets.items():
         backend = reached.backend
         open_target, pool = open_pools.get(name, (None, None))
-        if pool is None or open_target != reached.target or pool.local != backend.local:
+        may_dial = reached.may_dial
+        if pool is None or open_target != reached.target or (pool.local, pool.may_dial) != (backend.local, may_dial):
             if reached.target.scheme == "https" and tls is None:
                 tls = ssl.create_default_context()
             limits = PoolLimits() if backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
             limits = replace(limits, resend=backend.tariff is None and not backend.any_model)
-            pool = Pool(reached.target, limits, tls, local=backend.local)
+            pool = Pool(reached.target, limits, tls, local=backend.local, may_dial=may_dial)
         routes[name] = BackendRoute(
             backend,
             provider_for(reached.entry),
@@ -678,6 +688,15 @@ def backend_routes(
             silence=reached.silence,
         )
     return routes
+
+
+def local_hosts(targets: Mapping[str, BackendTarget]) -> dict[str, str]:
+    """Return the hosts of the local backends that must not be public ones, by the names of the backends."""
+    return {
+        name: reached.target.host
+        for name, reached in targets.items()
+        if reached.may_dial is not None and not reached.target.uds
+    }
 
 
 def request_limits(settings: Settings) -> Limits:

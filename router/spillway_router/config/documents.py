@@ -64,7 +64,7 @@ def document_rules(settings: Settings, policy: Policy, calibration: Calibration 
         default_schema=part.default_schema,
         max_chars=part.max_chars,
         max_in_progress=part.most_at_once,
-        files=FileRules(part.ocr_languages, part.file_s),
+        files=FileRules(part.ocr_languages, part.file_s, part.max_chars),
     )
 
 

@@ -9,9 +9,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 class Part(BaseModel):
-    """A group of settings. It is frozen, and an unknown name in it is an error."""
+    """A group of settings. It is frozen, and an unknown name in it is an error, as is a number that is none (`.nan`) or
+    has no end (`.inf`)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _known(name: str) -> str:

@@ -5,6 +5,7 @@ A value is repeated only where it looks like a number, a name of a backend, or n
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -120,7 +121,7 @@ def _no_number(kind: str, name: str, value: Any) -> str:
     whole = kind.startswith("int")
     example = "3" if whole else '"1.39"' if kind.startswith("decimal") else "2.5"
     written = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
-    if whole and isinstance(value, float):
+    if whole and isinstance(value, float) and math.isfinite(value):
         return f"must be a whole number, as in {name}: {int(value)}"
     if written is None:
         return f"must be a {'whole ' * whole}number, as in {name}: {example}"
@@ -172,6 +173,8 @@ def _out_of_bounds(kind: str, value: Any, context: Mapping[str, Any]) -> str:
     try:
         number = Decimal(str(value))
     except InvalidOperation:
+        number = None
+    if number is not None and not number.is_finite():
         number = None
     if kind.startswith("less") and bound == 1 and number is not None and 1 < number <= 100:
         return f"is a share and must be at most 1: write {number / 100:f} for {number:f}%"

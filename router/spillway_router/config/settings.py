@@ -313,8 +313,8 @@ class BackendPart(Part):
     """One backend. A value left out comes from the provider's catalogue entry.
 
     `local: true` says that it runs on your own hardware, so that private content goes there, and requests cost nothing.
-    At the address of a cloud that is an error. At another public address it is one too, unless `own_host` says, in
-    your words, why the machine is yours.
+    At the address of a cloud that is an error. At another public address, or a name that leads to none but such, it is
+    one too, unless `own_host` says, in your words, why the machine is yours.
 
     With the model "*" it serves every model that the price lists name for its provider: requests ask for NAME/MODEL,
     which may also stand in `chain`, `escalate_to` and `external`.

@@ -42,6 +42,10 @@ class UnreadableFileError(Exception):
     """A file's text can't be read; the message says why and what to do."""
 
 
+class LongFileError(UnreadableFileError):
+    """A file has more text than is taken."""
+
+
 class _TooDeepError(Exception):
     """Tables are nested too deep."""
 

@@ -17,8 +17,8 @@ from typing import Any
 from starlette.requests import Request
 
 from spillway_router.core.routing.model import Caller, Refusal
-from spillway_router.documents.file_process import read_apart
-from spillway_router.documents.files import FileText, UnreadableFileError
+from spillway_router.documents.file_process import MOST_CHARS, read_apart
+from spillway_router.documents.files import FileText, LongFileError, UnreadableFileError
 from spillway_router.proxy.control.requests import bounded_body, json_body
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.errors import RefusedError, bad_request
@@ -35,10 +35,12 @@ READ_AT_ONCE, MOST_WAITING = 2, 16
 
 @dataclass(frozen=True, slots=True)
 class FileRules:
-    """Tesseract's `languages` (() to recognise nothing), and the seconds within which a file must be read."""
+    """Tesseract's `languages` (() to recognise nothing), the seconds within which a file must be read, and the longest
+    text that is taken from it, in characters."""
 
     languages: tuple[str, ...] = ("eng",)
     limit_s: float = 60.0
+    max_chars: int = MOST_CHARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,9 @@ class FileReader:
         self._waiting += 1
         try:
             async with self._turns:
-                return await read_apart(content, name, rules.languages, rules.limit_s)
+                return await read_apart(content, name, rules.languages, rules.limit_s, rules.max_chars)
+        except LongFileError as error:
+            raise RefusedError(Refusal(413, "request_too_large", f"{error}.", "file")) from None
         except UnreadableFileError as error:
             raise bad_request(f"{error}.", "file") from None
         finally:

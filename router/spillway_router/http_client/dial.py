@@ -13,9 +13,9 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spillway_router.http_client.own_limits import is_own
 
@@ -24,6 +24,12 @@ NEXT_ADDRESS_S = 0.25
 KNOWN_S = 30.0
 """How long the addresses of a name are used without another lookup."""
 _MOST_ADDRESSES = 8
+_SHOWN_ADDRESSES = 3
+
+MayDial = Callable[[str], bool]
+"""Whether a connection to this address is permitted."""
+GetAddrInfo = Callable[..., Sequence[tuple[Any, ...]]]
+"""What looks a name up, as `socket.getaddrinfo` does; it blocks."""
 
 
 class Address(NamedTuple):
@@ -36,8 +42,9 @@ class Address(NamedTuple):
 class Resolver:
     """Looks up the addresses of one host, in a thread of its own, and remembers them for a while."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, look_up: GetAddrInfo | None = None) -> None:
         self._host, self._port = host, port
+        self._getaddrinfo = look_up
         self._known: tuple[Address, ...] = ()
         self._known_until_s = 0.0
         self._lookup: asyncio.Future[tuple[Address, ...] | OSError] | None = None
@@ -62,8 +69,8 @@ class Resolver:
         """Look the name up; this blocks, so it runs in a thread."""
         result: tuple[Address, ...] | OSError
         try:
-            infos = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            result = _by_turns([Address(family, sockaddr) for family, _, _, _, sockaddr in infos])  # type: ignore[arg-type]
+            infos = (self._getaddrinfo or socket.getaddrinfo)(self._host, self._port, type=socket.SOCK_STREAM)
+            result = _by_turns([Address(family, sockaddr) for family, _, _, _, sockaddr in infos])
         except (OSError, UnicodeError) as error:
             result = error if isinstance(error, OSError) else OSError(str(error))
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
@@ -81,19 +88,44 @@ class Resolver:
 
 
 class Dialer:
-    """Opens sockets to one host and port."""
+    """Opens sockets to one host and port, and to those of its addresses only that `may_dial` permits."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(
+        self, host: str, port: int, may_dial: MayDial | None = None, look_up: GetAddrInfo | None = None
+    ) -> None:
         self.is_address = is_address(host)
-        self._resolver = Resolver(host, port)
+        self._host = host
+        self._may_dial = may_dial
+        self._resolver = Resolver(host, port, look_up)
+
+    def check_host(self) -> None:
+        """Raise OSError for a host that is an address and may not be dialled."""
+        if self._may_dial is not None and not self._may_dial(self._host):
+            raise OSError(f"{self._host} {_PUBLIC}")
 
     async def connect(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
         """Return a connected socket. Raises OSError; the caller limits the time."""
         try:
-            return await _fastest(loop, await self._resolver.addresses(loop))
+            return await _fastest(loop, self._permitted(await self._resolver.addresses(loop)))
         except OSError:
             self._resolver.forget()
             raise
+
+    def _permitted(self, addresses: Sequence[Address]) -> Sequence[Address]:
+        """Return the addresses that may be dialled. A name may lead elsewhere than when the router started."""
+        if self._may_dial is None:
+            return addresses
+        permitted = [address for address in addresses if self._may_dial(address.sockaddr[0])]
+        if addresses and not permitted:
+            shown = ", ".join(str(address.sockaddr[0]) for address in addresses[:_SHOWN_ADDRESSES])
+            raise OSError(f"the name {self._host} leads to {shown}, which {_PUBLIC}")
+        return permitted
+
+
+_PUBLIC = (
+    "is a public address, and the backend is local: nothing was sent. Set `local: false` with a price, or say in "
+    "`own_host` why the machine is yours"
+)
 
 
 def is_address(host: str) -> bool:

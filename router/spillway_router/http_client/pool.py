@@ -34,7 +34,7 @@ from spillway_router.http_client.connection import (
     PrivateContentError,
     StaleConnectionError,
 )
-from spillway_router.http_client.dial import Dialer
+from spillway_router.http_client.dial import Dialer, MayDial
 from spillway_router.http_client.own_limits import is_own
 from spillway_router.http_client.types import Pieces, Reply, Target
 
@@ -116,18 +116,29 @@ def _without(head: bytes, names: frozenset[str]) -> bytes:
 
 
 class Pool:
-    """Keep-alive connections to one target. `local`: it is a local backend, which alone may get private content."""
+    """Keep-alive connections to one target.
+
+    `local`: it is a local backend, which alone may get private content. `may_dial` judges each address before it is
+    dialled, since the name of a local backend may lead to a public one, today or later.
+    """
 
     def __init__(
-        self, target: Target, limits: PoolLimits, tls: ssl.SSLContext | None = None, *, local: bool = False
+        self,
+        target: Target,
+        limits: PoolLimits,
+        tls: ssl.SSLContext | None = None,
+        *,
+        local: bool = False,
+        may_dial: MayDial | None = None,
     ) -> None:
         self.local = local
+        self.may_dial = may_dial
         self._target = target
         self._limits = limits
         self._most_idle = limits.idle
         self._tls = tls
         self._outbox: Outbox | None = None
-        self._dialer = Dialer(target.host, target.port)
+        self._dialer = Dialer(target.host, target.port, may_dial)
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         fixed = [b"host: " + target.authority, b"accept-encoding: identity", b"user-agent: spillway"]
@@ -309,6 +320,7 @@ class Pool:
                     tls = self._tls if target.scheme == "https" else None
                     name = target.host if target.scheme == "https" else None
                     if self._dialer.is_address:
+                        self._dialer.check_host()
                         await loop.create_connection(
                             lambda: connection, target.host, target.port, ssl=tls, server_hostname=name
                         )

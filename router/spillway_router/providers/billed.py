@@ -8,9 +8,14 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 _REQUESTS = "_requests"
-_COUNTED_USES = ("num_sources_used", "num_search_queries", "num_server_side_tools_used")
+_COUNTED_USES = (
+    "num_sources_used", "num_search_queries", "num_server_side_tools_used", "search_units", "classifications"
+)  # fmt: skip
+_SEARCH_CONTEXT = "search_context"
+_SIZES = ("low", "medium", "high")
 _CALL = "_call"
 _CONTAINER = "code_interpreter"
+_MOST_USES = 10**6
 _MOST_USD = 10**6
 """A cost above this is nonsense."""
 _HOSTED = frozenset(
@@ -21,7 +26,8 @@ _HOSTED = frozenset(
 def uses_in_usage(usage: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
     """Return the uses of the provider's tools that the usage counts, by the names of their fees.
 
-    Anthropic's `server_tool_use` holds `web_search_requests` and its kin; xAI and Perplexity count beside the tokens.
+    Anthropic's `server_tool_use` holds `web_search_requests` and its kin; xAI, Perplexity and Cohere count beside the
+    tokens. Perplexity's fee of a request is by the size of the context that was searched: `search_context_low`.
     """
     uses = usage.get("server_tool_use")
     counted = [
@@ -31,8 +37,12 @@ def uses_in_usage(usage: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
     ]
     for name in _COUNTED_USES:
         count = usage.get(name)
+        if type(count) is float and 0 < count <= _MOST_USES:
+            count = math.ceil(count)
         if type(count) is int and count > 0:
-            counted.append((name, count))
+            counted.append((name, min(count, _MOST_USES)))
+    if usage.get(f"{_SEARCH_CONTEXT}_size") in _SIZES:
+        counted.append((f"{_SEARCH_CONTEXT}_{usage[f'{_SEARCH_CONTEXT}_size']}", 1))
     return tuple(counted)
 
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import Usage, mode_of
 from spillway_router.providers.billed import told_cost_nano, uses_in_output, uses_in_usage
+from spillway_router.providers.usage_names import in_known_names
 
 MOST_TOKENS = 10_000_000
 """More than any call can have: the longest context of a model."""
@@ -74,6 +75,7 @@ def read_usage(
             and (answer is None or (answer.get("service_tier") is None and answer.get("output") is None))
         ):
             return Usage(prompt, completion)
+    usage = in_known_names(usage)
     iterations = usage.get("iterations")
     if type(iterations) is list:
         usage = _with_iterations(usage, iterations)
@@ -109,6 +111,10 @@ class _Reading:
         self.written = max(_most(usage, _WRITTEN), _most(details, _WRITTEN))
         self.reasoning = max(_most(usage, _REASONING), _most(output_details, _REASONING))
         self.media = _media(details, output_details)
+        citations = _most(usage, _CITATIONS)
+        if citations and self.prompt is not None:
+            self.prompt += citations
+            self.total = None if self.total is None else self.total + citations
         if self.prompt is None and "prompt_cache_hit_tokens" in usage and "prompt_cache_miss_tokens" in usage:
             self.prompt = self.cached + _most(usage, ("prompt_cache_miss_tokens",))
         self._count_prompt(usage)
@@ -149,8 +155,8 @@ class _Reading:
             self.completion = max(self.completion, rest)
         if self.completion is None:
             return
-        if self.reasoning > self.completion:
-            self.completion = self.reasoning + (self.completion if rest is None else 0)
+        if self.reasoning > self.completion:  # it can't be within, whatever the total leaves out
+            self.completion += self.reasoning
 
     def usage(self, usage: dict[str, Any], answer: Mapping[str, Any]) -> Usage | None:
         """Return the usage as it is billed; None if nothing at all was told."""
@@ -191,6 +197,8 @@ _COMPLETION = ("completion_tokens", "output_tokens")
 _CACHED = ("cached_tokens", "cache_read_input_tokens", "prompt_cache_hit_tokens", "cache_read_tokens")
 _WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
 _REASONING = ("reasoning_tokens",)
+_CITATIONS = ("citation_tokens",)
+"""Perplexity's text of pages, which it bills as a prompt and counts neither in the prompt nor in the total."""
 _MEDIA = (("audio_tokens", "audio_input", "audio_output"), ("image_tokens", "", "image_output"))
 """Names of counts in the details, with those of their prices in a prompt and in an output; empty: that of text."""
 _ANTHROPIC = ("cache_read_input_tokens", "cache_creation_input_tokens")
@@ -326,6 +334,7 @@ class UsageTally:
         """Take the usage of one event, which stands in `answer`."""
         if type(usage) is not dict:
             return
+        usage = in_known_names(usage)
         self.is_latest = True
         reported = self._told
         self._answer = answer if self._answer is None else _later(self._answer, answer)

@@ -219,4 +219,5 @@ async def _until_cancelled(parts: Sequence[Enduring]) -> None:
 def _client(target: BackendTarget) -> EngineClient:
     """Return a client for an engine, with the credentials of its target."""
     # Reading all certificates takes 20 ms and 0.8 MB, which plain HTTP needs not.
-    return EngineClient(target.target, ssl.create_default_context() if target.target.scheme == "https" else None)
+    tls = ssl.create_default_context() if target.target.scheme == "https" else None
+    return EngineClient(target.target, tls, target.may_dial)

@@ -23,12 +23,13 @@ from fastapi import FastAPI
 
 from spillway_router.aio.watched import Watchdog
 from spillway_router.caching.open import OpenCache
-from spillway_router.config.assemble import backend_routes
+from spillway_router.config.assemble import backend_routes, local_hosts
 from spillway_router.config.confidence import CALIBRATION
 from spillway_router.config.costs import unpriced_gpu
 from spillway_router.config.derived import DerivedConfig
 from spillway_router.config.discovery import Engines, loaded_with
-from spillway_router.config.load import ConfigError, Loaded
+from spillway_router.config.load import ConfigError, Loaded, located
+from spillway_router.config.places import Lookup, look_up, named_places
 from spillway_router.config.tls import renew
 from spillway_router.core.confidence.drift import Drift
 from spillway_router.core.redaction import Redactor
@@ -180,6 +181,10 @@ class Runtime:
         self._is_leaving = False
         self._started_with = loaded.settings
         self._open_cache = OpenCache(clock, self._wall)
+        self.lookup: Lookup = look_up
+        """What finds out where the names of local backends lead."""
+        self._changing = asyncio.Lock()
+        """Held while a configuration is judged and put in force, so that a slower one does not replace a newer one."""
         self.tls: ssl.SSLContext | None = None
         """What the listener speaks TLS with, into which a reload loads renewed files."""
         self._apply(config)
@@ -300,8 +305,11 @@ class Runtime:
         """Read the configuration again, as somebody asked. A bad one changes nothing, and its problems are returned."""
         before = self.config
         try:
-            written = self._written.again()
-            await self._replace(DerivedConfig.of(loaded_with(written, self._engines), utc_day(self._wall())), written)
+            async with self._changing:
+                written = self._written.again()
+                config = DerivedConfig.of(loaded_with(written, self._engines), utc_day(self._wall()))
+                await self._judge_places(config)
+                await self._replace(config, written)
         except ConfigError as error:
             for problem in error.problems:
                 log.warning("configuration not reloaded: %s", problem)
@@ -318,14 +326,29 @@ class Runtime:
     async def use_engines(self, engines: Engines) -> bool:
         """Use the engines that were found for discovered backends; False, with a warning, if they can't be used."""
         try:
-            config = DerivedConfig.of(loaded_with(self._written, engines), utc_day(self._wall()))
-            await self._replace(config, engines=engines)
+            async with self._changing:
+                config = DerivedConfig.of(loaded_with(self._written, engines), utc_day(self._wall()))
+                await self._judge_places(config)
+                await self._replace(config, engines=engines)
         except ConfigError as error:
             for problem in error.problems:
                 log.warning("the engines that were found are not used: %s", problem)
             return False
         log.info("using the engines %s", "; ".join(f"{name}: {', '.join(urls)}" for name, urls in engines.items()))
         return True
+
+    async def judge_places(self) -> None:
+        """Find out where the names of local backends lead, at the start. Raises ConfigError for a public place."""
+        await self._judge_places(self.config)
+
+    async def _judge_places(self, config: DerivedConfig) -> None:
+        """Raise ConfigError if the name of a local backend leads to public addresses; warn of what nobody knows."""
+        hosts = local_hosts(config.assembly.targets)
+        places = await asyncio.to_thread(named_places, hosts, self.lookup)
+        if places.problems:
+            raise ConfigError([located(config.loaded.text, problem) for problem in places.problems])
+        for finding in (*places.warnings, *places.unresolved):
+            log.warning("%s %s", finding.where, finding.problem)
 
     def _renew_certificate(self) -> None:
         """Have the listener use renewed files, which were checked with the rest of the configuration."""

@@ -17,7 +17,7 @@ import uvicorn
 
 from spillway_router.aio.enduring import enduring
 from spillway_router.aio.line_output import LineOutput
-from spillway_router.config.load import Loaded
+from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.config.tls import tls_context
 from spillway_router.metrics.log import LogMetrics
 from spillway_router.runtime.allocator import relieve_garbage_collector, tune_allocator
@@ -90,6 +90,11 @@ async def route(
     tune_allocator()
     descriptors = raised()
     runtime = Runtime.open(loaded, version)
+    try:
+        await runtime.judge_places()
+    except ConfigError:
+        await runtime.close()
+        raise
     if log_output is not None:
         runtime.metrics.add(LogMetrics(log_output))
     settings = loaded.settings

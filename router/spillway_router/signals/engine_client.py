@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from spillway_router.http_client.connection import PendingCall
+from spillway_router.http_client.dial import MayDial
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.http_client.types import Reply, Target
 
@@ -25,7 +26,8 @@ _SMALL_BYTES = 65_536
 
 
 class EngineClient:
-    """Asks the server of one target, with its credentials. `tls` is for targets with https. Call `close` when done.
+    """Asks the server of one target, with its credentials. `tls` is for targets with https, `may_dial` judges each
+    address of the server. Call `close` when done.
 
     Paths count from the server's root: metrics and health are next to the API, not under its `/v1`. Whoever asks bounds
     the time; a request that is cancelled closes its connection.
@@ -33,10 +35,10 @@ class EngineClient:
 
     __slots__ = ("_heads", "_pool", "place")
 
-    def __init__(self, target: Target, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, target: Target, tls: ssl.SSLContext | None = None, may_dial: MayDial | None = None) -> None:
         self.place = target.authority.decode()
         root = replace(target, prefix=target.prefix.removesuffix("/v1"))
-        self._pool = Pool(root, PoolLimits(idle=4, connect_s=_UNBOUNDED_S), tls, local=True)
+        self._pool = Pool(root, PoolLimits(idle=4, connect_s=_UNBOUNDED_S), tls, local=True, may_dial=may_dial)
         self._heads: dict[tuple[str, str], bytes] = {}
         """The heads of the pages, which are asked for again and again."""
 
