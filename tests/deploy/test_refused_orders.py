@@ -62,6 +62,13 @@ EVERYWHERE = [
     ((*GROQ, "--budget", "much"), "is not an amount"),
     (("--set", "severless=1"), "no such setting"),
     (("--secret", "GROQ=gsk_x"), "is not the name of a variable"),
+    (("--secret", "SPILLWAY_YAML"), "is a variable that the image needs itself"),
+    (("--secret", "HF_HOME"), "is a variable that the image needs itself"),
+    (("--image", "r/i:1; reboot"), "is not the name of an image"),
+    (("--image", "r/i:1 --privileged"), "is not the name of an image"),
+    (("--image", "R/I:1"), "is not the name of an image"),
+    (("--cloud", "vllm=m", "--budget", "5"), "is an engine of one's own and no cloud"),
+    (("--price", "0.00000001"), "from 0.001"),
     (("--send", "broken"), "YAML"),
     (("--send", "loopback"), "can't be reached from outside"),
     (("--send", "port"), "only port 8080"),
@@ -94,6 +101,14 @@ SOME = [
     ("runpod", ("--place", "somewhere"), "is not a place"),
     ("vast", (*CLOUD, "--budget", "5", "--secret", "OTHER"), "by --secret GROQ_API_KEY"),
     ("vast", ("--volume", "vol1"), "mounts no existing volume"),
+    ("runpod", ("--set", "serverless=1", "--set", "workers_max=0"), "must be at least 1"),
+    ("runpod", ("--set", "serverless=1", "--set", "workers_min=3"), "not less than workers_min (3)"),
+    ("runpod", ("--set", "serverless=1", *GROQ, "--budget", "5"), "every budget would count once per machine"),
+    ("vast", ("--name", "--ssh"), "is not a name"),
+    ("aws", ("--set", "instance=p5.48xlarge"), "p5.48xlarge has not 1 t4"),
+    ("aws", ("--set", "instance=g4dn.12xlarge"), "g4dn.12xlarge has not 1 t4"),
+    ("aws", ("--set", "instance=g4dn.48xlarge"), "g4dn.48xlarge has not 1 t4"),
+    ("aws", ("--set", "client_cidr=10.0.0.0/40"), "write a network"),
     ("aws", ("--name", "my_stack"), "is not a name"),
     ("aws", ("--disk", "20"), "at least 60 GB"),
     ("aws", ("--volume", "vol1"), "mounts no existing volume"),
@@ -197,6 +212,23 @@ def test_a_machine_has_the_time_that_its_answers_get_when_it_stops(tmp_path: Pat
     assert yaml.safe_load(step["stdin"])["terminationGracePeriodSeconds"] == 380
     (plain,) = json.loads(dry_run(tmp_path, "kubernetes", "--json").out)["steps"]
     assert "terminationGracePeriodSeconds" not in yaml.safe_load(plain["stdin"]), "the chart's own is long enough"
+
+
+def test_what_is_near_to_a_mistake_is_taken(tmp_path: Path) -> None:
+    digest = "@sha256:" + 64 * "a"
+    for image in ("ghcr.io/o/spillway-gpu:0.1.0-cu129", f"localhost:5000/a/b__c-d.e{digest}", "user/spillway"):
+        assert dry_run(tmp_path, "vast", "--image", image).status == 0, image
+    for more in (("--set", "instance=g4dn.4xlarge"), ("--set", "client_cidr=10.1.2.3/16")):
+        assert dry_run(tmp_path, "aws", *more).status == 0, more
+    alone = ("--set", "serverless=1", "--set", "workers_max=1", *GROQ, "--budget", "5")
+    assert dry_run(tmp_path, "runpod", *alone).status == 0
+
+
+def test_copies_of_a_service_share_no_ledger_in_a_file(tmp_path: Path) -> None:
+    order = ("sky", "--gpu", "l4", "--price", "1", "--model", MODEL, "--dry-run", *GROQ, "--budget", "5")
+    assert spillway(tmp_path, "deploy", *order, "--set", "service=1").status == 0
+    both = spillway(tmp_path, "deploy", *order, "--set", "service=1", "--set", "replicas=2")
+    assert "up to 2 machines would each have a SQLite ledger" in both.err
 
 
 def test_hosts_are_asked_for_the_driver_that_the_image_needs(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 from spillway_router.commands.deploy_uploads import Uploads, bring_all, model_to_plan, upload_notes, uploads_of
 from spillway_router.deploy import TARGETS
 from spillway_router.deploy.container import pin_notes
-from spillway_router.deploy.order import DeployError, DeploymentOrder, DeploymentPlan
+from spillway_router.deploy.order import PLACEHOLDER_IMAGE, DeployError, DeploymentOrder, DeploymentPlan
 from spillway_router.deploy.present import plan_json, plan_text, price_lines
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from spillway_server.planning.plan import EnginePlan
 
 IMAGE_VARIABLE = "SPILLWAY_IMAGE"
-PLACEHOLDER_IMAGE = "REGISTRY/spillway-gpu:0.1.0"
-"""What a dry run shows where no image was given."""
+LEAST_USD = Decimal("0.001")
+"""The lowest price of a GPU per hour that is no slip of the keyboard."""
 _Handle = Annotated[
     str, typer.Argument(help="With --destroy, the ID of what to release; the only deployment if left out.")
 ]
@@ -313,8 +313,11 @@ def _price(text: str, configured: Decimal) -> Decimal:
         amount = Decimal(text) if text else configured
     except InvalidOperation:
         raise DeployError(f"--price {text!r} is not an amount; write USD per hour, such as 1.39") from None
-    if not amount.is_finite() or not 0 < amount <= 1000:
-        raise DeployError("say what one GPU costs: --price in USD per hour, or gpu.price_per_hour in the configuration")
+    if not amount.is_finite() or not LEAST_USD <= amount <= 1000:
+        raise DeployError(
+            f"say what one GPU costs: --price in USD per hour, from {LEAST_USD}, or gpu.price_per_hour in the "
+            "configuration"
+        )
     return amount
 
 

@@ -6,6 +6,8 @@ secrets from SSM Parameter Store, and a watcher that sends work away before a sp
 
 from __future__ import annotations
 
+import ipaddress
+
 from spillway_hardware.gpus import GPUS
 from spillway_router.deploy.container import ACCESS_VARIABLE, ENCODED_VARIABLE, environment
 from spillway_router.deploy.files import deploy_file
@@ -58,9 +60,19 @@ class Aws:
             raise DeployError(
                 f"aws rents {order.gpu} in groups of {', '.join(map(str, sizes))}; choose one of these with --gpus"
             )
+        instance = order.options.get("instance") or sizes[order.count]
+        if _gpus_of(instance) != order.count or _family(instance) not in {_family(size) for size in sizes.values()}:
+            raise DeployError(
+                f"{instance} has not {order.count} {order.gpu}; choose another size of {sizes[order.count]}, or omit "
+                "--set instance"
+            )
+        try:
+            ipaddress.ip_network(order.options.get("client_cidr", "10.0.0.0/8"), strict=False)
+        except ValueError as error:
+            raise DeployError(f"--set client_cidr: {error}; write a network such as 172.31.0.0/16") from None
         template = deploy_file("aws/template.yaml")
         parameters = {
-            "InstanceType": order.options.get("instance") or sizes[order.count],
+            "InstanceType": instance,
             "Image": order.image,
             "VpcId": order.options.get("vpc", ""),
             "SubnetIds": order.options.get("subnets", ""),
@@ -101,6 +113,28 @@ class Aws:
             ),
         )
         return DeploymentPlan(self.name, steps, handle, (f"The parameters below {SECRETS_PATH} are kept.",))
+
+
+def _family(instance: str) -> str:
+    return instance.partition(".")[0]
+
+
+def _gpus_of(instance: str) -> int:
+    """Return how many GPUs an instance type has, by AWS' list of accelerated instances; 0 for one that is not there."""
+    family, _, size = instance.partition(".")
+    if family in ("p4d", "p4de"):
+        return 8 if size == "24xlarge" else 0
+    if family == "p5":
+        return {"4xlarge": 1, "48xlarge": 8}.get(size, 0)
+    return _GPUS.get(size, 0) if size != "metal" else 8 if family == "g4dn" else 0
+
+
+_GPUS = {
+    **dict.fromkeys(("xlarge", "2xlarge", "4xlarge", "8xlarge", "16xlarge"), 1),
+    **dict.fromkeys(("12xlarge", "24xlarge"), 4),
+    "48xlarge": 8,
+}
+"""GPUs of a size of g4dn, g5, g6 and g6e."""
 
 
 def _container(order: DeploymentOrder) -> dict[str, str]:

@@ -18,9 +18,9 @@ import yaml
 from spillway_router.config.assemble import Assembly, assemble
 from spillway_router.config.documents import document_problems
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, parse
-from spillway_router.config.settings import Settings
+from spillway_router.config.settings import SQLITE_URL, Settings
 from spillway_router.deploy.container import settings_text, stop_s
-from spillway_router.deploy.order import PORT, STOP_REST_S, Accepted, DeploymentOrder
+from spillway_router.deploy.order import PLACEHOLDER_IMAGE, PORT, STOP_REST_S, Accepted, DeploymentOrder
 
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STAND_IN = "value-of-a-secret"
@@ -32,6 +32,18 @@ _PASSWORD = re.compile(
 _SECRET_FIELDS = ("api_key", "password", "secret", "token", "webhook_url")
 """The settings that no log shows either."""
 _SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
+_OWN_VARIABLES = frozenset(
+    {
+        *("PATH", "HOME", "LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "HF_HOME"),
+        *("VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"),
+        *("SPILLWAY_ACCEPT_KEY", "SPILLWAY_CONFIG", "SPILLWAY_WRITES"),
+    }
+)
+_IMAGE = re.compile(
+    r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?/)?"  # a registry
+    r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
 _OWN_HOSTS = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104 - it is compared
 _STORE_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -54,6 +66,13 @@ def _names(order: DeploymentOrder, accepted: Accepted) -> Iterator[str]:
     for name in order.secrets:
         if not _VARIABLE_NAME.fullmatch(name):
             yield f"--secret {name!r} is not the name of a variable; a secret is named here, never given"
+        elif name in _OWN_VARIABLES or name.startswith("SPILLWAY_YAML"):
+            yield f"--secret {name} is a variable that the image needs itself; store the secret under another name"
+    if order.image != PLACEHOLDER_IMAGE and not _IMAGE.fullmatch(order.image):
+        yield (
+            f"--image {order.image!r} is not the name of an image; write one in lower case, such as "
+            "registry.example.com/spillway:0.1.0"
+        )
 
 
 def _stores(order: DeploymentOrder) -> Iterator[str]:
@@ -100,7 +119,9 @@ def machine_problems(order: DeploymentOrder, accepted: Accepted, today: date) ->
     assembled = assemble(settings, environment, today)
     problems = assembled.problems if isinstance(assembled, ConfigRejected) else assembled.disabled
     yield from (f"{origin}: {_with_secret(problem)}" for problem in (*problems, *document_problems(settings)))
+    yield from _copied(settings, order)
     if isinstance(assembled, Assembly):
+        yield from _engines(assembled, order)
         yield from _unlimited(settings, assembled, order)
 
 
@@ -193,6 +214,26 @@ def _is_secret(where: str, value: str) -> bool:
     *above, name = where.split(".")
     is_field = name in _SECRET_FIELDS or ("headers" in above[-1:] and _SECRET_HEADER.search(name) is not None)
     return is_field and "${" not in value
+
+
+def _copied(settings: Settings, order: DeploymentOrder) -> Iterator[str]:
+    """Yield why several machines with a ledger each would spend a budget several times."""
+    workers = order.options.get("workers_max", "2") if order.options.get("serverless") == "1" else "1"
+    text = order.options.get("replicas", workers)
+    copies = int(text) if text.isdecimal() else 1
+    if copies > 1 and settings.budgets and settings.ledger.url.startswith(SQLITE_URL):
+        yield (
+            f"up to {copies} machines would each have a SQLite ledger, and every budget would count once per machine; "
+            "send a configuration with the ledger in PostgreSQL, or let only one machine run"
+        )
+
+
+def _engines(assembly: Assembly, order: DeploymentOrder) -> Iterator[str]:
+    """Yield the clouds of an order that are none: the machine has one engine, which is there already."""
+    ordered = {provider for provider, _ in order.clouds}
+    for backend in assembly.backends:
+        if backend.local and backend.name in ordered:
+            yield f"--cloud {backend.name} is an engine of one's own and no cloud; omit it"
 
 
 def _unlimited(settings: Settings, assembly: Assembly, order: DeploymentOrder) -> Iterator[str]:

@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol, TypeVar
 HOURS_PER_MONTH = 730
 """The 8,760 hours of a year divided by twelve months."""
 PORT = 8080
+PLACEHOLDER_IMAGE = "REGISTRY/spillway-gpu:0.1.0"
+"""What a dry run shows where no image was given."""
 STOP_REST_S = 50
 """What a machine takes to stop after the answers in progress: 30 s for the last rows, 20 s for the engine."""
 _T = TypeVar("_T")

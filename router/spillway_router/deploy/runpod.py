@@ -95,6 +95,11 @@ class RunPod:
 
     def _serverless(self, order: DeploymentOrder) -> DeploymentPlan:
         names = gpu_of(NAMES, order, self.name)
+        least, most = int(order.options.get("workers_min", "0")), int(order.options.get("workers_max", "2"))
+        if most < 1 or least > most:
+            raise DeployError(
+                f"--set workers_max={most}: it must be at least 1, and not less than workers_min ({least})"
+            )
         root = SERVERLESS_VOLUME if order.volume else ""
         variables = {**environment(order, root), **_BALANCED}
         body = CreateEndpoint(
@@ -110,8 +115,8 @@ class RunPod:
             ports=(f"{PORT}/http",),
             env=with_references(variables, order.secrets, SECRET),
             workers=Workers(
-                min=int(order.options.get("workers_min", "0")),
-                max=int(order.options.get("workers_max", "2")),
+                min=least,
+                max=most,
                 idleTimeout=int(order.options.get("idle_s", "300")),
             ),
             scaling=Scaling(requestCount=int(order.options.get("requests_per_worker", "32"))),

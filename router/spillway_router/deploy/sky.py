@@ -13,7 +13,6 @@ import yaml
 from spillway_hardware.gpus import GPUS
 from spillway_router.deploy.container import environment
 from spillway_router.deploy.order import (
-    NUMBER,
     PORT,
     SWITCH,
     Accepted,
@@ -38,7 +37,7 @@ class Sky:
     serves_when_made = False
     log_command = "sky logs ID"
     accepted = Accepted(
-        settings={"service": SWITCH, "replicas": NUMBER},
+        settings={"service": SWITCH, "replicas": "[1-9][0-9]{0,2}"},
         name="[a-z]([a-z0-9-]{0,39}[a-z0-9])?",
         place="(runpod|vast|aws|gcp|azure|lambda|k8s|kubernetes)(/[A-Za-z0-9._-]+){0,2}",
     )

@@ -38,7 +38,7 @@ class Vast:
     log_command = "vastai logs ID"
     accepted = Accepted(
         settings={"cuda": CUDA, "ssh": SWITCH},
-        name="[A-Za-z0-9._-]{1,64}",
+        name="[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
         place=r"[A-Z]{2}|\[[A-Z]{2}(,[A-Z]{2})*\]",
     )
 
