@@ -18,6 +18,7 @@ from spillway_router.proxy.control.request_list import line_of_entries
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import Router, cloud, local, routing, settings
 from spillway_router.testing.streams import USAGE, delta
+from spillway_router.testing.upstream import End
 
 HEDGING = "hedging: {enabled: true, after: 1, shortest_ms: 30, share: 1, usd_per_second: 1}\n"
 FAR_MS = 4_000_000_500_000 // 900_000 * 900_000
@@ -101,6 +102,25 @@ async def test_the_first_backend_answers_after_all_and_the_second_is_cancelled_a
         await asyncio.wait_for(other.seen[0].closed.wait(), 10)
         assert router.runtime.services.memory.hedges.counts == {"lost": 1}
         assert 0 < second.amount_nano <= second.at_most_nano  # the provider may have gone on
+
+
+@pytest.mark.parametrize("end", ["whole", "rst", "hang"])
+async def test_a_hedge_that_wins_and_breaks_is_told_and_gets_nothing_of_the_other_leg(end: End) -> None:
+    begin = asyncio.Event()
+    broken = Answer.stream(delta({"content": "from the cloud"}), end=end)
+    async with (
+        FaultUpstream(ENGINE.after(begin)) as engine,
+        FaultUpstream(broken) as other,
+        hedging(engine, other, more="limits: {stall_s: 1}\n") as router,
+    ):
+        reply = await router.chat(STREAM)
+        begin.set()
+        assert reply.text.count("upstream_interrupted") == 1
+        assert not reply.text.endswith("data: [DONE]\n\n")
+        assert "from the cloud" in reply.text
+        assert "from the engine" not in reply.text
+        first, second = await settled(router, reply, 2)
+        assert [(row.backend, row.status) for row in (first, second)] == [("local", "error"), ("cloud", "error")]
 
 
 async def test_a_hedge_that_fails_leaves_the_first_backend_its_time() -> None:
