@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 import time
 from base64 import b64encode
 from pathlib import Path
@@ -23,6 +24,8 @@ from spillway_router.documents.highlight import TextSpan
 from spillway_router.documents.page_lines import Piece, lines_of_pieces
 from spillway_router.documents.recognition import PROGRAM_PATH, Recogniser
 from spillway_router.documents.schemas import Schema, shipped_schemas
+from spillway_router.documents.uploads import OF_ONE_WAITING, FileReader, FileRules
+from spillway_router.proxy.request.errors import RefusedError
 
 LINES = ["Biometry report", "Patient ID: K402211", "Eye: OD", "Axial length: 23.87 mm", "Flat K: 43.10 D",
          "Steep K: 44.90 D", "Anterior chamber depth: 3.21 mm", "Lens thickness: 4.41 mm",
@@ -222,3 +225,26 @@ def test_an_extraction_by_the_command_sends_files_whole(tmp_path: Path) -> None:
     assert _content(tmp_path / "a.txt") == {"text": "AL: 23"}
     sent = json.loads(json.dumps(_content(tmp_path / "a.pdf")))
     assert sent["file"]["name"].endswith("a.pdf")
+
+
+async def test_one_caller_does_not_take_every_turn_of_the_reader(tmp_path: Path) -> None:
+    """A file of 150 KB takes all of its 60 s; somebody else's is read meanwhile."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\ncase "$3" in slow*) exec sleep 600;; esac\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    reader = FileReader(str(program))
+    rules = FileRules(languages=(), limit_s=60.0)
+    slow = [asyncio.create_task(reader.read(REPORT, f"slow{i}.pdf", rules, "flood")) for i in range(OF_ONE_WAITING)]
+    try:
+        await asyncio.sleep(0)
+        with pytest.raises(RefusedError, match="Too many files"):
+            await reader.read(REPORT, "slow.pdf", rules, "flood")
+        async with asyncio.timeout(50):
+            for _ in range(3):
+                assert "Axial length" in (await reader.read(REPORT, "a.pdf", rules, "calm")).text
+        assert not any(task.done() for task in slow)
+    finally:
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+    assert "Axial length" in (await reader.read(REPORT, "a.pdf", rules, "flood")).text

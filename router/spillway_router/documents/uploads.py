@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import hashlib
+import sys
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,8 +30,10 @@ FILE_TYPES = frozenset(
 )
 _QUERY = frozenset({"schema", "parser", "min_confidence", "model", "review"})
 _LONGEST_NAME = 120
-READ_AT_ONCE, MOST_WAITING = 2, 16
-"""Files that are read at a time, each in a process of its own, and those that may wait for their turn."""
+READ_AT_ONCE, MOST_WAITING = 3, 16
+"""Files that are read at a time, each in a process of its own, and those that are read or may wait for their turn."""
+OF_ONE_AT_ONCE, OF_ONE_WAITING = 2, 12
+"""How many of each may be of one caller: a small file may take all of its seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +55,46 @@ class Upload:
     file: FileText | None = None
 
 
-class FileReader:
-    """Reads files for one router, a bounded number at a time."""
+@dataclass(slots=True)
+class _Line:
+    """The files of one caller: `count` are read or wait, and `turns` limits those that are read."""
 
-    def __init__(self) -> None:
+    turns: asyncio.Semaphore
+    count: int = 0
+
+
+class FileReader:
+    """Reads files for one router, a bounded number at a time, of which one caller never has all. `python` runs the
+    processes."""
+
+    def __init__(self, python: str = sys.executable) -> None:
+        self._python = python
         self._turns = asyncio.Semaphore(READ_AT_ONCE)
         self._waiting = 0
+        self._lines: dict[str, _Line] = {}
+        """By the ids of the callers' keys; a caller without a file has none."""
 
-    async def read(self, content: bytes, name: str, rules: FileRules) -> FileText:
-        """Return a file's text. Raise RefusedError if it has none or if too many files wait."""
-        if self._waiting >= MOST_WAITING:
+    async def read(self, content: bytes, name: str, rules: FileRules, key_id: str = "") -> FileText:
+        """Return a file's text. Raise RefusedError if it has none or if too many files wait, of the caller or of
+        all."""
+        line = self._lines.get(key_id) or _Line(asyncio.Semaphore(OF_ONE_AT_ONCE))
+        if self._waiting >= MOST_WAITING or line.count >= OF_ONE_WAITING:
             raise RefusedError(Refusal(503, "overloaded", "Too many files are being read here.", retry_after_s=2.0))
+        self._lines[key_id] = line
         self._waiting += 1
+        line.count += 1
         try:
-            async with self._turns:
-                return await read_apart(content, name, rules.languages, rules.limit_s, rules.max_chars)
+            async with line.turns, self._turns:
+                return await read_apart(content, name, rules.languages, rules.limit_s, rules.max_chars, self._python)
         except LongFileError as error:
             raise RefusedError(Refusal(413, "request_too_large", f"{error}.", "file")) from None
         except UnreadableFileError as error:
             raise bad_request(f"{error}.", "file") from None
         finally:
             self._waiting -= 1
+            line.count -= 1
+            if not line.count:
+                del self._lines[key_id]
 
 
 async def read_upload(
@@ -85,7 +107,7 @@ async def read_upload(
         if not content:
             raise bad_request("The request body is empty. Send the file as the body.", "file")
         fields = _query_fields(request)
-        return await _with_file(fields, content, "the file", reader, rules)
+        return await _with_file(fields, await reader.read(content, "the file", rules, caller.key_id), content)
     fields = await json_body(services, request, caller)
     file = fields.get("file")
     if file is None:
@@ -94,11 +116,10 @@ async def read_upload(
     if fields.get("text") is not None or fields.get("messages") is not None:
         raise bad_request("Send the document as one of 'file', 'text' and 'messages'.", "file")
     content, name = _member(file)
-    return await _with_file(fields, content, name, reader, rules)
+    return await _with_file(fields, await reader.read(content, name, rules, caller.key_id), content)
 
 
-async def _with_file(fields: dict[str, Any], content: bytes, name: str, reader: FileReader, rules: FileRules) -> Upload:
-    file = await reader.read(content, name, rules)
+async def _with_file(fields: dict[str, Any], file: FileText, content: bytes) -> Upload:
     rest = {name: value for name, value in fields.items() if name != "file"}
     identity = {**rest, "file": await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())}
     return Upload({**rest, "text": file.text}, identity, file)
