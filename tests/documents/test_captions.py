@@ -183,6 +183,12 @@ DOUBTFUL = {
     "a number in parts": ("K402211", "K402211 77", "/id", 0.6),
     "a correction": ("AL: 23.87", "AL: 23.87 mm (corrected: 24.87 mm)", "/AL", 0.6),
     "a new value": ("AL: 23.87", "AL: 22.10 mm, neu 23.87 mm", "/AL", 0.6),
+    "an id replaced": ("K402211", "K990011 replaced by K402211", "/id", 0.6),
+    "an id with an arrow": ("K402211", "K990011 -> K402211", "/id", 0.6),
+    "an eye in question": ("Eye: OD", "Eye: OD?", "/eye", 0.6),
+    "a warning": ("AL: 23.87", "AL: 23.87 mm ⚠", "/AL", 0.6),
+    "poor quality": ("AL: 23.87", "AL: 23.87 mm  quality: poor", "/AL", 0.6),
+    "a footnote": ("AL: 23.87", "AL: 23.87* mm\n* cataract, measurement uncertain", "/AL", 0.6),
     "an arrow": ("AL: 23.87", "AL: 23.87 -> 24.87 mm", "/AL", 0.6),
     "an arrow in one": ("AL: 23.87", "AL: 23.87 → 24.87", "/AL", 0.6),
     "struck out": ("AL: 23.87", "AL: ~~22.10~~ 23.87 mm", "/AL", 0.6),
@@ -242,6 +248,7 @@ def test_reports_in_more_languages_are_read(language: str) -> None:
         "AL | 23.87 | 22.00 - 24.50",
         "<AL>23.87</AL>",
         "AL: 23.87 mm (good)",
+        "AL: 23.87* mm\n* mean of five",
     ],
 )
 def test_what_stands_beside_a_value_and_is_none_leaves_it_sure(line: str) -> None:

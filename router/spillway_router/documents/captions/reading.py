@@ -28,7 +28,7 @@ from spillway_router.documents.captions.hits import Findings, LineReader
 from spillway_router.documents.captions.numerals import decimal_mark
 from spillway_router.documents.captions.tables import column_scopes, read_columns, read_table
 from spillway_router.documents.captions.tokens import looks_damaged, tokens_of
-from spillway_router.documents.captions.values import Document, Hit
+from spillway_router.documents.captions.values import Document, Hit, warns
 from spillway_router.documents.parsers import ParsedField
 
 SURE, LONE, ABSENT, DOUBTED, DAMAGED, DENIED, CONFLICT = 0.99, 0.85, 0.75, 0.60, 0.50, 0.30, 0.20
@@ -62,8 +62,9 @@ class CaptionReading:
 def read_captions(text: str, json_schema: Mapping[str, Any], book: CaptionBook) -> CaptionReading:
     """Read a text."""
     tokens = tokens_of(text)
-    document = Document(text, decimal_mark(token.text for token in tokens if token.kind == "number"))
     lines = lines_of(tokens, book)
+    mark = decimal_mark(token.text for token in tokens if token.kind == "number")
+    document = Document(text, mark, has_warning=any(warns(line.elements) for line in lines))
     findings = _find(document, book, lines)
     page = _Page(book, findings, lines, text, damaged=looks_damaged(text, tokens))
     fields: dict[str, ParsedField] = {}

@@ -20,13 +20,16 @@ _CLOSED = ")]}"
 _DASHES = ("-", "–", "—", "..", "to", "bis", "à")
 MOST_BESIDE = 12
 """How many elements behind a value or a caption are looked at for remarks."""
-_EXCLAMATIONS = ("!",)
+_EXCLAMATIONS = ("!", "⚠", "not", "nicht", "pas", "must", "should")
+_ARROWS, _MOST_BEHIND = ("→", "->", "-", ">", "=>"), 3
+_FOOTNOTES = ("*", "†", "‡")
 _QUESTIONING = (
     "correct", "korrig", "korrekt", "corrig", "rectif", "corretto", "invalid", "ungült", "ungult", "discard",
     "verworfen", "verwerf", "rejet", "reject", "unreliab", "unzuverl", "estim", "geschätzt", "geschatzt",
     "error", "erron", "fehler", "erreur", "wrong", "falsch", "faux", "repeat", "wiederhol", "doubt",
     "fraglich", "zweifel", "uncertain", "unsicher", "incertain", "provis", "vorläufig", "vorlaufig",
-    "implausib", "unplausib", "artefact", "artifact", "artefakt", "failed", "missing", "must", "should",
+    "implausib", "unplausib", "artefact", "artifact", "artefakt", "failed", "missing", "warn", "achtung",
+    "attention", "caution", "vorsicht", "poor", "schlecht", "mauvais", "replac", "ersetzt", "rempla",
 )  # fmt: skip
 """Beginnings of words, folded, that say of a value that it does not hold, or that another one does."""
 _HARMLESS = (
@@ -62,10 +65,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The text under reading, and its decimal mark ("" if nothing shows it)."""
+    """The text under reading, its decimal mark ("" if nothing shows it), and whether a footnote questions values."""
 
     text: str
     mark: str
+    has_warning: bool = False
 
 
 def read_value(
@@ -191,7 +195,8 @@ def besides(
             same_unit = not unit or own in ("", unit)
             if other is not None and other.value != value and same_unit and _are_alike(rule, value, other.value, unit):
                 return "" if _begins_range(elements, at) and before[-1:] == ["|"] else "another value stands beside it"
-        if element.text.startswith(_QUESTIONING) or element.text in _EXCLAMATIONS:
+        is_note = element.text in _FOOTNOTES and document.has_warning
+        if is_note or element.text.startswith(_QUESTIONING) or element.text in _EXCLAMATIONS:
             return f"{element.text!r} stands beside it"
         if element.text == ";":
             break
@@ -219,7 +224,12 @@ def _begins_range(elements: Sequence[Element], at: int) -> bool:
 
 def questions(elements: Sequence[Element]) -> bool:
     """Return whether words of a line say that a value does not hold."""
-    return any(element.text.startswith(_QUESTIONING) for element in elements)
+    return any(element.text.startswith(_QUESTIONING) or element.text in _EXCLAMATIONS for element in elements)
+
+
+def warns(elements: Sequence[Element]) -> bool:
+    """Return whether a line is a footnote that questions what it is a note to."""
+    return elements[0].text in _FOOTNOTES and questions(elements[:MOST_BESIDE])
 
 
 def _identifier(
@@ -243,7 +253,19 @@ def _identifier(
         torn = follows.kind == "number" and follows.gap <= 1
         glued = follows.gap == 0 and follows.text in "-_/"
         doubt = "more of it may follow" if torn or glued else doubt
+        doubt = doubt or _followed(elements, behind)
     return Hit(rule.name, value, element.start, end, doubt=doubt), behind
+
+
+def _followed(elements: Sequence[Element], index: int) -> str:
+    """Return the doubt that an arrow, a question mark or a word of replacement right behind a value raises."""
+    for element in elements[index : index + _MOST_BEHIND]:
+        if element.kind == "caption" or element.text in ("|", ";", ",", "/", "("):
+            return ""
+        is_arrow = element.text in _ARROWS and element.gap > 0
+        if is_arrow or element.text in ("?", *_EXCLAMATIONS) or element.text.startswith(_QUESTIONING):
+            return f"{element.text!r} stands behind it"
+    return ""
 
 
 def _choice(rule: CaptionedField, elements: Sequence[Element], index: int) -> tuple[Hit, int] | None:
@@ -263,7 +285,7 @@ def _choice(rule: CaptionedField, elements: Sequence[Element], index: int) -> tu
         behind += 1
     if value is None:
         return None
-    return Hit(rule.name, value, elements[index].start, end, doubt=doubt), behind
+    return Hit(rule.name, value, elements[index].start, end, doubt=doubt or _followed(elements, behind)), behind
 
 
 def choice_of(rule: CaptionedField, element: Element) -> str | None:
