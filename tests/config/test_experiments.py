@@ -80,6 +80,13 @@ def test_a_shadow_has_a_budget_of_its_own() -> None:
         (CHEAPER.replace("chain: [groq, local]", "chain: []"), "does nothing; add chain, prefer, forbid or escalate"),
         (CHEAPER.replace("chain: [groq, local]", "escalate: {to: [local]}"), "local is local"),
         (CHEAPER.replace("]}", "]}, {name: b, share: 0.1, forbid: cloud}]}", 1).replace("}]}]}", "}]}"), "two arms"),
+        (
+            CHEAPER.replace("by: key", "by: key, bandit: agreement"),
+            "has a bandit on agreement and 0 arms with `shadow",
+        ),
+        (CHEAPER.replace("0.25", "1").replace("by: key", "by: key, bandit: rating"), "1 arms that answer clients"),
+        (CHEAPER.replace("by: key", "by: key, bandit: {worth: rating, floor: 0.6}"), "bandit.floor"),
+        (CHEAPER.replace("by: key", "by: key, bandit: likes"), "experiments.0.bandit.worth"),
         ("{name: e, arms: [{name: a, share: 0.6, forbid: cloud}, {name: b, share: 0.5, forbid: local}]}", "are 1.1"),
     ],
 )

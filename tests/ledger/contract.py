@@ -22,6 +22,7 @@ from spillway_router.core.comparison.differences import RatioSums
 from spillway_router.core.money.budget import AlertKey, BudgetError, BudgetLine
 from spillway_router.core.money.credits import CreditCap
 from spillway_router.core.routing.model import KeyRules
+from spillway_router.core.routing.moving_arms import Stretch
 from spillway_router.ledger.calendar import days_of, start_of, utc_days
 from spillway_router.ledger.entries import GENESIS, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError, LastAdminError
@@ -41,7 +42,7 @@ from spillway_router.ledger.records import (
 from spillway_router.ledger.store.sums import SLOT_MS
 from spillway_router.ledger.tables.acts import Change, broken_link
 from spillway_router.ledger.tables.alerts import KEPT_MS
-from spillway_router.ledger.tables.experiments import DryChoice
+from spillway_router.ledger.tables.experiments import DryChoice, ShareMove
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion, Pressed
 from spillway_router.ledger.tables.keys import KeySpec, KeySpecError, KeyStore, rules_of, spec_of
 from spillway_router.ledger.tables.labels import LabelRecord
@@ -731,6 +732,25 @@ class LedgerContract:
         assert (control.arm, control.requests, control.first_ms) == ("e/control", 1, T0 + 9)
         assert (control.took, control.rating) == (RatioSums(), RatioSums())
         assert ledger.experiments.arms(0, T0) == ()
+
+    def test_the_first_move_of_an_interval_counts_for_every_router(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        stretches = (Stretch("b", 0, 2**31), Stretch("control", 2**31, 2**32))
+        first = ShareMove(
+            experiment="e", setup="setup", at_ms=T0, stretches=stretches, reasons={"because": ["thompson"], "after": {}}
+        )
+        table = ledger.experiments
+        assert table.latest_move("e", "setup") is None
+        assert table.keep_move(first)
+        assert not reopen().experiments.keep_move(replace(first, reasons={}))
+        later, other = replace(first, at_ms=T0 + DAY), replace(first, setup="other", at_ms=T0 + 2 * DAY)
+        assert table.keep_move(later)
+        assert table.keep_move(other)
+        stored = reopen().experiments
+        assert stored.latest_move("e", "setup") == later
+        assert stored.latest_move("f", "setup") is None
+        assert stored.moves(T0, T0 + 2 * DAY) == (first, later)
 
     def test_a_shadow_is_summed_apart_from_the_answer_that_the_client_got(
         self, ledger: Ledger, reopen: Callable[[], Ledger]

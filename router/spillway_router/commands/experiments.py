@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from spillway_router.core.comparison.thompson import Worth
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spillway_router.core.money.tariff import Tariff
     from spillway_router.ledger.reports.experiments import ExperimentReport
 
 
@@ -41,15 +43,14 @@ def experiments(
     loaded = load(path)
     now = now_ms()
     order = {part.name: [arm.name for arm in part.arms] for part in loaded.settings.experiments}
-    try:
+    tariffs: dict[str, Tariff | None] = {}
+    with suppress(ConfigError):  # what is past can be read under any configuration
         backends = assembly_of(loaded, datetime.now(UTC).date()).policy.backends
-        setup = ExperimentSetup(order, {name: backend.tariff for name, backend in backends.items()})
-    except ConfigError:
-        setup = ExperimentSetup(order, {})  # what is past can be read under any configuration
+        tariffs = {name: backend.tariff for name, backend in backends.items()}
     with opened(loaded, "read") as ledger:
-        span = (since_ms(since, now), now)
-        sums, choices = ledger.experiments.arms(*span), ledger.experiments.dry_choices(*span)
-    every = experiment_reports(sums, choices, setup, now)
+        span, table = (since_ms(since, now), now), ledger.experiments
+        sums, choices, moves = table.arms(*span), table.dry_choices(*span), table.moves(*span)
+    every = experiment_reports(sums, choices, ExperimentSetup(order, tariffs, moves), now)
     reports = [report for report in every if name in ("", report.name)]
     if not reports:
         what = f"no request of the experiment {name!r}" if name else "no request of an experiment"
@@ -76,6 +77,8 @@ def _print(reports: list[ExperimentReport], bandit: Worth | None, shares: Mappin
         for arm in report.arms:
             if arm.verdict:
                 console.print(arm.verdict, markup=False)
+        if report.moves is not None:
+            console.print(report.moves.sentence, markup=False)
         if bandit is not None:
             console.print(bandit_sentence(shares.get(report.name, {}), bandit), markup=False)
         console.print()

@@ -15,12 +15,14 @@ from spillway_router.config.assemble import Assembly, assembly_of, request_limit
 from spillway_router.config.caching import cache_settings
 from spillway_router.config.costs import budget_lines, fixed_terms, pacing_rules, report_terms
 from spillway_router.config.documents import document_rules, queue_rules
+from spillway_router.config.experiments import bandits
 from spillway_router.config.load import ConfigError, ConfigProblem, Loaded
 from spillway_router.config.rules import trait_reader
 from spillway_router.config.secret_keys import vault_of
 from spillway_router.config.settings import SCRAPE_VARIABLE, SHORTEST_TOKEN, AlertsPart, PresidioPart, Settings
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.credits import CreditLine
+from spillway_router.core.routing.moving_arms import Bandit
 from spillway_router.core.routing.traits.reader import TraitReader
 from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.services import DocumentRules
@@ -74,6 +76,8 @@ class DerivedConfig:
     review_queue: QueueRules
     retention_minutes: float
     """How long finished requests are kept in memory."""
+    bandits: tuple[Bandit, ...]
+    """The experiments whose shares move by themselves."""
     cache: CacheSettings | None
     """Where answers are stored that are given again; None if they are not."""
     webhook: Webhook | None
@@ -106,6 +110,7 @@ class DerivedConfig:
             documents=document_rules(settings, assembly.policy, assembly.scoring.document_calibration),
             review_queue=queue_rules(settings.documents),
             retention_minutes=settings.retention.minutes,
+            bandits=bandits(settings.experiments),
             cache=cache_settings(settings.cache, assembly.semantic),
             webhook=_webhook(settings.alerts),
             scrape_token=_scrape_token(loaded),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 from spillway_router.config.experiments_part import ArmPart, ExperimentPart
 from spillway_router.config.load import ConfigProblem, Findings
 from spillway_router.config.rules import GENERATING, check_effects, conditions, effects_named, rule_of
+from spillway_router.core.comparison.moving_shares import MovingRule
 from spillway_router.core.money.budget import EACH_USER, BudgetLine
 from spillway_router.core.money.tariff import NANO
 from spillway_router.core.routing.experiments import CONTROL, PLACES, Arm
+from spillway_router.core.routing.moving_arms import Bandit
 from spillway_router.core.routing.policy import Policy
 from spillway_router.core.routing.rules import Rule
 
@@ -36,6 +40,33 @@ def experiment_backends(parts: Sequence[ExperimentPart]) -> Iterator[tuple[str, 
     for place, part in enumerate(parts):
         for i, arm in enumerate(part.arms):
             yield from effects_named(f"experiments.{place}.arms.{i}", arm)
+
+
+def bandits(parts: Sequence[ExperimentPart]) -> tuple[Bandit, ...]:
+    """Return the experiments whose shares move by themselves."""
+    return tuple(
+        Bandit(
+            experiment=part.name,
+            setup=_setup(part),
+            contenders=part.contenders,
+            rule=MovingRule(
+                worth=part.bandit.worth,
+                every_s=part.bandit.every_s,
+                floor=part.bandit.floor,
+                most_moved=part.bandit.most_moved,
+                days=part.bandit.days,
+            ),
+        )
+        for part in parts
+        if part.bandit is not None
+    )
+
+
+def _setup(part: ExperimentPart) -> str:
+    """Return a digest of what the shares of an experiment begin with: with other arms, shares or units they begin
+    anew."""
+    arms = [(arm.name, arm.share, arm.shadow or "") for arm in part.arms]
+    return sha256(json.dumps([part.by, part.bandit and part.bandit.worth, arms]).encode()).hexdigest()[:16]
 
 
 def _rules(part: ExperimentPart, policy: Policy) -> Iterator[Rule]:

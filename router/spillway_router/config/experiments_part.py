@@ -6,10 +6,11 @@ import math
 from decimal import Decimal
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from spillway_router.config.part import Part
 from spillway_router.config.policy_part import EffectsPart, WhenPart
+from spillway_router.core.comparison.thompson import Worth
 from spillway_router.core.routing.experiments import CONTROL, By
 
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,31}$"
@@ -38,6 +39,21 @@ class ArmPart(EffectsPart):
         return self
 
 
+class BanditPart(Part):
+    """A bandit: the shares of the arms move by themselves, by Thompson sampling on ratings, or on the agreement of
+    shadows, per dollar.
+
+    Once in `every_s` seconds the requests of the last `days` are looked at. No arm falls below `floor`, and at most
+    `most_moved` of the units change their arm at once. `bandit: rating` is short for `bandit: {worth: rating}`.
+    """
+
+    worth: Worth
+    every_s: int = Field(3600, ge=60, le=604_800)
+    floor: float = Field(0.05, ge=0, le=0.5)
+    most_moved: float = Field(0.1, gt=0, le=1)
+    days: int = Field(28, ge=1, le=366)
+
+
 class ExperimentPart(Part):
     """An experiment: the requests for which `when` holds try other policies, each of the `arms` for its share of them.
 
@@ -50,6 +66,42 @@ class ExperimentPart(Part):
     by: By = "user"
     when: WhenPart = WhenPart()
     arms: tuple[ArmPart, ...]
+    bandit: BanditPart | None = None
+
+    @field_validator("bandit", mode="before")
+    @classmethod
+    def _bandit(cls, value: object) -> object:
+        return {"worth": value} if isinstance(value, str) else value
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """The arms between which a bandit moves shares: those that answer clients if it goes by ratings, and the
+        shadows that ask if it goes by agreement."""
+        if self.bandit is not None and self.bandit.worth == "agreement":
+            return tuple(arm.name for arm in self.arms if arm.shadow == "asked")
+        answering = tuple(arm.name for arm in self.arms if arm.shadow is None)
+        return answering if self.leaves_nothing else (*answering, CONTROL)
+
+    @property
+    def leaves_nothing(self) -> bool:
+        """Whether the shares of the arms are everything, so that there is no control."""
+        return math.fsum(arm.share for arm in self.arms) > 1 - 1e-9
+
+    @model_validator(mode="after")
+    def _bandit_can_choose(self) -> Self:
+        if self.bandit is None:
+            return self
+        names = self.contenders
+        if len(names) < 2:
+            kind = "with `shadow: asked`" if self.bandit.worth == "agreement" else "that answer clients"
+            raise ValueError(
+                f"has a bandit on {self.bandit.worth} and {len(names)} arms {kind}; it needs two, or remove bandit"
+            )
+        if self.bandit.floor * len(names) > 1:
+            raise ValueError(
+                f"has {len(names)} arms with a floor of {self.bandit.floor:g} each, above 1; lower bandit.floor"
+            )
+        return self
 
     @model_validator(mode="after")
     def _arms_fit(self) -> Self:

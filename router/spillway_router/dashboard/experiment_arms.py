@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spillway_router.core.comparison.differences import Interval
@@ -10,7 +10,7 @@ from spillway_router.dashboard.windows import LookBack
 from spillway_router.ledger.reports.experiments import ARMS_HEAD, ArmReport, Comparison, ExperimentReport, arm_row
 
 LOOK_BACK = LookBack(("7d", "4w", "12w"), usual="4w")
-HEAD = (*ARMS_HEAD, "cost against the first", "time against the first")
+HEAD = (*ARMS_HEAD, "cost against the first", "time against the first", "share now")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class ExperimentShown:
     name: str
     rows: tuple[tuple[str, ...], ...]
     verdicts: tuple[str, ...]
+    moves: str = ""
+    """What a bandit did with the shares, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,11 @@ class Experiments:
     experiments: tuple[ExperimentShown, ...]
 
 
-def experiments_page(reports: Sequence[ExperimentReport], days: int) -> Experiments:
-    """Return the page of the experiments of so many days."""
-    shown = tuple(_shown(report) for report in reports)
+def experiments_page(
+    reports: Sequence[ExperimentReport], days: int, in_force: Mapping[str, Mapping[str, float]]
+) -> Experiments:
+    """Return the page of the experiments of so many days. `in_force` are the shares of the arms now, by experiment."""
+    shown = tuple(_shown(report, in_force.get(report.name, {})) for report in reports)
     if not reports:
         return Experiments(f"No request was in an experiment in the last {days} days.", "plain", ())
     decided = [arm for report in reports for arm in report.arms if arm.against is not None and _decided(arm.against)]
@@ -48,12 +52,17 @@ def _decided(against: Comparison) -> bool:
     return any(one is not None and one.decided for one in measures)
 
 
-def _shown(report: ExperimentReport) -> ExperimentShown:
+def _shown(report: ExperimentReport, shares: Mapping[str, float]) -> ExperimentShown:
     return ExperimentShown(
         name=report.name,
-        rows=tuple((*arm_row(arm), *_intervals(arm)) for arm in report.arms),
+        rows=tuple(_row(arm, shares) for arm in report.arms),
         verdicts=tuple(arm.verdict for arm in report.arms if arm.verdict),
+        moves="" if report.moves is None else report.moves.sentence,
     )
+
+
+def _row(arm: ArmReport, shares: Mapping[str, float]) -> tuple[str, ...]:
+    return (*arm_row(arm), *_intervals(arm), f"{shares.get(arm.name, 0.0):.1%}" if shares else "-")
 
 
 def _intervals(arm: ArmReport) -> tuple[str, str]:

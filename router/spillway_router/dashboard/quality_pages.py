@@ -103,18 +103,21 @@ class QualityPages:
         return self._desk.page(request, viewer, "experiments.html", values)
 
     async def _experiments_of(self, days: int) -> Experiments:
+        from spillway_router.core.routing.moving_arms import shares_in_force
         from spillway_router.dashboard.experiment_arms import experiments_page
         from spillway_router.ledger.reports.experiments import ExperimentSetup, experiment_reports
 
         parts = self._desk.parts
         order = {part.name: [arm.name for arm in part.arms] for part in parts.config().loaded.settings.experiments}
         tariffs = {name: one.tariff for name, one in parts.services.config().policy.backends.items()}
+        in_force = shares_in_force(parts.services.config().rules)
         now_ms = int(parts.services.wall() * 1000)
         span = (now_ms - days * DAY_MS, now_ms)
 
         def work() -> Experiments:
             table = parts.experiments
             sums, choices = table.arms(*span), table.dry_choices(*span)
-            return experiments_page(experiment_reports(sums, choices, ExperimentSetup(order, tariffs), now_ms), days)
+            setup = ExperimentSetup(order, tariffs, table.moves(*span))
+            return experiments_page(experiment_reports(sums, choices, setup, now_ms), days, in_force)
 
         return await LEDGER_CALLS.run(work, limit_s=LIMIT_S)

@@ -68,6 +68,7 @@ from spillway_router.metrics.ledger import BudgetMetrics, FixedCostMetrics, Ledg
 from spillway_router.metrics.logins import LoginMetrics
 from spillway_router.metrics.registry import Metrics, log_request
 from spillway_router.metrics.shadows import ShadowMetrics
+from spillway_router.metrics.shares import ShareMetrics
 from spillway_router.metrics.tasks import TaskMetrics
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
@@ -110,6 +111,7 @@ from spillway_router.runtime.morning import MorningReport, MorningSources, morni
 from spillway_router.runtime.recent_log import RecentLog
 from spillway_router.runtime.reload_acts import needs_restart, refused_reload, reload_done
 from spillway_router.runtime.request_log import RequestLog
+from spillway_router.runtime.share_mover import ShareMover
 from spillway_router.runtime.steady_clock import SteadyClock, system_sources
 from spillway_router.runtime.trait_keeper import TraitKeeper
 from spillway_router.runtime.verdict_acts import VerdictActs
@@ -187,6 +189,7 @@ class Runtime:
         """Held while a configuration is judged and put in force, so that a slower one does not replace a newer one."""
         self.tls: ssl.SSLContext | None = None
         """What the listener speaks TLS with, into which a reload loads renewed files."""
+        self.share_mover = ShareMover(ledger, self._wall, self._place_shares)
         self._apply(config)
         self._traffic = Traffic()
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
@@ -440,6 +443,7 @@ class Runtime:
             LoginMetrics(self.failed_logins),
             CacheMetrics(lambda: self._open_cache.cache),
             ShadowMetrics(self.shadows),
+            ShareMetrics(self.services.config, lambda: self.share_mover.moves),
             HedgeMetrics(self.services.memory.hedges),
         )
 
@@ -489,6 +493,7 @@ class Runtime:
             Service("engine watch", self.engine_watch.stop, self._watch_engines),
             Service("discovery", discovery.stop, discovery.start),
             Service("heap", heap.stop, heap.start),
+            Service("experiment shares", self.share_mover.stop, self.share_mover.start),
             Service("day change", days.stop, days.start),
             Service("reviews", self.reviews.stop, self.reviews.start),
             Service("keyed extractions", extractions.stop),
@@ -527,6 +532,7 @@ class Runtime:
         self.credits.load(config.credits)
         self.provider_keys.use(config.vault)
         self.accounts.keep_prices(backend.tariff for backend in assembly.backends)
+        self.share_mover.use(config.bandits, assembly.rules)
         self.board.update(assembly.backends, assembly.rates)
         self.pacer.configure(config.pacing)
         self._active_config = self._make_active_config(config)
@@ -564,12 +570,17 @@ class Runtime:
             redactor=Redactor(secret for target in assembly.targets.values() for secret in target.secrets),
             cors_origins=config.cors_origins,
             page_origins=config.page_origins,
-            rules=assembly.rules,
+            rules=self.share_mover.placed(assembly.rules),
             traits=config.traits,
             hedging=config.loaded.settings.hedging.rule(),
             cache=self._open_cache.configure(config.cache),
             leaves_by_price=config.report.coefficients if config.loaded.settings.overflow.by_price else None,
         )
+
+    def _place_shares(self) -> None:
+        """Put the shares in force that a bandit has moved; all else stays."""
+        rules = self.share_mover.placed(self.config.assembly.rules)
+        self._active_config = replace(self._active_config, rules=rules)
 
     def _watch_engines(self) -> None:
         overflow = self.config.loaded.settings.overflow

@@ -28,7 +28,7 @@ from spillway_router.ledger.tables.acts import (
 )
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.credits import CreditsUsed, CreditTable, begun_at
-from spillway_router.ledger.tables.experiments import ArmSums, DryChoice, ExperimentTable
+from spillway_router.ledger.tables.experiments import ArmSums, DryChoice, ExperimentTable, ShareMove
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion, Pressed
 from spillway_router.ledger.tables.key_table import KeyChange, KeyTable, key_exists
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
@@ -537,6 +537,18 @@ class MemoryExperiments(ExperimentTable):
 
     def __init__(self, entries: Callable[[], Sequence[Entry]], feedback: MemoryFeedback) -> None:
         self._entries, self._feedback = entries, feedback
+        self._moves: dict[tuple[str, str, int], ShareMove] = {}
+
+    def keep_move(self, move: ShareMove) -> bool:
+        return self._moves.setdefault((move.experiment, move.setup, move.at_ms), move) is move
+
+    def latest_move(self, experiment: str, setup: str) -> ShareMove | None:
+        moves = [one for one in self._moves.values() if (one.experiment, one.setup) == (experiment, setup)]
+        return max(moves, key=lambda one: one.at_ms, default=None)
+
+    def moves(self, start_ms: int, end_ms: int) -> tuple[ShareMove, ...]:
+        moves = [one for one in self._moves.values() if start_ms <= one.at_ms < end_ms]
+        return tuple(sorted(moves, key=lambda one: (one.at_ms, one.experiment, one.setup)))
 
     def arms(self, start_ms: int, end_ms: int) -> tuple[ArmSums, ...]:
         requests: dict[tuple[str, str], list[Entry]] = {}

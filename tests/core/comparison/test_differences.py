@@ -71,6 +71,51 @@ def test_daily_looks_are_wrong_in_at_most_the_stated_share_of_experiments(
     assert wrong <= MOST_WRONG
 
 
+@pytest.mark.parametrize("draw", [lognormal, rating])
+def test_daily_looks_hold_where_the_shares_follow_what_was_seen(draw: Draw) -> None:
+    """Every day the arm that looks better so far gets nearly all new units. There is no difference."""
+    rng = np.random.default_rng(20261130)
+    wrong = decided_by_shares = 0
+    for _ in range(RUNS):
+        seen: tuple[list[float], list[float]] = ([], [])
+        was_wrong = False
+        for day in range(DAYS):
+            values = draw(rng, 40)
+            lead = day >= 5 and np.mean(seen[1]) > np.mean(seen[0])
+            inside = rng.random(40) < (0.9 if lead else 0.1 if day >= 5 else 0.5)
+            seen[0].extend(values[~inside])
+            seen[1].extend(values[inside])
+            interval = difference(_of(seen[0]), _of(seen[1]), shares_moved=True)
+            was_wrong |= interval is not None and interval.decided
+        wrong += was_wrong
+        decided_by_shares += len(seen[1]) > len(seen[0])
+    assert wrong <= MOST_WRONG
+    assert 100 < decided_by_shares < 300, "the shares followed what was seen"
+
+
+def _of(values: list[float]) -> RatioSums:
+    """Units of one request each."""
+    amounts = np.array(values)
+    total = float(amounts.sum())
+    return RatioSums(
+        units=len(values),
+        amount=total,
+        count=len(values),
+        amount_squares=float((amounts**2).sum()),
+        count_squares=len(values),
+        products=total,
+    )
+
+
+def test_moved_shares_cost_width() -> None:
+    control, arm = _of([1.0, 2.0] * 100), _of([1.0, 2.0, 2.0] * 100)
+    fixed, moved = difference(control, arm), difference(control, arm, shares_moved=True)
+    assert fixed is not None
+    assert moved is not None
+    assert 1.2 < (moved.high - moved.low) / (fixed.high - fixed.low) < 1.8
+    assert fixed.estimate == moved.estimate
+
+
 def test_an_interval_of_one_look_would_be_wrong_far_more_often() -> None:
     """Else the test above would show nothing."""
     rng = np.random.default_rng(20261130)

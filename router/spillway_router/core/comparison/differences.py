@@ -80,16 +80,20 @@ def mean_interval(group: RatioSums, alpha: float = ALPHA) -> Interval | None:
     return Interval(group.mean, group.mean - half, group.mean + half)
 
 
-def difference(control: RatioSums, other: RatioSums, alpha: float = ALPHA) -> Interval | None:
+def difference(
+    control: RatioSums, other: RatioSums, alpha: float = ALPHA, *, shares_moved: bool = False
+) -> Interval | None:
     """Return the mean of `other` less that of `control`; None while either has too few units."""
     if control.mean is None or other.mean is None or not _enough(control, other):
         return None
     estimate = other.mean - control.mean
-    half = half_width(control.variance + other.variance, control.units + other.units, alpha)
+    half = _half_of_both((control.variance, control.units), (other.variance, other.units), alpha, shares_moved)
     return Interval(estimate, estimate - half, estimate + half)
 
 
-def relative_difference(control: RatioSums, other: RatioSums, alpha: float = ALPHA) -> Interval | None:
+def relative_difference(
+    control: RatioSums, other: RatioSums, alpha: float = ALPHA, *, shares_moved: bool = False
+) -> Interval | None:
     """Return by what share the mean of `other` is above that of `control`, -0.1 for 10% below.
 
     The interval is that of the difference of logarithms. None while either has too few units, or a mean of 0.
@@ -97,8 +101,8 @@ def relative_difference(control: RatioSums, other: RatioSums, alpha: float = ALP
     first, second = control.mean, other.mean
     if first is None or second is None or first <= 0 or second <= 0 or not _enough(control, other):
         return None
-    variance = control.variance / (first * first) + other.variance / (second * second)
-    half = half_width(variance, control.units + other.units, alpha)
+    variances = control.variance / (first * first), other.variance / (second * second)
+    half = _half_of_both((variances[0], control.units), (variances[1], other.units), alpha, shares_moved)
     logarithm = math.log(second / first)
     low, high = logarithm - half, min(logarithm + half, _LARGEST)
     return Interval(second / first - 1, math.expm1(low), math.expm1(high))
@@ -118,6 +122,18 @@ def half_width(variance: float, units: int, alpha: float) -> float:
     rho_squared = (log_alpha + math.log(log_alpha) + 1) / _TIGHTEST_AT
     scaled = units * rho_squared
     return math.sqrt(variance * 2 * (scaled + 1) / scaled * math.log(math.sqrt(scaled + 1) / alpha))
+
+
+def _half_of_both(one: tuple[float, int], other: tuple[float, int], alpha: float, shares_moved: bool) -> float:
+    """Return half the width of the interval of a difference; each group is the variance of its mean and its units.
+
+    Where the shares moved with the outcomes, the number of units of each group depends on them. Each group's own
+    sequence holds at every number of its units together, so also at those, and both hold together with a chance of
+    1 - alpha if each has half of alpha.
+    """
+    if shares_moved:
+        return half_width(*one, alpha / 2) + half_width(*other, alpha / 2)
+    return half_width(one[0] + other[0], one[1] + other[1], alpha)
 
 
 def _enough(control: RatioSums, other: RatioSums) -> bool:

@@ -30,8 +30,8 @@ _LEAST_COST = 1e-3
 class ArmWorth:
     """What an arm brings (ratings or agreements) and what it costs, both per request."""
 
-    value: RatioSums
-    cost: RatioSums
+    value: RatioSums = RatioSums()
+    cost: RatioSums = RatioSums()
 
     @property
     def is_known(self) -> bool:

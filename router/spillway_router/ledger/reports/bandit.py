@@ -15,6 +15,11 @@ def bandit_shares(sums: Iterable[ArmSums], worth: Worth, random: Random) -> Mapp
 
     Arms without a single rating (or agreement) take no part.
     """
+    return {name: thompson_shares(arms, random) for name, arms in sorted(arm_worths(sums, worth).items())}
+
+
+def arm_worths(sums: Iterable[ArmSums], worth: Worth) -> Mapping[str, Mapping[str, ArmWorth]]:
+    """Return what the arms bring and cost, by experiment and arm, of those with a rating (or an agreement)."""
     by_name: dict[str, dict[str, ArmWorth]] = {}
     for one in sums:
         experiment, _, arm = one.arm.partition("/")
@@ -22,7 +27,7 @@ def bandit_shares(sums: Iterable[ArmSums], worth: Worth, random: Random) -> Mapp
         arms = by_name.setdefault(experiment, {})
         if value.units:
             arms[arm] = ArmWorth(value, one.cost)
-    return {name: thompson_shares(arms, random) for name, arms in sorted(by_name.items())}
+    return by_name
 
 
 def bandit_sentence(shares: Mapping[str, float], worth: Worth) -> str:

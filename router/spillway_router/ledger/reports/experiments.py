@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
 from spillway_router.core.comparison.differences import (
     FEWEST_UNITS,
@@ -20,7 +22,8 @@ from spillway_router.core.comparison.differences import (
 from spillway_router.core.money.currency import IN_USD
 from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.core.routing.experiments import CONTROL
-from spillway_router.ledger.tables.experiments import ArmSums, DryChoice
+from spillway_router.core.routing.moving_arms import shares_of
+from spillway_router.ledger.tables.experiments import ArmSums, DryChoice, ShareMove
 
 DAY_MS = 86_400_000
 SAME_SHARE = 0.05
@@ -76,11 +79,26 @@ class ArmReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareMoves:
+    """What a bandit did with the shares of an experiment in the time of the report."""
+
+    count: int
+    last_ms: int
+    shares: Mapping[str, float]
+    """After the last move."""
+    reasons: Mapping[str, Any]
+    """Of the last move, as the ledger keeps them."""
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentReport:
     """One experiment: its arms, the one that the others are compared with first."""
 
     name: str
     arms: tuple[ArmReport, ...]
+    moves: ShareMoves | None = None
+    """What a bandit did with the shares; None if they stayed as they are configured."""
 
 
 ARMS_HEAD = ("arm", "units", "requests", "cost per request", "time", "escalated", "rating", "agrees")
@@ -106,6 +124,8 @@ class ExperimentSetup:
 
     order: Mapping[str, Sequence[str]]
     tariffs: Mapping[str, Tariff | None]
+    moves: Sequence[ShareMove] = ()
+    """Of the time of the report, in order."""
 
 
 def experiment_reports(
@@ -121,10 +141,31 @@ def experiment_reports(
     for one in sums:
         experiment, _, arm = one.arm.partition("/")
         by_name.setdefault(experiment, {})[arm] = one
+    moves = {name: share_moves([move for move in setup.moves if move.experiment == name]) for name in by_name}
     return tuple(
-        ExperimentReport(name, _arms(name, arms, order.get(name, ()), dry, now_ms))
+        ExperimentReport(
+            name, _arms(name, arms, order.get(name, ()), dry, now_ms, shares_moved=moves[name] is not None), moves[name]
+        )
         for name, arms in sorted(by_name.items())
     )
+
+
+def share_moves(moves: Sequence[ShareMove]) -> ShareMoves | None:
+    """Return the moves of one experiment in words and figures; None without any."""
+    if not moves:
+        return None
+    last = moves[-1]
+    shares = shares_of(last.stretches)
+    listed = ", ".join(f"{name} {share:.1%}" for name, share in sorted(shares.items(), key=lambda one: -one[1]))
+    count = "once" if len(moves) == 1 else f"{len(moves)} times"
+    time = datetime.fromtimestamp(last.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    sentence = (
+        f"A bandit moved the shares {count}, the last time at {time} to {listed} "
+        f"({last.reasons['worth']}s per dollar). "
+        "The intervals are wider therefore, and hold; but they don't know of days on which every answer is better or "
+        "dearer, which count more for an arm that had more units then."
+    )
+    return ShareMoves(count=len(moves), last_ms=last.at_ms, shares=shares, reasons=last.reasons, sentence=sentence)
 
 
 def dry_report(choices: Sequence[DryChoice], tariffs: Mapping[str, Tariff | None]) -> DryReport:
@@ -153,6 +194,8 @@ def _arms(
     order: Sequence[str],
     dry: Mapping[str, DryReport],
     now_ms: int,
+    *,
+    shares_moved: bool,
 ) -> tuple[ArmReport, ...]:
     rank = {name: place for place, name in enumerate((CONTROL, *order))}
     names = sorted(arms, key=lambda name: (rank.get(name, len(rank)), name))
@@ -162,7 +205,7 @@ def _arms(
         _arm_or_dry(
             name,
             arms[name],
-            None if name == names[0] else (names[0], first),
+            None if name == names[0] else Reference(names[0], first, shares_moved=shares_moved),
             days,
             dry.get(f"{experiment}/{name}"),
         )
@@ -170,21 +213,27 @@ def _arms(
     )
 
 
-def _arm_or_dry(
-    name: str, sums: ArmSums, reference: tuple[str, ArmSums] | None, days: float, dry: DryReport | None
-) -> ArmReport:
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The arm that the others are compared with, and whether the shares moved meanwhile."""
+
+    name: str
+    sums: ArmSums
+    shares_moved: bool = False
+
+
+def _arm_or_dry(name: str, sums: ArmSums, reference: Reference | None, days: float, dry: DryReport | None) -> ArmReport:
     if dry is None or not sums.dry:
         return _arm(name, sums, reference, days)
     without_answer = replace(_arm(name, sums, None, days), answered_share=0.0, cost_per_request_nano=None)
     return replace(without_answer, dry=dry, verdict=dry_verdict(name, dry, sums.dry))
 
 
-def _arm(name: str, sums: ArmSums, reference: tuple[str, ArmSums] | None, days: float) -> ArmReport:
+def _arm(name: str, sums: ArmSums, reference: Reference | None, days: float) -> ArmReport:
     against, verdict = None, ""
     if reference is not None:
-        first_name, first = reference
-        against = compared(first, sums)
-        verdict = verdict_on(name, first_name, against, (first, sums), days)
+        against = compared(reference.sums, sums, shares_moved=reference.shares_moved)
+        verdict = verdict_on(name, reference, against, sums, days)
     cost = sums.cost.mean
     return ArmReport(
         name=name,
@@ -204,18 +253,19 @@ def _arm(name: str, sums: ArmSums, reference: tuple[str, ArmSums] | None, days: 
     )
 
 
-def compared(first: ArmSums, other: ArmSums) -> Comparison:
+def compared(first: ArmSums, other: ArmSums, *, shares_moved: bool = False) -> Comparison:
     """Return how an arm differs from the first one."""
     return Comparison(
-        cost=relative_difference(first.cost, other.cost),
-        took=relative_difference(first.took, other.took),
-        escalated=difference(first.escalated, other.escalated),
-        rating=difference(first.rating, other.rating),
+        cost=relative_difference(first.cost, other.cost, shares_moved=shares_moved),
+        took=relative_difference(first.took, other.took, shares_moved=shares_moved),
+        escalated=difference(first.escalated, other.escalated, shares_moved=shares_moved),
+        rating=difference(first.rating, other.rating, shares_moved=shares_moved),
     )
 
 
-def verdict_on(name: str, first: str, against: Comparison, sums: tuple[ArmSums, ArmSums], days: float) -> str:
+def verdict_on(name: str, reference: Reference, against: Comparison, other: ArmSums, days: float) -> str:
     """Return the comparison in words. `days` is how long the experiment has run."""
+    first, sums = reference.name, (reference.sums, other)
     units = min(one.cost.units for one in sums)
     if units < FEWEST_UNITS:
         more = _days_more("that takes", FEWEST_UNITS - units, units, days)
@@ -224,7 +274,7 @@ def verdict_on(name: str, first: str, against: Comparison, sums: tuple[ArmSums, 
             f"{sums[1].cost.units:,} and {sums[0].cost.units:,}{more}."
         )
     parts = [
-        _cost(against.cost, sums),
+        _cost(against.cost, sums, shares_moved=reference.shares_moved),
         _more_or_less(against.took, ("takes", "about as long", "longer", "less time"), "time"),
         _points(against.escalated),
         _agreement(sums[1]) if sums[1].agreement.units else _rating(against.rating),
@@ -235,9 +285,9 @@ def verdict_on(name: str, first: str, against: Comparison, sums: tuple[ArmSums, 
     return f"{text}; {n}{_until_decided(against.cost, sums, days)}."
 
 
-def _cost(interval: Interval | None, sums: tuple[ArmSums, ArmSums]) -> str:
+def _cost(interval: Interval | None, sums: tuple[ArmSums, ArmSums], *, shares_moved: bool) -> str:
     if interval is None:  # one of them costs nothing, so there is no share
-        absolute = difference(sums[0].cost, sums[1].cost)
+        absolute = difference(sums[0].cost, sums[1].cost, shares_moved=shares_moved)
         if absolute is None or (absolute.low, absolute.high) == (0, 0):
             return "costs as much"
         low, high = sorted((absolute.low / NANO, absolute.high / NANO))

@@ -16,6 +16,7 @@ what `verify` looks at.
                                          state, and the SHA-256 of the label, which holds no content
     request.verdicts                     how many requests some minutes saw refused, and private: `details` are lists of
                                          API key, reason and count
+    experiment.move                      a bandit moved the shares of an experiment; `details` say how and why
     config.reload, config.refuse         a reload that was asked for; `details` are the versions of the policy and what
                                          changed, or how many problems kept the running configuration in force
     ledger.reconcile, ledger.restore     a bill that charges were adjusted to; a backup that took the ledger's place
@@ -58,6 +59,7 @@ ActKind = Literal[
     "review.correct",
     "review.dismiss",
     "request.verdicts",
+    "experiment.move",
     "config.reload",
     "config.refuse",
     "ledger.reconcile",

@@ -9,10 +9,15 @@ of the same request got count for the control.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from spillway_router.core.comparison.differences import RatioSums
 from spillway_router.core.routing.experiments import UNIT_DIGITS
+from spillway_router.core.routing.moving_arms import Stretch
 from spillway_router.ledger.entries import ANSWERED
 from spillway_router.ledger.records import Execute
 
@@ -54,6 +59,20 @@ class DryChoice:
     cost_nano: int
 
 
+@dataclass(frozen=True, slots=True)
+class ShareMove:
+    """The shares of an experiment from the beginning of an interval (epoch milliseconds) on, and why they moved.
+
+    `setup` is the digest of the arms as configured, `stretches` are the places of the arms, and `reasons` JSON values.
+    """
+
+    experiment: str
+    setup: str
+    at_ms: int
+    stretches: tuple[Stretch, ...]
+    reasons: Mapping[str, Any]
+
+
 class ExperimentTable(ABC):
     """The rows of experiments in the ledger's database. Methods raise LedgerUnavailableError."""
 
@@ -64,6 +83,18 @@ class ExperimentTable(ABC):
     @abstractmethod
     def dry_choices(self, start_ms: int, end_ms: int) -> tuple[DryChoice, ...]:
         """Return what dry shadows chose for requests with `ts` in [start, end), by arm and backend."""
+
+    @abstractmethod
+    def keep_move(self, move: ShareMove) -> bool:
+        """Store a move durably; return False, and store nothing, if the experiment has one of this setup and time."""
+
+    @abstractmethod
+    def latest_move(self, experiment: str, setup: str) -> ShareMove | None:
+        """Return the latest move of an experiment with this setup."""
+
+    @abstractmethod
+    def moves(self, start_ms: int, end_ms: int) -> tuple[ShareMove, ...]:
+        """Return the moves of all experiments with `at_ms` in [start, end), in the order of time."""
 
 
 _ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
@@ -123,6 +154,21 @@ _ARMS = (
 _WIDTH = 6
 
 
+_MOVE_NAMES = "experiment, setup, at_ms, stretches, reasons"
+_KEEP_MOVE = (
+    f"INSERT INTO share_moves ({_MOVE_NAMES}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
+    " ON CONFLICT (experiment, setup, at_ms) DO NOTHING RETURNING at_ms"
+)
+_LATEST_MOVE = (
+    f"SELECT {_MOVE_NAMES} FROM share_moves WHERE experiment = ? AND setup = ?"  # noqa: S608
+    " ORDER BY at_ms DESC LIMIT 1"
+)
+_MOVES = (
+    f"SELECT {_MOVE_NAMES} FROM share_moves WHERE at_ms >= ? AND at_ms < ?"  # noqa: S608
+    " ORDER BY at_ms, experiment, setup"
+)
+
+
 class SqlExperiments(ExperimentTable):
     """An `ExperimentTable` in SQL that both SQLite and PostgreSQL understand."""
 
@@ -135,6 +181,27 @@ class SqlExperiments(ExperimentTable):
     def dry_choices(self, start_ms: int, end_ms: int) -> tuple[DryChoice, ...]:
         rows = self._execute(_DRY, (start_ms, end_ms), False)
         return tuple(DryChoice(str(row[0]), str(row[1]), *(int(value) for value in row[2:])) for row in rows)
+
+    def keep_move(self, move: ShareMove) -> bool:
+        stretches = orjson.dumps([[one.arm, one.begins, one.ends] for one in move.stretches]).decode()
+        reasons = orjson.dumps(move.reasons).decode()
+        values = (move.experiment, move.setup, move.at_ms, stretches, reasons)
+        return bool(self._execute(_KEEP_MOVE, values, True))
+
+    def latest_move(self, experiment: str, setup: str) -> ShareMove | None:
+        rows = self._execute(_LATEST_MOVE, (experiment, setup), False)
+        return _move(rows[0]) if rows else None
+
+    def moves(self, start_ms: int, end_ms: int) -> tuple[ShareMove, ...]:
+        return tuple(map(_move, self._execute(_MOVES, (start_ms, end_ms), False)))
+
+
+def _move(row: tuple[Any, ...]) -> ShareMove:
+    experiment, setup, at_ms, stretches, reasons = row
+    placed = tuple(Stretch(arm, begins, ends) for arm, begins, ends in orjson.loads(stretches))
+    return ShareMove(
+        experiment=experiment, setup=setup, at_ms=int(at_ms), stretches=placed, reasons=orjson.loads(reasons)
+    )
 
 
 def _arm(row: tuple[object, ...]) -> ArmSums:

@@ -25,6 +25,7 @@ from spillway_router.core.routing.model import (
     RequestFacts,
     RequestRecord,
 )
+from spillway_router.core.routing.moving_arms import shares_of, stretches_of
 from spillway_router.core.routing.policy import ConfidenceRule, Policy, backends_named, decide, is_offered
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
@@ -38,6 +39,7 @@ from spillway_router.proxy.control.openapi import described
 from spillway_router.proxy.control.request_list import EntriesBefore, add_request_list
 from spillway_router.proxy.control.requests import bounded_body, caller_of, host_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
+from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.ruling import in_arm, under_rules, with_traits
 from spillway_router.proxy.exchange.services import Services
@@ -298,7 +300,12 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         config = under_rules(services, config, facts)
         facts = in_arm(config, facts)
         decision = decide(facts, caller_signals(services, config, facts), config.policy)
-        return {"facts": _facts(facts), **_decision(decision), "escalation": _escalation(config.policy.confidence)}
+        return {
+            "facts": _facts(facts),
+            **_decision(decision),
+            "escalation": _escalation(config.policy.confidence),
+            **_arm_shares(config),
+        }
 
     @api.get("/v1/usage")
     async def usage(
@@ -414,6 +421,15 @@ def _preferences(wanted: Preferences) -> dict[str, Any]:
         for name, value in asdict(wanted).items()
         if value != getattr(NO_PREFERENCES, name)
     }
+
+
+def _arm_shares(config: ActiveConfig) -> dict[str, Any]:
+    """Return the shares in force of the experiment in which the request is."""
+    arm = config.policy.ruling.arm
+    if arm is None:
+        return {}
+    shares = shares_of(stretches_of(config.rules, arm.experiment))
+    return {"shares": {name: round(share, 6) for name, share in shares.items()}}
 
 
 def _escalation(rule: ConfidenceRule) -> dict[str, Any]:
