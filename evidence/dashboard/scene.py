@@ -201,6 +201,7 @@ def places(scene: Scene) -> tuple[Place, ...]:
         Place("my-usage", "/my-usage"),
         Place("keys", "/keys"),
         Place("setup", "/setup", ("details.more summary",)),
+        Place("checkup", "/setup", ("button[value=check]",)),
         Place("reviews", "/reviews"),
         Place("review", f"/reviews/rev_{0:028x}"),
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spillway_router.commands import running_proxies
 from spillway_router.commands.doctor import access_checks
+from spillway_router.config import running_proxies
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spillway_router.commands.running_proxies import running_proxies
 from spillway_router.config.exposure import exposure_warnings
 from spillway_router.config.load import parse
+from spillway_router.config.running_proxies import running_proxies
 
 
 @pytest.mark.parametrize(

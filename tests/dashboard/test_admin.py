@@ -133,3 +133,36 @@ async def test_the_json_of_an_administrator_is_for_nobody_else(tmp_path: Path) -
     async with business(tmp_path, per_day=2, more=REQUIRED) as scene:
         for path in ("/keys.json", "/setup.json", "/reviews.json", "/my-usage.json"):
             assert (await scene.router.client.get(path)).status_code == 401
+
+
+async def test_a_check_asks_every_backend_and_says_what_to_do(tmp_path: Path) -> None:
+    async with business(tmp_path, per_day=2, more=REQUIRED) as scene:
+        csrf = await signed_in(scene)
+        page = await post(scene.router, "/setup", csrf=csrf, action="check")
+        # The made-up engines have no list of models.
+        assert re.search(r"Checked in \d+\.\d s: 0 of 3 backends answered, 3 warnings\.", page) is not None
+        rows = re.findall(r'<th scope="row">(\w+)</th><td class="l">unknown</td>', page)
+        assert rows == ["local", "groq", "openai"]
+        assert page.count("check the path of base_url") == 3
+        assert "after 15 s at the latest" in page
+        assert "This form has expired" in await post(scene.router, "/setup", csrf="wrong", action="check")
+        assert "config@" not in page  # it means nothing to people
+        assert page.count(">this configuration</td>") == 2
+
+
+async def test_the_setup_shows_the_log_of_an_engine_that_this_router_runs_without_secrets(tmp_path: Path) -> None:
+    more = REQUIRED + "listen: 127.0.0.1:0\n"
+    async with business(tmp_path, per_day=2, more=more) as scene:
+        await signed_in(scene)
+        client, runtime = scene.router.client, scene.router.runtime
+        assert "the engine's log" not in (await client.get("/setup", headers=HTML)).text
+        path = scene.router.path
+        path.write_text(path.read_text().replace("api_key: k,", "api_key: a-long-secret,"))
+        assert not await runtime.reload("a test")
+        runtime.engine_log = tmp_path / "engine.log"
+        assert (await client.get("/setup.json")).json()["engine_log"] == []
+        runtime.engine_log.write_text("loading <weights>\nkey a-long-secret was sent\n")
+        assert (await client.get("/setup.json")).json()["engine_log"][0] == "loading <weights>"
+        page = (await client.get("/setup", headers=HTML)).text
+        assert "loading &lt;weights&gt;" in page
+        assert "a-long-secret" not in page

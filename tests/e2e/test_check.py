@@ -17,10 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
-from spillway_router.commands import reachability
-from spillway_router.commands.reachability import ask_all
-from spillway_router.config import load
+from spillway_router.config import load, reachability
 from spillway_router.config.assemble import Assembly, BackendTarget, assembly_of
+from spillway_router.config.reachability import ask_all
 from spillway_router.testing.threaded_server import threaded_server
 
 

@@ -23,9 +23,9 @@ def doctor(path: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 def access_checks(path: str | None) -> Iterator[Check]:
     """Yield what is wrong with the router's address and its keys; one check that is fine if nothing is."""
-    from spillway_router.commands.running_proxies import running_proxies
     from spillway_router.config.exposure import exposure_warnings
     from spillway_router.config.load import ConfigError, read
+    from spillway_router.config.running_proxies import running_proxies
     from spillway_server.doctor import Check, CheckStatus
 
     try:

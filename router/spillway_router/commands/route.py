@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import typer
 
@@ -21,8 +22,9 @@ def route(path: ConfigOption = None) -> None:
     run_router(load(path))
 
 
-def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> None:
-    """Run the router until a signal; `companions` are functions of coroutines that run as long as it does."""
+def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]], engine_log: Path | None = None) -> None:
+    """Run the router until a signal; `companions` are functions of coroutines that run as long as it does. `engine_log`
+    is the log file of the engine among them."""
     _leave_out_unused_modules()
 
     import uvloop
@@ -30,8 +32,8 @@ def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> 
     from spillway_router.aio.line_output import LineHandler, LineOutput
     from spillway_router.commands.fleet_keeper import FleetKeeper
     from spillway_router.commands.rental_watch import RentalWatch
-    from spillway_router.commands.running_proxies import running_proxies
     from spillway_router.config.exposure import exposure_warnings
+    from spillway_router.config.running_proxies import running_proxies
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.runtime import serve
     from spillway_router.runtime.logs import configure_logging
@@ -51,7 +53,7 @@ def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]]) -> 
     try:
         with log_output:
             beside = (*companions, RentalWatch(loaded).run, FleetKeeper(loaded).run)
-            uvloop.run(serve.route(loaded, version(), listening, beside, log_output))
+            uvloop.run(serve.route(loaded, version(), listening, beside, log_output, engine_log))
     except ConfigError as error:
         fail("\n".join(str(m) for m in error.problems))
     except LedgerError as error:

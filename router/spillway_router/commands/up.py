@@ -47,7 +47,8 @@ def up(path: ConfigOption = None) -> None:
         fail(f"engine: {prepared.reason} {prepared.fix}")
     served = loaded.served_by(partial(_with_engine, backend.name, prepared, fingerprint_of(prepared.plan.model)))
     with LineOutput(sys.stdout.fileno()) as screen:
-        run_router(served, partial(_supervise, prepared, options, next_steps(served, prepared), screen.put))
+        supervise = partial(_supervise, prepared, options, next_steps(served, prepared), screen.put)
+        run_router(served, supervise, engine_log=options.log_path)
 
 
 def vllm_arguments(server: ServerPart, media: MediaPart) -> tuple[str, ...]:

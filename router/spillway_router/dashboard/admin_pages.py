@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,11 +15,12 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from spillway_router.core.routing.model import Refusal
+from spillway_router.core.routing.model import Backend, Refusal
+from spillway_router.dashboard.checkup import Checkup, checkup_of
 from spillway_router.dashboard.desk import Desk, form_fields, wants_json
 from spillway_router.dashboard.viewer import Viewer
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
-from spillway_router.ledger.errors import LastAdminError
+from spillway_router.ledger.errors import LastAdminError, LedgerUnavailableError
 from spillway_router.ledger.tables.keys import ID_BYTES, SECRET_BYTES, KeySpec, KeySpecError
 from spillway_router.proxy.request.auth import ADMIN_ROLES, REVIEW_ROLES
 from spillway_router.proxy.request.errors import RefusedError, bad_request
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 
 GRACE_MS = 24 * 3_600_000
 MOST_REVIEWS = 100
+ALWAYS = "1970-01-01"
+"""The first day of a price that names none."""
+CHECK_S = 15.0
+"""The time limit of a check; each backend has 3 s, all at once."""
 _KEY_TERMS = ("role", "tier", "privacy", "expires", "budget")
 
 
@@ -35,6 +42,7 @@ class AdminPages:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._checking = asyncio.Lock()
 
     def add_to(self, api: FastAPI) -> None:
         """Add the addresses."""
@@ -65,7 +73,7 @@ class AdminPages:
 
         @api.post("/setup", include_in_schema=False)
         async def reload(request: Request) -> Response:
-            return await self._desk.shown(request, ADMIN_ROLES, self._reload)
+            return await self._desk.shown(request, ADMIN_ROLES, self._change_setup)
 
         @api.get("/reviews", include_in_schema=False)
         async def reviews(request: Request) -> Response:
@@ -157,7 +165,12 @@ class AdminPages:
     # setup
 
     async def _setup(
-        self, request: Request, viewer: Viewer, problems: Sequence[str] = (), done: bool = False
+        self,
+        request: Request,
+        viewer: Viewer,
+        problems: Sequence[str] = (),
+        done: bool = False,
+        checkup: Checkup | None = None,
     ) -> Response:
         from spillway_router.config.load import ConfigError
         from spillway_router.config.shown import settings_yaml, shown_settings
@@ -183,11 +196,11 @@ class AdminPages:
             "done": done,
             "findings": [("disabled", f"{one.where} {one.problem}") for one in assembly.disabled]
             + [("warning", f"{one.where} {one.problem}") for one in assembly.warnings],
-            "prices": [
-                (one.name, one.model, "the GPU's rent" if one.local else one.tariff.ref if one.tariff else "no price")
-                for one in assembly.backends
-            ],
+            "prices": [(one.name, one.model, price_words(one)) for one in assembly.backends],
             "log": list(parts.log_lines()),
+            "engine_log": await self._engine_log(),
+            "checkup": None if checkup is None else asdict(checkup),
+            "check_s": f"{CHECK_S:g}",
             "versions": [
                 ("Spillway", parts.version),
                 ("Python", sys.version.split()[0]),
@@ -198,10 +211,34 @@ class AdminPages:
             return JSONResponse(values)
         return self._desk.page(request, viewer, "setup.html", values, 400 if problems and not changes else 200)
 
-    async def _reload(self, request: Request, viewer: Viewer) -> Response:
-        self._desk.check_post(request, viewer, await form_fields(request))
+    async def _change_setup(self, request: Request, viewer: Viewer) -> Response:
+        form = await form_fields(request)
+        self._desk.check_post(request, viewer, form)
+        if form.get("action") == "check":
+            return await self._check(request, viewer)
         problems = await self._desk.parts.reload(f"key {viewer.caller.key_id}")
         return await self._setup(request, viewer, problems, done=not problems)
+
+    async def _engine_log(self) -> list[str] | None:
+        try:
+            lines = await LEDGER_CALLS.run(self._desk.parts.engine_lines, limit_s=CLIENT_LIMIT_S)
+        except LedgerUnavailableError:  # its disk hangs
+            return [f"The log could not be read within {CLIENT_LIMIT_S:g} s."]
+        return None if lines is None else list(lines)
+
+    async def _check(self, request: Request, viewer: Viewer) -> Response:
+        if self._checking.locked():
+            raise RefusedError(Refusal(409, "conflict", "A check is running already.", retry_after_s=CHECK_S))
+        async with self._checking:
+            started_s = self._desk.parts.services.clock()
+            try:
+                report = await LEDGER_CALLS.run(self._desk.parts.checked, limit_s=CHECK_S)
+            except LedgerUnavailableError:
+                message = f"The check took longer than {CHECK_S:g} s. `spillway check` has no such limit."
+                raise RefusedError(Refusal(503, "overloaded", message, retry_after_s=CHECK_S)) from None
+            took_s = self._desk.parts.services.clock() - started_s
+        cut = self._desk.parts.services.config().redactor.cut
+        return await self._setup(request, viewer, checkup=checkup_of(report, took_s, cut))
 
     # reviews
 
@@ -270,6 +307,18 @@ def changed_values(values: Mapping[str, Any], form: Mapping[str, str]) -> dict[s
         except orjson.JSONDecodeError:
             changes[name] = text
     return changes
+
+
+def price_words(backend: Backend) -> str:
+    """Return where the price of a backend is from, and of which day."""
+    if backend.local:
+        return "the GPU's rent"
+    if backend.tariff is None:
+        return "no price"
+    if not backend.tariff.ref.startswith("config@"):
+        return backend.tariff.ref
+    since = backend.tariff.ref.removeprefix("config@").partition("#")[0]
+    return "this configuration" if since == ALWAYS else f"this configuration, from {since}"
 
 
 def field_text(value: Any) -> str:

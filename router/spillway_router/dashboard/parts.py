@@ -19,6 +19,7 @@ from spillway_router.proxy.exchange.services import Services
 from spillway_router.signals.gpu import GpuReading
 
 if TYPE_CHECKING:  # imported for its first reader; an idle router has to be small
+    from spillway_router.config.checkup import CheckReport
     from spillway_router.config.derived import DerivedConfig
     from spillway_router.documents.reviews import ReviewQueue
     from spillway_router.ledger.reports.model import Report
@@ -68,3 +69,7 @@ class Parts:
     is_leaving: Callable[[], bool]
     log_lines: Callable[[], Sequence[str]]
     """Return the last lines of the router's log, oldest first."""
+    engine_lines: Callable[[], Sequence[str] | None]
+    """Return the last lines of the engine's log, oldest first; None where this router runs no engine. It blocks."""
+    checked: Callable[[], CheckReport]
+    """Do what `spillway check` does for the configuration in force. It blocks."""

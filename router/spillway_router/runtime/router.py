@@ -12,11 +12,12 @@ import random
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI
@@ -120,6 +121,7 @@ from spillway_router.telemetry.export import ExportSettings, Sender, TelemetryEx
 from spillway_router.telemetry.spans import Place
 
 if TYPE_CHECKING:
+    from spillway_router.config.checkup import CheckReport
     from spillway_router.dashboard.letter import Letter
     from spillway_router.ledger.reports.model import Report
     from spillway_router.replay.fleet_now import FleetNow
@@ -209,6 +211,8 @@ class Runtime:
         self._add_metrics(clock)
         self._reporting = asyncio.Lock()
         self._trials: Trials | None = None
+        self.engine_log: Path | None = None
+        """The log file of the engine that this process runs."""
         self._background = Background(self._background_services(router_id, extractions))
         self.dashboard = Dashboard(self._dashboard_parts(version), self._traffic)
         self.control = self._control_api(version, extractions)
@@ -637,6 +641,8 @@ class Runtime:
             gpus=lambda: self.engine_watch.gpus.readings,
             is_leaving=lambda: self._is_leaving,
             log_lines=lambda: self._recent_log.lines,
+            engine_lines=self._engine_lines,
+            checked=self._checked,
         )
 
     async def _usage(self, query: ReportQuery) -> Mapping[str, Any]:
@@ -678,6 +684,16 @@ class Runtime:
             return fleet_now(loaded, self.ledger, (now_s - days * 86_400, now_s), setup)
 
         return await self._alone(work)
+
+    def _engine_lines(self) -> Sequence[str] | None:
+        from spillway_router.runtime.engine_tail import engine_tail
+
+        return None if self.engine_log is None else engine_tail(self.engine_log, self.services.config().redactor.cut)
+
+    def _checked(self) -> CheckReport:
+        from spillway_router.config.checkup import checked
+
+        return checked(self.config.loaded, offline=False)[0]
 
     async def _trial(self, trial: Trial) -> TrialResult:
         """Return what another policy does with the newest requests. Raises TrialError, ConfigError or LedgerError."""

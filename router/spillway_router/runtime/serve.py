@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import cast
 
@@ -81,9 +82,11 @@ async def route(
     on_listening: Callable[[str], None],
     companions: Sequence[Callable[[], Awaitable[object]]] = (),
     log_output: LineOutput | None = None,
+    engine_log: Path | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `companions` are functions of coroutines that run as long, such as the engine's
     supervisor; one that fails begins again. What `log_output` drops is counted in the metrics.
+    `engine_log` is the log file of the engine among them, which the page Setup shows.
 
     Raises ConfigError, LedgerError, or OSError if the address is in use.
     """
@@ -100,6 +103,7 @@ async def route(
     settings = loaded.settings
     tls = None if settings.tls is None else tls_context(settings.tls)
     runtime.tls = tls
+    runtime.engine_log = engine_log
     server = _Server(
         uvicorn.Config(
             runtime.app,
