@@ -42,6 +42,7 @@ credits: [{scope: each key, period: day, requests: 9}]
 cors: {origins: ["https://app.example"]}
 dashboard: {origins: ["https://pages.example"]}
 policy: {rules: [{name: no code leaves, when: {task: code}, forbid: cloud}]}
+experiments: [{name: e, bandit: rating, arms: [{name: b, share: 0.5, chain: [cloud]}]}]
 """
 
 
@@ -65,6 +66,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
         "documents": runtime.config.documents,
         "review_queue": runtime.config.review_queue,
         "retention_minutes": runtime.config.retention_minutes,
+        "bandits": runtime.share_mover._bandits,
         "cache": runtime._open_cache._settings if active.cache is runtime._open_cache.cache else active.cache,
         "webhook": runtime.alerts._webhook,
         "vault": runtime.provider_keys._vault,
