@@ -127,3 +127,24 @@ def test_what_a_console_shows_can_be_written_down() -> None:
 def test_what_cannot_be_read_is_named(text: str, says: str) -> None:
     with pytest.raises(BillError, match=says):
         read_bill(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"request_id": "r", "attempt_no": [1], "cost_usd": "1"}',
+        '{"request_id": "r", "attempt_no": Infinity, "cost_usd": "1"}',
+        '{"request_id": "r", "attempt_no": -1, "cost_usd": "1"}',
+        '{"request_id": "r", "cost_nano": 1e40}',
+        '{"request_id": "r", "cost_nano": 10000000000000000000000000000000000000000}',
+        '{"request_id": "r", "cost_nano": {}}',
+        '{"data": [{"starting_at": 0, "results": [-1]}]}',
+        '{"data": [{"start_time": 0, "results": ["x", null]}]}',
+        '{"data": [{"starting_at": "9999-12-31T23:59:59-14:00", "results": []}]}',
+        '{"data": [{"date": "0001-01-01T00:00:00+14:00", "usage": 1}]}',
+        "day,cost_usd,provider\n9999-12-31T23:59:59-14:00,1,openai\n",
+    ],
+)
+def test_a_damaged_bill_is_an_error_of_the_bill_and_no_crash(text: str) -> None:
+    with pytest.raises(BillError):
+        read_bill(text)

@@ -151,6 +151,8 @@ def _add_bucket(days: _Days, bucket: Any) -> None:
         day = _whole_day(_moment(bucket.get(first)), None if end is None else _moment(end))
         days.add(account, day, Decimal(0))  # a day on which nothing was used has no results
         for result in bucket["results"]:
+            if not isinstance(result, dict):
+                raise BillError("a part of `results` is not an object")
             days.add(account, day, _openai_usd(result) if is_openai else _anthropic_usd(result))
         return
     if "date" in bucket and "usage" in bucket:
@@ -230,6 +232,10 @@ _SHAPES: tuple[tuple[frozenset[str], _Reader], ...] = (
 """The columns by which each kind of row is recognised, and what reads it."""
 
 
+_MOST_NANO, _MOST_ATTEMPTS = 10**18, 10**6
+"""A billion dollars, and more attempts than any request makes."""
+
+
 def _attempt(row: Mapping[str, Any]) -> BilledAttempt:
     request_id = str(row.get("request_id") or "").strip()
     if not request_id:
@@ -238,10 +244,12 @@ def _attempt(row: Mapping[str, Any]) -> BilledAttempt:
         attempt_no = int(row.get("attempt_no") or 1)
         nano = row.get("cost_nano")
         cost_nano = int(nano) if nano not in (None, "") else nano_from_usd(str(row.get("cost_usd") or "").strip())
-    except (ValueError, TariffError) as error:
+    except (ValueError, TypeError, OverflowError, TariffError) as error:
         raise BillError(f"attempt_no and cost_nano are whole numbers, cost_usd is a decimal number: {error}") from error
     if cost_nano < 0:
         raise BillError("a cost can't be negative")
+    if cost_nano > _MOST_NANO or not 0 < attempt_no <= _MOST_ATTEMPTS:
+        raise BillError("attempt_no or cost_nano is out of range")
     return BilledAttempt(request_id, attempt_no, cost_nano)
 
 
@@ -267,9 +275,9 @@ def _moment(value: object) -> datetime:
         if text.isdecimal():
             return datetime.fromtimestamp(int(text), UTC)
         moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         raise BillError(f"{value!r} is not a time") from None
-    return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _day(value: object) -> date:
