@@ -17,7 +17,12 @@ from tests.deploy.runpod_server import KEY, runpod_server
 from typer.testing import CliRunner, Result
 
 from spillway_router.cli import app
+from spillway_router.ledger.calendar import start_of
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.ids import first_id
+from spillway_router.ledger.records import Write
 from spillway_router.ledger.store.open import open_ledger
+from spillway_router.ledger.tables.reviews import ReviewRecord
 from spillway_router.testing import Answer
 from spillway_router.testing.business import BACKENDS, fill
 from spillway_router.testing.harness import Router, pair
@@ -35,15 +40,11 @@ WITHOUT = {
 }
 ELSEWHERE = {
     "calibrate", "calibrate-cache", "calibrate-complexity", "chat", "convert", "deploy", "extract", "fleet apply",
-    "fleet explain", "fleet plan",
     "keys provider-key set", "keys provider-key remove", "keys provider-key reseal", "keys provider-key list",
-    "ledger reconcile", "ledger restore", "ledger unknown", "prices diff", "prices import", "prices update", "push",
-    "replay",
-    "report experiments", "report review", "reviews accept", "reviews correct", "reviews dismiss", "reviews list",
-    "reviews show",
-    "serve",
+    "ledger reconcile", "ledger restore", "push", "serve",
 }  # fmt: skip
 """Commands whose JSON the tests of their own areas read, as they need a model, a document or a provider."""
+REVIEWS = tuple(f"rev_{number:028x}" for number in range(3))
 ANSWER = Answer.json(
     {
         "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
@@ -97,13 +98,64 @@ def test_every_command_has_json_or_a_reason() -> None:
 def books(tmp_path: Path) -> Path:
     """Write a configuration whose ledger has a week of a business."""
     ledger = open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    fill(ledger, date.today() - timedelta(days=7), 7, Random(7), per_day=12, size=500)
+    first = date.today() - timedelta(days=7)
+    fill(ledger, first, 7, Random(7), per_day=12, size=500)
+    at = start_of(first)
+    ledger.commit([Write((_attempt(at, "ok", experiment=f"price/{arm}/00000000"),)) for arm in ("control", "cheap")])
+    ledger.commit([Write((_attempt(at + 5, "unknown"),))])
+    for review_id in REVIEWS:
+        ledger.reviews.add(_review(review_id, at))
     ledger.close()
-    text = f"ledger: {{url: 'sqlite:///{tmp_path / 'ledger.db'}'}}\ngpu: {{price_per_hour: '1'}}\nbackends:{BACKENDS}\n"
+    settings = "fleet: {max: 2}\ngpu: {price_per_hour: '1'}\n"
+    text = f"ledger: {{url: 'sqlite:///{tmp_path / 'ledger.db'}'}}\n{settings}backends:{BACKENDS}\n"
     (tmp_path / "spillway.yaml").write_text(text)
     (tmp_path / "other.yaml").write_text(f"{text}slo: {{ttft_ms: 900}}\n")
     (tmp_path / "engine.log").write_text("engine ready\n")
     return tmp_path
+
+
+def _attempt(at_ms: int, status: str, experiment: str = "") -> Entry:
+    digits = experiment.partition("/")[2][:2].encode().hex()
+    return Entry(
+        kind="charged",
+        request_id=f"{first_id(at_ms)}{digits or 'fade'}{0:013x}",
+        attempt_no=1,
+        ts=at_ms,
+        backend="groq",
+        provider="generic",
+        model="gpt-oss-20b",
+        decision="overflow",
+        status=status,
+        prompt_tokens=500,
+        amount_nano=1000,
+        at_most_nano=2000 if status == "unknown" else 0,
+        experiment=experiment,
+        took_ms=700,
+    )
+
+
+def _review(review_id: str, at_ms: int) -> ReviewRecord:
+    fields = {"/AL": {"value": 23.4, "confidence": 0.6, "why": "", "place": None}}
+    content = {"text": "AL: 23.40 mm", "schema": {"type": "object"}, "values": {"AL": 23.4}, "fields": fields}
+    return ReviewRecord(
+        id=review_id,
+        request_id=f"{first_id(at_ms)}{0:017x}",
+        created_ms=at_ms,
+        schema_name="biometry",
+        step="local",
+        backend="local",
+        model="m",
+        confidence=0.6,
+        why="not sure",
+        content=json.dumps({**content, "steps": []}),
+    )
+
+
+def _newer_prices(folder: Path) -> Path:
+    prices = {"litellm_provider": "groq", "mode": "chat", "input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
+    file = folder / "newer.json"
+    file.write_text(json.dumps({"groq/new": {**prices, "max_input_tokens": 1000, "max_output_tokens": 100}}))
+    return file
 
 
 def test_commands_on_files_print_what_is_documented(books: Path) -> None:
@@ -130,11 +182,26 @@ def test_commands_on_files_print_what_is_documented(books: Path) -> None:
     run("rentals watch")
     run("report")
     run("report what-if")
+    run("report experiments")
+    run("report review")
+    run("replay")
+    run("fleet explain")
+    run("fleet plan")
     run("explain", _a_request(books))
+    run("reviews list")
+    run("reviews show", REVIEWS[0])
+    run("reviews accept", REVIEWS[0])
+    run("reviews dismiss", REVIEWS[1])
+    run("reviews correct", REVIEWS[2], "AL=23.5")
+    run("ledger unknown")
     run("ledger verify")
     run("ledger acts")
     run("ledger backup", str(books / "copy.db"))
     run("prices list")
+    newer = str(_newer_prices(books))
+    run("prices diff", newer)
+    run("prices import", newer, "--dry-run")
+    run("prices update", newer, "--yes")
     run("config show")
     run("config diff", str(books / "other.yaml"), codes=(1,))
     run("check", "--offline", codes=(0, 1))
