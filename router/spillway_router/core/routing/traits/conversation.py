@@ -7,9 +7,9 @@ from typing import Literal
 
 Task = Literal["chat", "code", "extraction", "summary", "translation", "reasoning", "vision", "embeddings"]
 
-MOST_CHARACTERS = 4_000
+MOST_CHARACTERS = 3_200
 """Characters of the last message that are looked at, half of them from its beginning and half from its end. People say
-what they want at one of the two, and the time that a judgement takes has a bound."""
+what they want at one of the two, and a judgement has 50 us: 4,000 characters of Japanese take 51 us, of English 20."""
 
 
 @dataclass(frozen=True, slots=True)
