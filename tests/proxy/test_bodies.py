@@ -164,8 +164,8 @@ async def test_a_null_model_means_auto_as_engines_read_it() -> None:
 
 HINTS = [
     *(("x-spillway-min-confidence", v) for v in ("x", "", "-0.1", "1.1", "nan", "inf")),
-    *(("x-spillway-slo-ttft-ms", v) for v in ("fast", "0", "-5", "nan", "1e12")),
-    *(("x-spillway-max-cost-usd", v) for v in ("free", "-1", "nan", "")),
+    *(("x-spillway-slo-ttft-ms", v) for v in ("fast", "0", "-5", "nan", "1e12", "1_000")),
+    *(("x-spillway-max-cost-usd", v) for v in ("free", "-1", "nan", "", "1_0")),
     *(("x-spillway-route", v) for v in ("moon", "", "local,cloud")),
     *(("x-spillway-usage-cost", v) for v in ("yes", "", "1")),
     ("x-session-id", "x" * 257),

@@ -446,7 +446,7 @@ def test_money_is_shown_plainly() -> None:
     assert usd(0) == "0.000000"
 
 
-@pytest.mark.parametrize("bad", ["ten", "", "0.0000000001", "1e30", "inf"])
+@pytest.mark.parametrize("bad", ["ten", "", "0.0000000001", "1e30", "inf", "1_0", "\u0661\u0662"])
 def test_amounts_that_are_no_money_are_refused(bad: str) -> None:
     with pytest.raises(TariffError):
         nano_from_usd(bad)

@@ -642,9 +642,12 @@ def nano_from_usd(text: str | Decimal) -> int:
     Raises TariffError if the text isn't a number or is finer than a nano-dollar.
     """
     try:
-        value = Decimal(text)
+        # Python reads 1_0 as 10, and the digits of every script.
+        value = Decimal(text) if isinstance(text, Decimal) or (text.isascii() and "_" not in text) else None
     except InvalidOperation:
-        raise TariffError(f"{text!r} is not an amount of money; write it like '12.50'") from None
+        value = None
+    if value is None:
+        raise TariffError(f"{text!r} is not an amount of money; write it like '12.50'")
     if not value.is_finite() or abs(value) > Decimal(10) ** 12:
         raise TariffError(f"{text!r} is out of range for an amount in USD")
     if _decimals(value) > _NANO_DECIMALS:

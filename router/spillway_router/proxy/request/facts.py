@@ -428,7 +428,7 @@ def _number(headers: Mapping[str, str], name: str, low: float, high: float) -> f
     if text is None:
         return None
     try:
-        value = float(text)
+        value = float("nan") if "_" in text else float(text)
     except ValueError:
         value = float("nan")
     if not low <= value <= high:
