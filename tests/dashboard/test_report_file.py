@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
 from datetime import date, timedelta
+from html import unescape
+from pathlib import Path
 from random import Random
 
+import pypdfium2
 import pytest
-from evidence.dashboard.browser import Place, Visit, look, missing
+from evidence.dashboard.browser import BROWSERS, Place, Visit, look, missing
 
 from spillway_router.config import load as config
 from spillway_router.config.assemble import assembly_of
@@ -54,3 +59,39 @@ async def test_the_report_is_readable_at_three_widths() -> None:
         seen = await look(Visit(url, (Place("report", "/"),)))
     assert (seen.failures, seen.axe, seen.foreign) == ([], [], [])
     assert seen.visits == 6
+
+
+def words_of(html: str) -> str:
+    return " ".join(unescape(re.sub("<[^>]*>", "", html)).split())
+
+
+async def printed(page: str, folder: Path) -> tuple[str, ...]:
+    """Return the words on each sheet that Chromium prints; what lies beyond the edge of a sheet is not among them."""
+    browser = next(path for name in BROWSERS if (path := shutil.which(name)))
+    source, sheets = folder / "report.html", folder / "report.pdf"
+    source.write_text(page)
+    ways = ("--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer")
+    places = (f"--user-data-dir={folder / 'browser'}", f"--print-to-pdf={sheets}", source.as_uri())
+    process = await asyncio.create_subprocess_exec(browser, *ways, *places, stderr=asyncio.subprocess.DEVNULL)
+    async with asyncio.timeout(100):
+        assert await process.wait() == 0
+    with pypdfium2.PdfDocument(sheets) as document:
+        return tuple(" ".join(sheet.get_textpage().get_text_bounded().split()) for sheet in document)
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+async def test_the_printed_report_has_every_figure_and_begins_with_the_verdict(tmp_path: Path) -> None:
+    page = html_report()
+    sheets = await printed(page, tmp_path)
+    assert words_of(page.partition("<h1>")[2].partition("</h1>")[0]) in sheets[0]
+    cells = [words_of(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", page, re.DOTALL)]
+    whole = " ".join(sheets)
+    assert len(cells) > 100
+    assert [cell for cell in cells if cell not in whole] == []
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+async def test_a_report_that_is_cut_off_in_print_is_noticed(tmp_path: Path) -> None:
+    """A seeded fault: the test above can fail."""
+    cut = html_report().replace("</table>", "</table><p style='position: absolute; left: 5000px'>beyond</p>", 1)
+    assert "beyond" not in " ".join(await printed(cut, tmp_path))
