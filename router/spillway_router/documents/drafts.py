@@ -11,19 +11,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spillway_router.core.confidence.agreement import same
 from spillway_router.core.confidence.calibration import ANY, Calibration
 from spillway_router.core.confidence.json_values import is_required, required_pointers
 from spillway_router.core.confidence.judge import AnswerContext, judge
 from spillway_router.core.confidence.validators import FATAL, matches_schema
-from spillway_router.documents.captions.reading import DOUBTED, SURE, CaptionReading
+from spillway_router.documents.captions.confidences import DOUBTED, SURE
 from spillway_router.documents.highlight import TextSpan, pointers, spans_of_values
 from spillway_router.documents.parsers import ParsedText
 from spillway_router.documents.schemas import Schema
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
 from spillway_router.proxy.exchange.audit_sample import DocumentComparison
+
+if TYPE_CHECKING:
+    from spillway_router.documents.captions.reading import CaptionReading
 
 DOUBT = 0.5
 AGREEING = 0.8

@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from spillway_router.core.confidence.calibration import Calibration
-from spillway_router.documents.captions.reading import CaptionReading, read_captions
 from spillway_router.documents.drafts import (
     CAPTIONS,
     DOUBT,
@@ -45,6 +44,7 @@ from spillway_router.proxy.exchange.audit_sample import DocumentComparison, Loca
 from spillway_router.proxy.exchange.internal_exchange import InternalExchange, StepReply, StepRequest
 
 if TYPE_CHECKING:
+    from spillway_router.documents.captions.reading import CaptionReading
     from spillway_router.documents.parser_files import Parser  # it loads RE2, which most routers never need
 
 TOP_LOGPROBS = 5
@@ -148,6 +148,8 @@ class _Cascade:
     async def look(self) -> None:
         """Read the document by its captions: the second opinion on every other reading, in a thread, as a text may be
         long."""
+        from spillway_router.documents.captions.reading import read_captions  # most routers never need it
+
         schema = self._request.schema
         self._captions = await asyncio.to_thread(
             lambda: read_captions(self._request.text, schema.json_schema, schema.captions())

@@ -16,12 +16,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spillway_router.core.confidence.json_values import is_required, required_pointers
-from spillway_router.documents.captions.reading import DOUBTED, CaptionReading
+from spillway_router.documents.captions.confidences import DOUBTED
 from spillway_router.documents.drafts import DOUBT, NOT_IN_DOCUMENT, Draft, DraftContext, FieldReading
 from spillway_router.documents.parsers import ParsedField
+
+if TYPE_CHECKING:
+    from spillway_router.documents.captions.reading import CaptionReading
 
 CONFIRMED = 0.8
 """The least confidence with which captions confirm or contradict a value."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
+import socket
 import warnings
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from spillway_router.config.memory_limit import memory_left
 from spillway_router.proxy.entry.frontend import IncomingRequest
 from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.testing import Answer
-from spillway_router.testing.harness import Router, pair
+from spillway_router.testing.harness import LIMIT_S, Router, pair
 
 TIGHT = "limits: {body_mb: 0.5, bodies_mb: 1}\n"
 LENGTH = 400_000
@@ -198,3 +200,24 @@ def test_the_memory_that_is_left_follows_the_container(tmp_path: Path) -> None:
     assert memory_left(tmp_path) == 2**24 - 100 * 4096
     (group / "memory.max").write_text("1000\n")
     assert memory_left(tmp_path) == 0
+
+
+async def test_the_loop_has_a_turn_after_each_part_of_a_large_body() -> None:
+    size = 8 << 20
+    async with pair(saying("hi")) as (_, _, router):
+        host, _, port = router.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.setblocking(False)
+            sent = client.send(HEAD + b"content-length: %d\r\n\r\n" % size)
+            with contextlib.suppress(BlockingIOError):  # the system holds some megabytes before the loop runs again
+                while sent < size:
+                    sent += client.send(b" " * (64 << 10))
+            arrived, steps = 0, list[int]()
+            async with asyncio.timeout(LIMIT_S):
+                while arrived < sent - (512 << 10):
+                    await asyncio.sleep(0)
+                    now = max([one.size for one in gc.get_objects() if isinstance(one, IncomingRequest)], default=0)
+                    steps.append(now - arrived)
+                    arrived = now
+    assert sent > 1 << 20
+    assert max(steps) <= 512 << 10

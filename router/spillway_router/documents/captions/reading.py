@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spillway_router.documents.captions.book import CaptionBook, CaptionedField
+from spillway_router.documents.captions.confidences import ABSENT, CONFLICT, DAMAGED, DENIED, DOUBTED, LONE, SURE
 from spillway_router.documents.captions.elements import Element, Line, lines_of
 from spillway_router.documents.captions.hits import Findings, LineReader
 from spillway_router.documents.captions.numerals import decimal_mark
@@ -31,7 +32,6 @@ from spillway_router.documents.captions.tokens import looks_damaged, tokens_of
 from spillway_router.documents.captions.values import Document, Hit, warns
 from spillway_router.documents.parsers import ParsedField
 
-SURE, LONE, ABSENT, DOUBTED, DAMAGED, DENIED, CONFLICT = 0.99, 0.85, 0.75, 0.60, 0.50, 0.30, 0.20
 NOT_FOUND = "no caption names it"
 _LONE_IDENTIFIER = re.compile(r"[A-Z]{0,3}\d{4,}")
 _FEW = 3

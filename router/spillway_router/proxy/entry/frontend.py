@@ -293,6 +293,8 @@ class FrontendConnection(HttpToolsProtocol):
         if isinstance(request, IncomingRequest):
             if not request.body_complete:
                 self._wait_for_body(request)
+                if request.size > UNCOUNTED_BYTES and not self.flow.read_paused:
+                    self._give_way()
         elif request is not None and request.more_body:
             self._wait_for_control_body(request)
 
@@ -304,6 +306,15 @@ class FrontendConnection(HttpToolsProtocol):
         self.head_bytes += self.chunk_bytes
         if self.head_bytes > MAX_HEAD_BYTES:
             self._refuse_head(HEAD_TOO_LARGE)
+
+    def _give_way(self) -> None:
+        """Read the next part of a body after a turn of the loop. libuv would read 32 parts at once, which are 8 MiB."""
+        self.flow.pause_reading()
+        self.loop.call_soon(self._read_next)
+
+    def _read_next(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _wait_for_body(self, request: IncomingRequest) -> None:
         """Bound a body that did not come at once, in time, and in what frames it."""
