@@ -59,12 +59,12 @@ def give_free_memory_back() -> None:
 
 
 class HeapKeeper:
-    """Trims the heap once large bodies came and went. Call `start` inside the event loop."""
+    """Trims the heap once large bodies have come and gone. Call `start` inside the event loop."""
 
     def __init__(self, bodies: BodyMemory, trim: Callable[[], None] = give_free_memory_back) -> None:
         self._bodies = bodies
         self._trim = trim
-        self._seen_bytes = 0
+        self._seen_bytes = self._trimmed_bytes = 0
         self._periodic = Periodic("heap", Rhythm(LOOK_S, wait_first=True), self.look)
 
     def start(self) -> None:
@@ -77,9 +77,14 @@ class HeapKeeper:
             await self._periodic.stop()
 
     async def look(self) -> None:
-        """Trim the heap in a thread if it is worth it. While bodies are held, their memory is in use anyway."""
-        returned = self._bodies.returned_bytes
-        if returned - self._seen_bytes < WORTH_BYTES or self._bodies.held >= WORTH_BYTES:
-            return
+        """Trim the heap in a thread if it is worth it.
+
+        Whoever wants memory waits meanwhile. So this is not done while large bodies come, which use it again anyway:
+        none may have gone since the look before.
+        """
+        returned, before = self._bodies.returned_bytes, self._seen_bytes
         self._seen_bytes = returned
+        if returned != before or self._bodies.held or returned - self._trimmed_bytes < WORTH_BYTES:
+            return
+        self._trimmed_bytes = returned
         await asyncio.to_thread(self._trim)
