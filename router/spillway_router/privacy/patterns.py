@@ -64,6 +64,8 @@ class Pattern:
 
     def occurs_in(self, text: bytes) -> bool:
         """Return whether the text, which is neat UTF-8, has a valid match."""
+        # A word that is nowhere in the text is near no match. None can be put together of what stands around a match:
+        # marks or spaces on both sides part it.
         if self.clear is None and self.context is not None and self.context.search(text) is None:
             return False
         at = 0

@@ -1,4 +1,5 @@
-"""How the C library keeps memory: what it is told at start, and when free memory returns to the system.
+"""How the process keeps memory: what the C library and the garbage collector are told at start, and when free memory
+returns to the system.
 
 Blocks below LARGE_BLOCK lie in the heap. Freed ones leave it only if they are at its end, and a single small object
 that was made meanwhile keeps megabytes behind it. So the heap is trimmed after large bodies.
@@ -72,9 +73,8 @@ class HeapKeeper:
         self._periodic.start()
 
     async def stop(self) -> None:
-        """Stop."""
-        if self._periodic.is_running:
-            await self._periodic.stop()
+        """Stop to look."""
+        await self._periodic.stop()
 
     async def look(self) -> None:
         """Trim the heap in a thread if it is worth it.

@@ -8,29 +8,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core.comparison.helpers import worth
 
-from spillway_router.core.comparison.differences import FEWEST_UNITS, RatioSums
+from spillway_router.core.comparison.differences import FEWEST_UNITS
 from spillway_router.core.comparison.moving_shares import SMALLEST_MOVE, MovingRule, next_shares
 from spillway_router.core.comparison.thompson import ArmWorth
 
 RULE = MovingRule(worth="rating", every_s=3600, floor=0.05, most_moved=0.1, days=28)
-
-
-def sums(mean: float, deviation: float, units: int) -> RatioSums:
-    """Units of one request each."""
-    squares = units * (mean * mean + deviation * deviation)
-    return RatioSums(
-        units=units,
-        amount=mean * units,
-        count=units,
-        amount_squares=squares,
-        count_squares=units,
-        products=mean * units,
-    )
-
-
-def worth(rating: float, cost: float, units: int = 400) -> ArmWorth:
-    return ArmWorth(sums(rating, 1.0, units), sums(cost, cost / 10, units))
 
 
 BETTER = {"control": worth(4.2, 10.0), "cheap": worth(4.0, 5.0)}

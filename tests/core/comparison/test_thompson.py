@@ -6,26 +6,10 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core.comparison.helpers import worth
 
-from spillway_router.core.comparison.differences import FEWEST_UNITS, RatioSums
+from spillway_router.core.comparison.differences import FEWEST_UNITS
 from spillway_router.core.comparison.thompson import ArmWorth, thompson_shares
-
-
-def sums(mean: float, deviation: float, units: int) -> RatioSums:
-    """Units of one request each."""
-    squares = units * (mean * mean + deviation * deviation)
-    return RatioSums(
-        units=units,
-        amount=mean * units,
-        count=units,
-        amount_squares=squares,
-        count_squares=units,
-        products=mean * units,
-    )
-
-
-def worth(rating: float, cost: float, units: int = 400, deviation: float = 1.0) -> ArmWorth:
-    return ArmWorth(sums(rating, deviation, units), sums(cost, cost / 10, units))
 
 
 def test_the_arm_that_brings_more_per_dollar_gets_the_traffic() -> None:

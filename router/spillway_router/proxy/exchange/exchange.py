@@ -185,8 +185,12 @@ async def read(
             body = wire.load(client.body)
         else:
             body = await read_body(client.body, config.privacy.detectors, config.privacy.recognizer)
-        asked = (client.request_id, client.endpoint, client.headers, body, admitted.caller, config.privacy)
-        facts = read_facts(*asked) if len(client.body) <= MANY_PARTS else await in_thread(read_facts, *asked)
+        request_id, endpoint, headers = client.request_id, client.endpoint, client.headers
+        if len(client.body) <= MANY_PARTS:
+            facts = read_facts(request_id, endpoint, headers, body, admitted.caller, config.privacy)
+        else:
+            caller, rule = admitted.caller, config.privacy
+            facts = await in_thread(read_facts, request_id, endpoint, headers, body, caller, rule)
     except RefusedError as error:
         return error.refusal
     if facts.hints.session_id:
@@ -197,8 +201,10 @@ async def read(
             return followed
         facts = followed
     if config.traits is not None:
-        shown = (config, facts, body)
-        facts = with_traits(*shown) if len(client.body) <= MANY_PARTS else await in_thread(with_traits, *shown)
+        if len(client.body) <= MANY_PARTS:
+            facts = with_traits(config, facts, body)
+        else:
+            facts = await in_thread(with_traits, config, facts, body)
         facts = services.memory.sessions.rises(facts, admitted.started_s)
     config = under_rules(services, config, facts)
     if config is not admitted.config:
