@@ -7,20 +7,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, say
+from spillway_router.commands.key_book import address
+from spillway_router.commands.running_router import KeyOption, RouterAddress, UrlOption, get_json
+from spillway_router.prices.listing import RATES, iso_day
 
 if TYPE_CHECKING:
-    from spillway_router.core.money.tariff import Rates, Tariff
     from spillway_router.prices.book import PriceBook
     from spillway_router.prices.changes import Change, Withdrawal
     from spillway_router.prices.imported import Added, Source
-    from spillway_router.prices.rows import ModelRecord
+    from spillway_router.prices.listing import PriceListing
 
 prices_app = typer.Typer(
     no_args_is_help=True, help="Manage the prices of the cloud models: list, diff, import, update."
@@ -40,42 +41,62 @@ ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Overwrite prices that were imported for the same first day.")
 ]
 DayOption = Annotated[str | None, typer.Option(metavar="DATE", help="Day, such as 2026-11-20. The default is today.")]
-RATES = ("input", "output", "cached_input", "cache_write", "cache_write_long", "reasoning")
 _HEADINGS = ("input", "output", "cached", "write", "write 1h", "reasoning")
 
 
 @prices_app.command("list")
 def list_prices(
-    provider: ProviderOption = None, on: DayOption = None, config: ConfigOption = None, as_json: JsonOption = False
+    provider: ProviderOption = None,
+    on: DayOption = None,
+    config: ConfigOption = None,
+    url: UrlOption = None,
+    key: KeyOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """List USD per million tokens of every model on a day, and when each price began and was last checked."""
-    from spillway_router.prices.book import priced
+    router = address(config, url, key)
+    listing = _own_listing(config, provider, _day(on)) if router is None else _listing_of(router, provider, on)
+    if not listing.models:
+        fail(f"no prices for {provider!r}; without --provider all are listed")
+    if as_json:
+        typer.echo(json.dumps(listing.models, indent=2))
+        return
+    say(f"Prices on {listing.day} in USD per million tokens")
+    typer.echo(" " * 60 + "".join(f" {name:>9}" for name in _HEADINGS))
+    for row in listing.models:
+        for line in _lines(row):
+            say(line)
+    stale = sum(row["stale"] for row in listing.models)
+    if stale:
+        say(f"{stale} of {len(listing.models)} prices are stale: checked more than {listing.stale_after_days} days ago")
+    for licence in listing.licences:
+        say(licence)
+
+
+def _own_listing(config: str | None, provider: str | None, day: date) -> PriceListing:
+    """Return the prices by the configuration. A problem ends the command."""
+    from spillway_router.prices.listing import listed
     from spillway_router.prices.rows import PriceError
 
     settings = load(config).settings
-    day = _day(on)
     try:
-        book = _book(settings.price_file)
-        models = list(priced(book, day, (provider,) if provider else ()))
+        return listed(settings.price_file, provider, day, settings.prices.stale_after_days)
     except PriceError as error:
         fail(str(error))
-    if not models:
-        fail(f"no prices for {provider!r}; without --provider all are listed")
-    rows = [_row(*model, day, settings.prices.stale_after_days) for model in models]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    say(f"Prices on {day} in USD per million tokens")
-    typer.echo(" " * 60 + "".join(f" {name:>9}" for name in _HEADINGS))
-    for row in rows:
-        for line in _lines(row):
-            typer.echo(line)
-    stale = sum(row["stale"] for row in rows)
-    if stale:
-        limit = settings.prices.stale_after_days
-        say(f"{stale} of {len(rows)} prices are stale: checked more than {limit} days ago")
-    for licence in dict.fromkeys(part.licence for part in book.lists if part.licence):
-        typer.echo(licence)
+
+
+def _listing_of(router: RouterAddress, provider: str | None, on: str | None) -> PriceListing:
+    """Return the prices by which a running router charges. A refusal ends the command."""
+    from spillway_router.prices.listing import PriceListing
+
+    asked = {"provider": provider, "on": on}
+    values = get_json(router, "/v1/prices", {name: value for name, value in asked.items() if value is not None})
+    return PriceListing(
+        day=date.fromisoformat(values["day"]),
+        stale_after_days=values["stale_after_days"],
+        models=values["models"],
+        licences=values["licences"],
+    )
 
 
 @prices_app.command("diff")
@@ -216,7 +237,7 @@ def _plan_values(plan: _Plan, target: Path, source: Source, *, written: bool) ->
         "written": written,
         "models": plan.added.models,
         "changes": [asdict(change) for change in plan.changes],
-        "withdrawn": [{**asdict(one), "retired_on": _iso(one.retired_on)} for one in plan.withdrawals],
+        "withdrawn": [{**asdict(one), "retired_on": iso_day(one.retired_on)} for one in plan.withdrawals],
         "left_out": dict(source.skipped),
     }
 
@@ -305,56 +326,6 @@ def _conflict(conflicts: Sequence[str]) -> str:
         f"nothing written: other prices were imported for the same first day ({shown}). If the price has changed "
         "since, give the day of the change with --as-of; if the earlier import was wrong, use --replace"
     )
-
-
-def _row(
-    provider: str, model: str, record: ModelRecord, tariff: Tariff | None, day: date, stale_after_days: int
-) -> dict[str, Any]:
-    """Return one model as JSON values: decimal text in USD per million tokens, null where there is no such price."""
-    from spillway_router.prices.rows import CAPABILITIES
-    from spillway_router.prices.status import age_days, price_status
-
-    status = price_status(record, day, stale_after_days)
-    age = age_days(record, day)
-    rates = dict.fromkeys(RATES) if tariff is None else _rates(tariff.rates)
-    steps = [] if tariff is None else tariff.steps
-    return {
-        "provider": provider,
-        "model": model,
-        "unit": "USD per million tokens",
-        **rates,
-        "usd_per_request": None if tariff is None else plain(tariff.per_request),
-        "usd_per_second": None if tariff is None else plain(tariff.per_second),
-        "steps": [{"above_tokens": s.above_tokens, "service": s.service, **_rates(s.rates)} for s in steps],
-        "valid_from": None if tariff is None else tariff.valid_from,
-        "valid_until": None if tariff is None else tariff.valid_until,
-        "source": None if tariff is None else tariff.source,
-        "origin": (record.origin(day) or None) if tariff is not None else None,
-        "checked_on": _iso(record.checked_on),
-        "age_days": age,
-        "stale": age is not None and age > stale_after_days,
-        "deprecated_on": _iso(record.deprecated_on),
-        "retired_on": _iso(record.retired_on),
-        "successor": record.successor or None,
-        "context_tokens": record.context_tokens,
-        "max_output_tokens": record.max_output_tokens,
-        "capabilities": {name: record.capabilities.get(name) for name in CAPABILITIES},
-        "usable": not status.off,
-        "notes": [status.off] if status.off else list(status.warnings),
-    }
-
-
-def plain(value: Decimal) -> str:
-    """Format a price as short decimal text without an exponent."""
-    return f"{value.normalize():f}"
-
-
-def _rates(rates: Rates) -> dict[str, str | None]:
-    return {name: None if (value := getattr(rates, name)) is None else plain(value) for name in RATES}
-
-
-def _iso(day: date | None) -> str | None:
-    return None if day is None else day.isoformat()
 
 
 def _lines(row: dict[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import NANO
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.pacer import PacingRules
+from spillway_router.ledger.rentals.desk import RentalDefaults
 from spillway_router.ledger.rentals.keeper import FixedTerms, RentalTerms
 from spillway_router.ledger.rentals.other_costs import OtherCostTerms
 from spillway_router.ledger.reports.days import read_zone
@@ -32,6 +33,12 @@ def gpu_terms(settings: Settings) -> RentalTerms:
         kind=gpu.kind,
         price_nano_per_month=None if month is None else int(month * NANO),
     )
+
+
+def rental_defaults(settings: Settings) -> RentalDefaults:
+    """Return what a rental is whose terms are left out."""
+    gpu = settings.gpu
+    return RentalDefaults(gpu_terms(settings), gpu.price_known, gpu.hours_per_month)
 
 
 def fixed_terms(settings: Settings, assembly: Assembly, host: str) -> FixedTerms:

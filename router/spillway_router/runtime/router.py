@@ -26,7 +26,7 @@ from spillway_router.aio.watched import Watchdog
 from spillway_router.caching.open import OpenCache
 from spillway_router.config.assemble import backend_routes, local_hosts
 from spillway_router.config.confidence import CALIBRATION
-from spillway_router.config.costs import unpriced_gpu
+from spillway_router.config.costs import rental_defaults, unpriced_gpu
 from spillway_router.config.derived import DerivedConfig
 from spillway_router.config.discovery import Engines, loaded_with
 from spillway_router.config.load import ConfigError, Loaded, located
@@ -71,13 +71,16 @@ from spillway_router.metrics.registry import Metrics, log_request
 from spillway_router.metrics.shadows import ShadowMetrics
 from spillway_router.metrics.shares import ShareMetrics
 from spillway_router.metrics.tasks import TaskMetrics
+from spillway_router.prices.listing import PriceListing, listed
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
 from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.control.api import ControlHooks, build_control
 from spillway_router.proxy.control.feedback import add_feedback_routes
 from spillway_router.proxy.control.keys import add_key_routes
+from spillway_router.proxy.control.prices import add_price_routes
 from spillway_router.proxy.control.provider_keys import add_provider_key_routes
+from spillway_router.proxy.control.rentals import add_rental_routes
 from spillway_router.proxy.entry.app import App, build
 from spillway_router.proxy.entry.frontend import FrontendState, frontend_factory
 from spillway_router.proxy.exchange.active_config import ActiveConfig
@@ -611,6 +614,8 @@ class Runtime:
         add_feedback_routes(control, self.services, self._stored_entries)
         add_key_routes(control, self.services, self._keys)
         add_provider_key_routes(control, self.services)
+        add_rental_routes(control, self.services, self.ledger, lambda: rental_defaults(self.config.loaded.settings))
+        add_price_routes(control, self.services, self._prices)
         documents = DocumentServices(self.services, lambda: self.config.documents, self.reviews, extractions)
         add_document_routes(control, documents)
         self.dashboard.add_to(control)
@@ -684,6 +689,10 @@ class Runtime:
             return fleet_now(loaded, self.ledger, (now_s - days * 86_400, now_s), setup)
 
         return await self._alone(work)
+
+    def _prices(self, provider: str | None, day: date) -> PriceListing:
+        settings = self.config.loaded.settings
+        return listed(settings.price_file, provider, day, settings.prices.stale_after_days)
 
     def _engine_lines(self) -> Sequence[str] | None:
         from spillway_router.runtime.engine_tail import engine_tail

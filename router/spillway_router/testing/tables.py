@@ -318,12 +318,12 @@ class MemoryRentals(RentalTable):
         self._records: dict[str, RentalRecord] = {}
         self._lock = Lock()
 
-    def add(self, record: RentalRecord) -> None:
+    def add(self, record: RentalRecord, by: str = "") -> None:
         with self._lock:
             if record.id in self._records:
                 raise rental_exists(record.id)
             self._records[record.id] = record
-            self._acts.append(Change("rental.start", record.id, rental_fields(record)))
+            self._acts.append(Change("rental.start", record.id, rental_fields(record), by))
 
     def between(self, start_ms: int, end_ms: int) -> tuple[RentalRecord, ...]:
         with self._lock:
@@ -343,13 +343,13 @@ class MemoryRentals(RentalTable):
             self._acts.append(Change("rental.stop", rental_id, {"stopped_ms": stopped.stopped_ms}))
             return True
 
-    def move_stop(self, rental_id: str, at_ms: int) -> bool:
+    def move_stop(self, rental_id: str, at_ms: int, by: str = "") -> bool:
         with self._lock:
             record = self._records.get(rental_id)
             if record is None:
                 return False
             stopped = self._records[rental_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
-            self._acts.append(Change("rental.correct", rental_id, {"stopped_ms": stopped.stopped_ms}))
+            self._acts.append(Change("rental.correct", rental_id, {"stopped_ms": stopped.stopped_ms}, by))
             return True
 
     def seen(self, rental_id: str, at_ms: int) -> None:

@@ -13,14 +13,15 @@ from spillway_router.ledger.rentals.keeper import Books, RentalTerms, supersede
 from spillway_router.ledger.rentals.watch import next_rental_id
 
 
-def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int, now_ms: int) -> RentalRecord:
-    """Record the start of a rental, now or in the past, and end those of routers where it begins."""
+def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int, now_ms: int, *, by: str = "") -> RentalRecord:
+    """Record the start of a rental, now or in the past, and end those of routers where it begins. `by` is who does it,
+    empty for the ledger's actor, here and below."""
     machine = terms.machine
     rental_id = next_rental_id(ledger, source, machine, now_ms) if machine else new_rental_id()
     record = terms.open_rental(rental_id, at_ms, source)
     if machine:
         record = replace(record, seen_ms=at_ms)
-    ledger.rentals.add(record)
+    ledger.rentals.add(record, by)
     supersede(ledger, ledger.rentals.between(0, now_ms + 1))
     Books(ledger).settle(now_ms)
     return record
@@ -35,14 +36,14 @@ def overlapping(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int, now
     )
 
 
-def end(ledger: Ledger, records: Sequence[RentalRecord], at_ms: int, now_ms: int) -> None:
+def end(ledger: Ledger, records: Sequence[RentalRecord], at_ms: int, now_ms: int, *, by: str = "") -> None:
     """Record the end of rentals, now or in the past; what is on the books after it is corrected."""
     for record in records:
-        ledger.rentals.move_stop(record.id, at_ms)
+        ledger.rentals.move_stop(record.id, at_ms, by)
     Books(ledger).settle(now_ms)
 
 
-def correct(ledger: Ledger, record: RentalRecord, right: RentalRecord, now_ms: int) -> RentalRecord:
+def correct(ledger: Ledger, record: RentalRecord, right: RentalRecord, now_ms: int, *, by: str = "") -> RentalRecord:
     """Put a rental right and return it. If more than its end was wrong, another rental takes its place.
 
     The rows of a rental follow from its start, price and number of GPUs, so these never change: the wrong rental is
@@ -50,13 +51,13 @@ def correct(ledger: Ledger, record: RentalRecord, right: RentalRecord, now_ms: i
     """
     if replace(record, stopped_ms=right.stopped_ms) == right:
         if right.stopped_ms is not None:
-            ledger.rentals.move_stop(record.id, right.stopped_ms)
+            ledger.rentals.move_stop(record.id, right.stopped_ms, by)
     else:
         machine = record.machine if record.source != ROUTER else ""
         rental_id = next_rental_id(ledger, record.source, machine, now_ms) if machine else new_rental_id()
         right = replace(right, id=rental_id)
-        ledger.rentals.add(right)
-        ledger.rentals.move_stop(record.id, record.started_ms)
+        ledger.rentals.add(right, by)
+        ledger.rentals.move_stop(record.id, record.started_ms, by)
     Books(ledger).settle(now_ms)
     return right
 

@@ -15,10 +15,11 @@ class RentalTable(ABC):
     """GPU rentals in the ledger's database.
 
     Methods are synchronous, durable when they return, safe to call from any thread, and raise LedgerUnavailableError.
+    `by` is who does it, empty for the ledger's actor.
     """
 
     @abstractmethod
-    def add(self, record: RentalRecord) -> None:
+    def add(self, record: RentalRecord, by: str = "") -> None:
         """Store a new rental. Raises EntryConflictError if the id is taken."""
 
     @abstractmethod
@@ -30,7 +31,7 @@ class RentalTable(ABC):
         """End a rental, at its start at the earliest; return False if no running rental has this id."""
 
     @abstractmethod
-    def move_stop(self, rental_id: str, at_ms: int) -> bool:
+    def move_stop(self, rental_id: str, at_ms: int, by: str = "") -> bool:
         """Set the end of a rental, whether or not it has one; return False if no rental has this id."""
 
     @abstractmethod
@@ -72,8 +73,9 @@ class SqlRentals(RentalTable):
         self._execute = execute
         self._change = change
 
-    def add(self, record: RentalRecord) -> None:
-        if not self._change(_ADD, _row(record), lambda _: Change("rental.start", record.id, rental_fields(record))):
+    def add(self, record: RentalRecord, by: str = "") -> None:
+        change = Change("rental.start", record.id, rental_fields(record), by)
+        if not self._change(_ADD, _row(record), lambda _: change):
             raise rental_exists(record.id)
 
     def between(self, start_ms: int, end_ms: int) -> tuple[RentalRecord, ...]:
@@ -82,12 +84,12 @@ class SqlRentals(RentalTable):
     def stop(self, rental_id: str, at_ms: int) -> bool:
         return self._set_stop(_STOP, "rental.stop", rental_id, at_ms)
 
-    def move_stop(self, rental_id: str, at_ms: int) -> bool:
-        return self._set_stop(_MOVE_STOP, "rental.correct", rental_id, at_ms)
+    def move_stop(self, rental_id: str, at_ms: int, by: str = "") -> bool:
+        return self._set_stop(_MOVE_STOP, "rental.correct", rental_id, at_ms, by)
 
-    def _set_stop(self, sql: str, kind: ActKind, rental_id: str, at_ms: int) -> bool:
+    def _set_stop(self, sql: str, kind: ActKind, rental_id: str, at_ms: int, by: str = "") -> bool:
         def stopped(rows: Rows) -> Change:
-            return Change(kind, rental_id, {"stopped_ms": rows[0][0]})
+            return Change(kind, rental_id, {"stopped_ms": rows[0][0]}, by)
 
         return bool(self._change(sql, (at_ms, at_ms, rental_id), stopped))
 

@@ -69,6 +69,16 @@ _KEY_TERMS: Final[Schema] = {name: {"anyOf": [term, {"type": "null"}]} for name,
 """What a key may do, as `control/keys.py:KeyTerms` reads it."""
 
 
+_WORD: Final[Schema] = {"type": "string", "maxLength": 100}
+_TIME: Final[Schema] = {**_WORD, "examples": ["2026-11-20T14:00Z"]}
+_USD: Final[Schema] = {**_WORD, "examples": ["1.39"]}
+_RENTAL_PRICE: Final[Schema] = {
+    "count": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1024}, {"type": "null"}]},
+    "price": _USD,
+    "price_per_month": _USD,
+}
+
+
 _EVENT: Final[Schema] = {"type": "object", "properties": {"event": _TEXT, "data": _TEXT}}
 """One event of a stream."""
 
@@ -205,6 +215,49 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
     ),
     ("delete", "/admin/keys/{key_id}/provider-keys/{provider}"): Operation(
         (*_READING_ERRORS, 404, 503), "Delete a stored provider key"
+    ),
+    ("get", "/v1/rentals"): Operation((*_READING_ERRORS, 503), "All rentals of GPUs, with what they have cost"),
+    ("post", "/admin/rentals"): Operation(
+        (*_BODY_ERRORS, 503),
+        "Record that GPUs are rented",
+        {
+            "type": "object",
+            "properties": {
+                "gpu": _WORD,
+                "kind": {"enum": ["", "reserved", "interruptible"]},
+                "source": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,19}$", "default": "cli"},
+                "machine": {"type": "string", "maxLength": 200},
+                "another": _BOOLEAN,
+                "at": _TIME,
+                **_RENTAL_PRICE,
+            },
+            "additionalProperties": False,
+        },
+        answers={"201": "application/json"},
+    ),
+    ("post", "/admin/rentals/{rental_id}/stop"): Operation(
+        (*_BODY_ERRORS, 404, 503),
+        "Record that GPUs are no longer rented; `all` stands for every running rental",
+        {"type": "object", "properties": {"at": _TIME}, "additionalProperties": False},
+    ),
+    ("patch", "/admin/rentals/{rental_id}"): Operation(
+        (*_BODY_ERRORS, 404, 503),
+        "Put right what is recorded of a rental; what is left out was right",
+        {
+            "type": "object",
+            "properties": {
+                "from": _TIME,
+                "until": _TIME,
+                "void": _BOOLEAN,
+                "dry_run": _BOOLEAN,
+                **_RENTAL_PRICE,
+            },
+            "additionalProperties": False,
+        },
+    ),
+    ("get", "/v1/prices"): Operation(
+        (400, *_READING_ERRORS),
+        "What the models cost on a day, in USD per million tokens",
     ),
     ("get", "/v1/models"): Operation(_READING_ERRORS, "The aliases and the backends"),
     ("get", "/v1/models/{model_id}"): Operation((*_READING_ERRORS, 404), "One alias or backend"),
