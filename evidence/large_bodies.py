@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import random
+import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 SIZE = 32 * 1000 * 1000 - 4096
@@ -147,3 +150,67 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "a long number": lambda size: _filled(_TURN.encode() + b',"x":', b"1234567890", b"}", size),
 }
 """A body of about so many bytes, by kind. Some are valid requests, some are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request: where it goes, its headers beside the usual ones, each with its line end, and its body."""
+
+    path: str
+    body: bytes
+    headers: bytes = b""
+
+
+def _source(characters: int) -> dict[str, Any]:
+    pixels = base64.b64encode(random.Random(1).randbytes(characters // 4 * 3)).decode()
+    return {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": pixels}}
+
+
+def _to_messages(content: list[dict[str, Any]]) -> bytes:
+    return json.dumps({"model": "auto", "max_tokens": 4, "messages": [{"role": "user", "content": content}]}).encode()
+
+
+def _prose(size: int) -> str:
+    return "the quick brown fox " * (size // 20 - 50)
+
+
+def _tool_results(size: int) -> bytes:
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "word " * 400}]}
+    return _to_messages([result] * min(11_000, size // 2100))
+
+
+def _compressed(size: int) -> Sent:
+    body = gzip.compress(KINDS["one plain text"](size), 1)
+    return Sent("/v1/chat/completions", body, b"content-encoding: gzip\r\n")
+
+
+def _keyed(size: int) -> Sent:
+    return Sent("/v1/chat/completions", _picture(size), b"idempotency-key: %b\r\n" % uuid.uuid4().hex.encode())
+
+
+def _file(size: int) -> bytes:
+    data = base64.b64encode(random.Random(1).randbytes(size * 3 // 4 - 200)).decode()
+    return json.dumps({"schema": "biometry", "file": {"name": "scan.pdf", "data": data}}).encode()
+
+
+REQUESTS: dict[str, Callable[[int], Sent]] = {
+    "a picture to /v1/messages": lambda size: Sent("/v1/messages", _to_messages([_source(size - 400)])),
+    "pictures to /v1/messages": lambda size: Sent("/v1/messages", _to_messages([_source(80_000)] * (size // 80_200))),
+    "tool results to /v1/messages": lambda size: Sent("/v1/messages", _tool_results(size)),
+    "a text to /v1/responses": lambda size: Sent(
+        "/v1/responses", json.dumps({"model": "auto", "input": _prose(size)}).encode()
+    ),
+    "a text to be counted": lambda size: Sent(
+        "/v1/responses/input_tokens", json.dumps({"model": "auto", "input": _prose(size)}).encode()
+    ),
+    "a text to be explained": lambda size: Sent("/v1/route/explain", KINDS["one plain text"](size)),
+    "pictures to be explained": lambda size: Sent("/v1/route/explain", _pictures(size)),
+    "a file in base64": lambda size: Sent("/v1/documents/extract", _file(size)),
+    "a compressed text": _compressed,
+    "a picture with an idempotency key": _keyed,
+    "a picture to a backend that fails": lambda size: Sent(
+        "/v1/chat/completions", _picture(size).replace(b'"auto"', b'"fail"')
+    ),
+}
+"""A request with about so many bytes, or with so many once they are decoded, by kind: other routes than those of
+KINDS, and what the router does with a whole body."""

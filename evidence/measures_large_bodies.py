@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 from loadtests.bench.processes import CACHE, BenchError, Command, free_port, running
 
-from evidence.large_bodies import KINDS, SIZE
+from evidence.large_bodies import KINDS, REQUESTS, SIZE, Sent
 from evidence.large_events import ROUNDS as EVENT_ROUNDS
 from evidence.large_events import SIZES
 from evidence.results import Measurement, not_measured
@@ -47,7 +47,7 @@ class Site:
 @contextlib.contextmanager
 def _site() -> Iterator[Site]:
     CACHE.mkdir(parents=True, exist_ok=True)
-    port, upstream, events, control = free_port(), free_port(), free_port(), free_port()
+    port, upstream, events, control, failing = (free_port() for _ in range(5))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=CACHE, prefix="bodies-")))
         config = folder / "spillway.yaml"
@@ -56,19 +56,25 @@ def _site() -> Iterator[Site]:
             "backends:\n"
             f"  - {{name: up, provider: vllm, local: true, model: m, base_url: 'http://127.0.0.1:{upstream}/v1'}}\n"
             f"  - {{name: events, provider: vllm, local: true, model: m, base_url: 'http://127.0.0.1:{events}/v1'}}\n"
-            "aliases: {auto: {chain: [up]}}\n"
+            f"  - {{name: failing, provider: vllm, local: true, model: m, base_url: 'http://127.0.0.1:{failing}/v1'}}\n"
+            "aliases: {auto: {chain: [up]}, fail: {chain: [failing, up]}}\n"
             "privacy: {keywords: [password, ssn]}\n"
             f"ledger: {{url: 'sqlite:///{folder}/ledger.db'}}\n"
         )
         for server in (upstream, control):
             bare = Command((sys.executable, "-m", "evidence.bare_server", str(server)))
             stack.enter_context(running(bare, None, folder / f"{server}.log"))
+        stack.enter_context(
+            running(
+                Command((sys.executable, "-m", "evidence.bare_server", str(failing), "500")), None, folder / "500.log"
+            )
+        )
         streaming = Command((sys.executable, "-m", "evidence.large_events", str(events)))
         stack.enter_context(running(streaming, None, folder / "events.log"))
         log = folder / "router.log"
         argv = (str(SPILLWAY), "route", "--config", str(config))
         process = stack.enter_context(running(Command(argv), None, log))
-        for each in (control, upstream, events, port):
+        for each in (control, upstream, events, failing, port):
             _wait_for(each, process, log)
         yield Site(port, control, _listener(process.pid))
 
@@ -91,7 +97,7 @@ def _listener(pid: int) -> int:
 
 
 def health_wait(
-    say: Callable[[str], None], kinds: tuple[str, ...] = tuple(KINDS), size: int = SIZE
+    say: Callable[[str], None], kinds: tuple[str, ...] = (*KINDS, *REQUESTS), size: int = SIZE
 ) -> dict[str, Measurement]:
     """Measure the longest wait for /health while two bodies of each kind arrive, beside that of a bare server.
 
@@ -122,6 +128,7 @@ def health_wait(
 
 IDLE = "nothing"
 EVENTS = "streamed events of 4 and 8 MB"
+_SMALL = Sent("/v1/chat/completions", b'{"model":"auto","messages":[{"role":"user","content":"hi"}]}')
 _ASKED = b'{"model":"events","stream":true,"messages":[{"role":"user","content":"hi"}]}'
 
 
@@ -131,14 +138,14 @@ def _waits_by_kind(
     command = (sys.executable, "-m", "evidence.health_prober", str(site.port), str(site.control_port))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as prober:
         try:
-            _send(site.port, KINDS["one picture"](size))  # the first of its kind loads code
+            _send(site.port, _request("one picture", size))  # the first of its kind loads code
             _reported(prober)
             time.sleep(2.0)
             waits = {IDLE: {**_named(site, _reported(prober)), "statuses": {}}}
             for name in kinds:
-                body = KINDS[name](size)
+                rounds = [[_request(name, size) for _ in range(AT_ONCE)] for _ in range(ROUNDS)]
                 _reported(prober)
-                statuses = Counter(status for _ in range(ROUNDS) for status in _send_at_once(site.port, body))
+                statuses = Counter(status for sent in rounds for status in _send_at_once(site.port, sent))
                 waits[name] = {**_named(site, _reported(prober)), "statuses": dict(statuses)}
                 say(f"  {name}: {waits[name]}")
             _reported(prober)
@@ -166,9 +173,16 @@ def _named(site: Site, report: dict[str, Any]) -> dict[str, Any]:
     return {"router": report[str(site.port)], "control": report[str(site.control_port)]}
 
 
-def _send_at_once(port: int, body: bytes) -> list[str]:
+def _request(kind: str, size: int) -> Sent:
+    if kind in REQUESTS:
+        return REQUESTS[kind](size)
+    body = KINDS[kind](size)
+    return Sent(next((path for field, path in _PATHS.items() if field in body[:60]), "/v1/chat/completions"), body)
+
+
+def _send_at_once(port: int, requests: list[Sent]) -> list[str]:
     statuses: list[str] = []
-    threads = [threading.Thread(target=lambda: statuses.append(_send(port, body))) for _ in range(AT_ONCE)]
+    threads = [threading.Thread(target=lambda one=one: statuses.append(_send(port, one))) for one in requests]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -176,17 +190,16 @@ def _send_at_once(port: int, body: bytes) -> list[str]:
     return statuses
 
 
-_PATHS = {b'"input"': b"/v1/embeddings", b'"prompt"': b"/v1/completions"}
+_PATHS = {b'"input"': "/v1/embeddings", b'"prompt"': "/v1/completions"}
 
 
-def _send(port: int, body: bytes) -> str:
-    """Send one body on a connection of its own; return the status of its answer."""
-    path = next((path for field, path in _PATHS.items() if field in body[:60]), b"/v1/chat/completions")
-    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+def _send(port: int, request: Sent) -> str:
+    """Send one request on a connection of its own; return the status of its answer."""
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), 60.0) as connection:
         with contextlib.suppress(ConnectionError):  # a refusal may come before the body is read
-            connection.sendall(head % (path, len(body)))
-            connection.sendall(body)
+            connection.sendall(head % (request.path.encode(), request.headers, len(request.body)))
+            connection.sendall(request.body)
         try:
             return connection.recv(400).decode("latin-1").partition(" ")[2][:3]
         except OSError as error:
@@ -218,12 +231,14 @@ def _is_read_whole(port: int) -> bool:
 
 def kept_memory(say: Callable[[str], None], bodies: int = BODIES, settle_s: float = SETTLE_S) -> dict[str, Measurement]:
     """Measure by how much the router's memory is above its idle memory, a minute after a thousand large bodies."""
-    shapes = [KINDS[name](size) for name in ("one picture", "one plain text") for size in (SIZE // 4, SIZE // 2, SIZE)]
+    shapes = [
+        _request(name, size) for name in ("one picture", "one plain text") for size in (SIZE // 4, SIZE // 2, SIZE)
+    ]
     try:
         with _site() as site:
             process = psutil.Process(site.pid)
             for _ in range(20):  # idle is a router that has served
-                _send(site.port, b'{"model":"auto","messages":[{"role":"user","content":"hi"}]}')
+                _send(site.port, _SMALL)
             time.sleep(5.0)
             idle = process.memory_info().rss
             peak, statuses = idle, Counter[str]()
@@ -240,7 +255,7 @@ def kept_memory(say: Callable[[str], None], bodies: int = BODIES, settle_s: floa
         "idle_mib": round(idle / 2**20, 1),
         "seen_peak_mib": round(peak / 2**20, 1),
         "statuses": dict(statuses),
-        "body_bytes": sorted({len(shape) for shape in shapes}),
+        "body_bytes": sorted({len(shape.body) for shape in shapes}),
         "cores": os.cpu_count(),
     }
     return {KEPT_MEMORY: Measurement(round((kept - idle) / 2**20, 1), bodies, details)}

@@ -64,6 +64,19 @@ async def test_a_file_is_a_member_of_a_json_body_too() -> None:
         assert (texts["values"], "file" in texts) == (TRUTH, False)
 
 
+async def test_a_large_file_is_decoded_in_slices() -> None:
+    async with setup(answer("none")) as (_, __, router):
+        data = b64encode(REPORT + b"\n" * 600_000).decode()
+        assert (await router.post({"file": {"data": data}, "review": False}, PATH)).json()["values"] == TRUTH
+        for wrong in (
+            data[: 256 << 10] + "=" + data[(256 << 10) + 1 :],
+            data[:-1] + "!",
+            data[: (256 << 10) - 1] + "=" + data[256 << 10 :],
+        ):
+            refused = await router.post({"file": {"data": wrong}}, PATH)
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "file")
+
+
 @tesseract
 @pytest.mark.parametrize("kind", ["picture", "scanned PDF"])
 async def test_pictures_and_scans_are_recognised(kind: str) -> None:

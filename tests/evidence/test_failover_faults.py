@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from evidence.large_bodies import KINDS
+from evidence.large_bodies import KINDS, REQUESTS
 from evidence.measures_failover import AMPLIFICATION, FAILOVER, RECOVERY, amplification, failover, recovery
 
 from spillway_router.core.routing import retry_budget
@@ -49,3 +49,8 @@ def test_a_repaired_upstream_is_found_soon() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_body_has_its_size(kind: str) -> None:
     assert 1.8e6 < len(KINDS[kind](2_000_000)) <= 2.001e6
+
+
+@pytest.mark.parametrize("kind", sorted(REQUESTS.keys() - {"a compressed text"}))
+def test_a_request_has_its_size(kind: str) -> None:
+    assert 1.8e6 < len(REQUESTS[kind](2_000_000).body) <= 2.001e6

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from spillway_router.proxy.control.requests import FORM_BYTES
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, error_of, pair
 
@@ -213,6 +214,14 @@ async def test_a_body_of_fifty_megabytes_is_a_413(sized: bool) -> None:
         reply = await router.client.post("/v1/chat/completions", content=content, headers=headers)
         assert (reply.status_code, error_of(reply)["code"]) == (413, "request_too_large")
         assert "limits.body_mb" in error_of(reply)["message"]
+        await assert_alive(router, engine)
+
+
+async def test_a_rating_is_no_document() -> None:
+    async with pair(WHOLE) as (engine, _, router):
+        reply = await router.post({"request_id": "x", "rating": 1, "reason": "x" * FORM_BYTES}, "/v1/feedback")
+        assert (reply.status_code, error_of(reply)["code"]) == (413, "request_too_large")
+        assert str(FORM_BYTES) in error_of(reply)["message"]
         await assert_alive(router, engine)
 
 

@@ -15,6 +15,7 @@ from fastapi.responses import Response
 
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.memory.idempotency import DOCUMENTS, CallerKey, IdempotencyKeys, KeyRetention
+from spillway_router.proxy.request.body_digest import body_digest
 from spillway_router.proxy.request.errors import RefusedError
 
 
@@ -34,7 +35,7 @@ class IdempotentExtractions:
         Cancelling this does not stop the extraction. Raise RefusedError if the key came with another body before, and
         whatever the extraction raises.
         """
-        lookup = self._keys.begin(key, body, request_id, self._clock())
+        lookup = self._keys.begin(key, await body_digest(body), request_id, self._clock())
         if isinstance(lookup, Refusal):
             raise RefusedError(lookup)
         reply = lookup.use.reply

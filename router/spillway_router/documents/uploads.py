@@ -30,6 +30,8 @@ FILE_TYPES = frozenset(
 )
 _QUERY = frozenset({"schema", "parser", "min_confidence", "model", "review"})
 _LONGEST_NAME = 120
+_SLICE_CHARS = 256 << 10
+"""Characters of base64 that are decoded between two turns of the event loop: a multiple of 4."""
 READ_AT_ONCE, MOST_WAITING = 3, 16
 """Files that are read at a time, each in a process of its own, and those that are read or may wait for their turn."""
 OF_ONE_AT_ONCE, OF_ONE_WAITING = 2, 12
@@ -108,14 +110,14 @@ async def read_upload(
             raise bad_request("The request body is empty. Send the file as the body.", "file")
         fields = _query_fields(request)
         return await _with_file(fields, await reader.read(content, "the file", rules, caller.key_id), content)
-    fields = await json_body(services, request, caller)
+    fields = await json_body(services, request, caller, services.config().limits.body_bytes)
     file = fields.get("file")
     if file is None:
         fields.pop("file", None)
         return Upload(fields, fields)
     if fields.get("text") is not None or fields.get("messages") is not None:
         raise bad_request("Send the document as one of 'file', 'text' and 'messages'.", "file")
-    content, name = _member(file)
+    content, name = await _member(file)
     return await _with_file(fields, await reader.read(content, name, rules, caller.key_id), content)
 
 
@@ -142,7 +144,7 @@ def _query_fields(request: Request) -> dict[str, Any]:
     return fields
 
 
-def _member(file: object) -> tuple[bytes, str]:
+async def _member(file: object) -> tuple[bytes, str]:
     """Return content and name of the member `file`."""
     shape = "'file' must be an object with 'data', the file in base64, and optionally its 'name'."
     if not isinstance(file, dict) or not isinstance(file.get("data"), str) or file.keys() - {"data", "name"}:
@@ -150,11 +152,24 @@ def _member(file: object) -> tuple[bytes, str]:
     name = file.get("name")
     if name is not None and not isinstance(name, str):
         raise bad_request(shape, "file")
-    try:
-        content = b64decode(file["data"], validate=True)
-    except (binascii.Error, ValueError):
-        raise bad_request("'file.data' is no base64.", "file") from None
+    content = await _from_base64(file["data"])
     if not content:
         raise bad_request("The file is empty.", "file")
     printable = "".join(character for character in (name or "") if character.isprintable())
     return content, printable[:_LONGEST_NAME] or "the file"
+
+
+async def _from_base64(text: str) -> bytes:
+    """Return what base64 stands for. Other work goes on between two slices. Raise RefusedError if it is none."""
+    parts: list[bytes] = []
+    try:
+        for at in range(0, len(text), _SLICE_CHARS):
+            piece = text[at : at + _SLICE_CHARS]
+            if piece.endswith("=") and at + _SLICE_CHARS < len(text):
+                raise binascii.Error("padding before the end")
+            parts.append(b64decode(piece, validate=True))
+            if len(text) > _SLICE_CHARS:
+                await asyncio.sleep(0)
+    except (binascii.Error, ValueError):
+        raise bad_request("'file.data' is no base64.", "file") from None
+    return b"".join(parts)

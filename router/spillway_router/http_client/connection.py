@@ -65,9 +65,9 @@ class Connection(asyncio.Protocol):
     """One socket with one answer at a time. Parser callbacks fill it; the reader empties it."""
 
     __slots__ = (
-        "_buffer", "_error", "_keep_alive", "_loop", "_outbox", "_parser", "_paused", "_sending", "_sent_headers",
-        "_sink", "_size", "_timer", "_transport", "_unsent", "_waiter", "_writing_paused", "complete", "deadline",
-        "head_done", "idle_since", "on_lost", "reused", "status",
+        "_buffer", "_error", "_feeding", "_keep_alive", "_loop", "_outbox", "_parser", "_paused", "_sending",
+        "_sent_headers", "_sink", "_size", "_timer", "_transport", "_unsent", "_waiter", "_writing_paused", "complete",
+        "deadline", "head_done", "idle_since", "on_lost", "reused", "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox, on_lost: Callable[[Connection], None]) -> None:
@@ -79,6 +79,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.reused = False
         self._writing_paused = False
+        self._feeding = False
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
@@ -225,7 +226,7 @@ class Connection(asyncio.Protocol):
 
     async def wait(self) -> None:
         """Wait until something changes: bytes, the head, the end. Raises the error of a broken connection."""
-        if self._error is not None:
+        if self._error is not None and not self._buffer:
             raise self._error
         self._waiter = self._loop.create_future()
         if self._timer is None and self.deadline > 0:
@@ -246,12 +247,27 @@ class Connection(asyncio.Protocol):
             self._sink = None
 
     def _feed_sink(self) -> bool:
-        """Pass the buffered bytes to the sink; return True if it stopped or the answer is complete."""
+        """Pass the next buffered bytes to the sink; return True if it stopped or the answer is complete.
+
+        What one part does not hold follows in the next turns of the loop: a stream that comes as fast as it can be
+        read would keep the loop from everybody else.
+        """
         assert self._sink is not None
-        while data := self.take():
-            if not self._sink(data):
-                return True
+        data = self.take()
+        if data and not self._sink(data):
+            return True
+        if self._buffer:
+            if not self._feeding:
+                self._feeding = True
+                self._loop.call_soon(self._feed_on)
+            return False
         return self.complete
+
+    def _feed_on(self) -> None:
+        """Pass on what is left in the buffer; the error of a connection that broke is told after that."""
+        self._feeding = False
+        if self._sink is not None and (self._feed_sink() or (self._error is not None and not self._buffer)):
+            self._wake()
 
     def take(self) -> bytes:
         """Return buffered bytes of the body, about `TAKE_BYTES` at a time, b"" if there are none; resume reading.
@@ -260,10 +276,8 @@ class Connection(asyncio.Protocol):
         buffer is returned in parts.
         """
         buffer = self._buffer
-        if len(buffer) <= 1:
-            data = buffer.pop() if buffer else b""
-        elif self._size <= TAKE_BYTES:
-            data = b"".join(buffer)
+        if self._size <= TAKE_BYTES:
+            data = buffer[0] if len(buffer) == 1 else b"".join(buffer)
             buffer.clear()
         else:
             count = size = 0
@@ -271,12 +285,25 @@ class Connection(asyncio.Protocol):
                 size += len(buffer[count])
                 count += 1
             data = b"".join(buffer[:count])
-            del buffer[:count]
+            if size < 2 * TAKE_BYTES:
+                del buffer[:count]
+            else:  # the last one is large: one chunk of the upstream's, or an answer without chunks
+                data, buffer[:count] = data[:TAKE_BYTES], [data[TAKE_BYTES:]]
+        self._took(data)
+        return data
+
+    def _take_all(self) -> bytes:
+        """Return all buffered bytes of the body."""
+        data = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
+        self._buffer.clear()
+        self._took(data)
+        return data
+
+    def _took(self, data: bytes) -> None:
         self._size -= len(data)
         if self._paused and self._size <= HIGH_WATER // 2 and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
-        return data
 
     async def read_all(self, limit: int, parts: list[bytes]) -> bytes:
         """Return the whole body. Raises TooLargeError over `limit` bytes, ConnectionBrokenError or StallError.
@@ -285,7 +312,7 @@ class Connection(asyncio.Protocol):
         """
         size = sum([len(part) for part in parts])
         while True:
-            data = self.take()
+            data = self._take_all()
             if data:
                 size += len(data)
                 if size > limit:
@@ -300,6 +327,11 @@ class Connection(asyncio.Protocol):
     def has_data(self) -> bool:
         """Whether bytes wait for the reader."""
         return bool(self._buffer)
+
+    @property
+    def holds_several_parts(self) -> bool:
+        """Whether more bytes wait for the reader than it takes at a time."""
+        return self._size > TAKE_BYTES
 
     def reusable(self) -> bool:
         """Return whether another request may use this connection."""

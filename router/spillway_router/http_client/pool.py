@@ -78,6 +78,8 @@ class Response:
         connection = self._connection
         if connection is None:
             return b""
+        if connection.holds_several_parts:
+            await asyncio.sleep(0)  # between two parts everybody else has a turn of the loop
         while True:
             data = connection.take()
             if data or connection.complete:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,18 +174,19 @@ async def test_a_403_for_one_callers_prompt_closes_the_cloud_for_that_caller_onl
 
 def test_a_body_is_forgotten_after_a_minute_and_when_it_succeeds() -> None:
     bodies = FailingBodies()
+    one = (3, b"one")
     for second in range(MOST_FAILURES):
-        bodies.note("local", b"one", float(second))
+        bodies.note("local", one, float(second))
     latest = MOST_FAILURES - 1.0
-    assert bodies.is_hopeless("local", b"one", last_ok_at=2.0, monotonic_s=latest)
-    assert not bodies.is_hopeless("local", b"one", last_ok_at=-1.0, monotonic_s=latest)
-    assert not bodies.is_hopeless("other", b"one", last_ok_at=2.0, monotonic_s=latest)
-    assert not bodies.is_hopeless("local", b"two", last_ok_at=2.0, monotonic_s=latest)
-    assert not bodies.is_hopeless("local", b"one", last_ok_at=2.0, monotonic_s=latest + KEPT_S + 1)
-    bodies.succeeded("local", b"one")
+    assert bodies.is_hopeless("local", one, last_ok_at=2.0, monotonic_s=latest)
+    assert not bodies.is_hopeless("local", one, last_ok_at=-1.0, monotonic_s=latest)
+    assert not bodies.is_hopeless("other", one, last_ok_at=2.0, monotonic_s=latest)
+    assert not bodies.is_hopeless("local", (3, b"two"), last_ok_at=2.0, monotonic_s=latest)
+    assert not bodies.is_hopeless("local", one, last_ok_at=2.0, monotonic_s=latest + KEPT_S + 1)
+    bodies.succeeded("local", one)
     assert bodies.is_empty
     for number in range(2 * MOST_ENTRIES):
-        bodies.note("local", json.dumps(number).encode(), 0.0)
+        bodies.note("local", (number, b"many"), 0.0)
     assert len(bodies) == MOST_ENTRIES
-    bodies.note("local", b"late", KEPT_S + 1)
+    bodies.note("local", (4, b"late"), KEPT_S + 1)
     assert len(bodies) == 1

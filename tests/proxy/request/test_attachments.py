@@ -57,6 +57,11 @@ def test_the_size_stands_in_the_header(data: bytes, size: Size) -> None:
     assert size_of_base64(b64(data)) == size
 
 
+@pytest.mark.parametrize("data", [png(1024, 768), jpeg(1024, 768, 300)])
+def test_base64_may_come_in_lines(data: bytes) -> None:
+    assert size_of_base64(base64.encodebytes(data + b"\0" * 9).decode()) == (1024, 768)
+
+
 @pytest.mark.parametrize("text", ["", "=", "ä" * 40, "\x00", "not base64 at all!", b64(png(9, 7)) + "…-mark-1"])
 def test_text_of_any_kind_is_no_error(text: str) -> None:
     assert size_of_base64(text) in (UNKNOWN_SIZE, (9, 7))

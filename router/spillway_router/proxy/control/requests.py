@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, deco
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.large_body import LARGE, read_body
 
+FORM_BYTES = 1 << 20
+"""Most bytes of a body that holds neither a prompt nor a document."""
 _Form = TypeVar("_Form", bound=BaseModel)
 
 
@@ -36,9 +39,11 @@ def host_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-async def json_body(services: Services, request: Request, caller: Caller) -> dict[str, Any]:
+async def json_body(
+    services: Services, request: Request, caller: Caller, most_bytes: int = FORM_BYTES
+) -> dict[str, Any]:
     """Read the body as a JSON object. Raise RefusedError if its type is another, or it is too large or malformed."""
-    body = await bounded_body(services, request, caller)
+    body = await bounded_body(services, request, caller, most_bytes=most_bytes)
     if len(body) <= LARGE:
         return load(body)
     await read_body(body)  # it bounds what the next line takes, but shortens long strings
@@ -57,15 +62,21 @@ async def form_of(form: type[_Form], services: Services, request: Request, calle
 
 
 async def bounded_body(
-    services: Services, request: Request, caller: Caller, media: frozenset[str] = frozenset()
+    services: Services,
+    request: Request,
+    caller: Caller,
+    media: frozenset[str] = frozenset(),
+    most_bytes: int = sys.maxsize,
 ) -> bytes:
     """Read the body and decode it. `media` are the content types that are accepted instead of JSON.
+    It may have `limits.body_mb`, and no more than `most_bytes`.
 
     Raise RefusedError if it is too large, late or malformed, or if there is no room for it: it counts among the bodies
     of all requests until the request ends.
     """
     limits = services.config().limits
-    flaw = head_flaw(request.headers, limits.body_bytes, media)
+    limit = min(limits.body_bytes, most_bytes)
+    flaw = head_flaw(request.headers, limit, media)
     if flaw is not None:
         raise RefusedError(flaw)
     held: HeldBody = request.scope[HELD_BODY]
@@ -76,12 +87,12 @@ async def bounded_body(
 
     try:
         async with asyncio.timeout(limits.body_s):
-            body = await _arriving(request, limits.body_bytes, grow)
+            body = await _arriving(request, limit, grow)
     except TimeoutError:
         message = f"The request body did not arrive within {limits.body_s:g} s."
         raise RefusedError(Refusal(408, "invalid_request", message)) from None
     if coding:
-        body = await decoded(body, limits.body_bytes, grow)
+        body = await decoded(body, limit, grow)
     return body.removeprefix(BYTE_ORDER_MARK)
 
 

@@ -263,7 +263,7 @@ async def _ask_in_turn(state: ExchangeState) -> Outcome | None:
             continue
         if failed is not None and not (_is_available(state, candidate) and _may_pay(state, candidate)):
             continue
-        if not state.services.memory.failing_bodies.is_empty and _is_hopeless(state, candidate):
+        if _may_have_failed(state) and await _is_hopeless(state, candidate):
             continue
         if state.hedged is not None and state.hedged[0] is candidate:
             latest: Outcome | None = state.hedged[1]  # it was asked beside the one before
@@ -345,11 +345,17 @@ def _is_over(state: ExchangeState, candidate: Candidate, outcome: Outcome) -> bo
     return not retry_budget.may_try_next(outcome)
 
 
-def _is_hopeless(state: ExchangeState, candidate: Candidate) -> bool:
+def _may_have_failed(state: ExchangeState) -> bool:
+    """Return whether a body of this length failed lately: any other need not be hashed."""
+    failing = state.services.memory.failing_bodies
+    return not failing.is_empty and failing.may_hold(len(state.client.body))
+
+
+async def _is_hopeless(state: ExchangeState, candidate: Candidate) -> bool:
     """Return whether this very body failed there again and again while others succeeded; the refusal is noted."""
-    services, name = state.services, candidate.backend.name
+    services, name, body_id = state.services, candidate.backend.name, await state.body_id()
     last_ok_at, now_s = services.board.last_ok_at(name), services.clock()
-    if not services.memory.failing_bodies.is_hopeless(name, state.client.body, last_ok_at, now_s):
+    if not services.memory.failing_bodies.is_hopeless(name, body_id, last_ok_at, now_s):
         return False
     message = f"{name} failed on this same request again and again while it answered others. Change the request."
     state.refusal, state.skipped = Refusal(502, "upstream_error", message), "capability"
@@ -423,8 +429,10 @@ async def ask(
             return None
         candidate = turn
     outcome: Outcome | None = None
+    failing, name = services.memory.failing_bodies, candidate.backend.name
     for _ in range(2):
         _name_decision(state, candidate)
+        failed_before = await state.body_id() if _may_have_failed(state) else None
         attempt = await open_attempt(
             services,
             state.config,
@@ -445,17 +453,15 @@ async def ask(
         attempt.passed_headers = state.headers_for(attempt)
         attempt.due_s = due_s
         attempt.tracked.replaceable = replaceable
-        failing, name = services.memory.failing_bodies, candidate.backend.name
-        if not failing.is_empty:
-            attempt.tracked.failed_before_at = failing.failed_before_at(name, state.client.body, attempt.sent_s)
+        if failed_before is not None:
+            attempt.tracked.failed_before_at = failing.failed_before_at(name, failed_before, attempt.sent_s)
         state.attempts.append(attempt)
         outcome = await carry_out(state, attempt)
-        if state.client.started:
-            name = state.backend  # a hedge may have answered
+        answered_by = state.backend if state.client.started else name  # a hedge may have answered
         if outcome.kind == "failed" and outcome.status:
-            failing.note(name, state.client.body, services.clock())
-        elif outcome.kind == "ok" and not failing.is_empty:
-            failing.succeeded(name, state.client.body)
+            failing.note(answered_by, await state.body_id(), services.clock())
+        elif outcome.kind == "ok" and _may_have_failed(state):
+            failing.succeeded(answered_by, await state.body_id())
         if not outcome.stale_connection:
             break
     return outcome

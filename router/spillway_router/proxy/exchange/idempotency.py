@@ -13,6 +13,7 @@ from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.client.client import Client, SentReply
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.idempotency import HEADER, CallerKey, KeyUse, conflict, key_flaw
+from spillway_router.proxy.request.body_digest import body_digest
 
 
 async def answer_once(services: Services, key_id: str, client: Client, answer: Callable[[], Awaitable[None]]) -> None:
@@ -24,7 +25,8 @@ async def answer_once(services: Services, key_id: str, client: Client, answer: C
         return
     keys = services.memory.idempotency
     key: CallerKey = (key_id, f"{client.endpoint} {sent_key}")
-    lookup = keys.begin(key, client.body, client.request_id, services.clock())
+    digest = await body_digest(client.body)
+    lookup = keys.begin(key, digest, client.request_id, services.clock())
     if isinstance(lookup, Refusal):
         client.refuse(lookup)
         return

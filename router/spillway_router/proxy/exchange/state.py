@@ -15,6 +15,8 @@ from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRo
 from spillway_router.proxy.exchange.attempt import AttemptNumbers, UpstreamAttempt
 from spillway_router.proxy.exchange.passed_headers import PassedHeaders, passed_to_backend, with_trace
 from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.memory.failing_bodies import BodyId
+from spillway_router.proxy.request.body_digest import body_digest
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -35,8 +37,8 @@ class ExchangeState:
     __slots__ = (
         "answer_judge", "answer_text", "attempts", "backend", "body", "byok_route", "cache_hit", "cache_note",
         "cache_place", "client", "code", "confidence", "config", "cost_requested", "decided", "decision", "facts",
-        "heartbeat", "hedged", "numbers", "passed_headers", "probe", "reasons", "refusal", "response_id", "services",
-        "skipped", "started_s", "status", "trace", "verdict",
+        "hashed_body", "heartbeat", "hedged", "numbers", "passed_headers", "probe", "reasons", "refusal", "response_id",
+        "services", "skipped", "started_s", "status", "trace", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +86,7 @@ class ExchangeState:
         """The id of the answer on /v1/responses."""
         self.probe: str | None = None
         """A draft's text, to be compared with the better answer."""
+        self.hashed_body: BodyId | None = None
         self.cache_hit: CacheHit | None = None
         """The stored answer that the client gets."""
         self.cache_note = ""
@@ -96,6 +99,13 @@ class ExchangeState:
     def route(self, candidate: Candidate) -> BackendRoute:
         """How to reach the candidate: with the caller's own key if there is one."""
         return self.byok_route or self.config.route_to(candidate.backend)
+
+    async def body_id(self) -> BodyId:
+        """Return by what a body that fails is remembered; it is hashed once."""
+        if self.hashed_body is None:
+            body = self.client.body
+            self.hashed_body = (len(body), await body_digest(body))
+        return self.hashed_body
 
     def headers_for(self, attempt: UpstreamAttempt) -> PassedHeaders:
         """Return the headers beside the router's own that the upstream of an attempt gets."""

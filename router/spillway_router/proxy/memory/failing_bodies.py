@@ -1,11 +1,10 @@
 """Bodies that a backend answered with a failure, so that one request which always fails is not blamed on its backend.
 
-Only hashes are kept. A body is hashed after it failed, or if one of its length did: ordinary requests cost nothing.
+Only digests are kept. A body is hashed after it failed, or if one of its length did: ordinary requests cost nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -18,8 +17,10 @@ retries twice, and a router that retries each of these once, may use up all of t
 MOST_ENTRIES: Final = 4096
 """When they are reached, the oldest entry is dropped."""
 
+BodyId = tuple[int, bytes]
+"""Length and digest of a body."""
 _Key = tuple[str, int, bytes]
-"""Backend, length and hash."""
+"""Backend, length and digest."""
 
 
 @dataclass(slots=True)
@@ -47,13 +48,18 @@ class FailingBodies:
     def __len__(self) -> int:
         return len(self._failures)
 
-    def note(self, backend: str, body: bytes, monotonic_s: float) -> None:
+    def may_hold(self, length: int) -> bool:
+        """Return whether a body of this length failed lately: if none did, a body of it need not be hashed."""
+        return length in self._lengths
+
+    def note(self, backend: str, body: BodyId, monotonic_s: float) -> None:
         """Remember that the backend failed on this body."""
-        key = (backend, len(body), _hash(body))
+        length, digest = body
+        key = (backend, length, digest)
         entry = self._failures.pop(key, None)
         if entry is None or entry.latest_at + KEPT_S < monotonic_s:
             if entry is None:
-                self._lengths[len(body)] = self._lengths.get(len(body), 0) + 1
+                self._lengths[length] = self._lengths.get(length, 0) + 1
             self._failures[key] = _Failures(monotonic_s, monotonic_s)
         else:
             entry.count += 1
@@ -61,25 +67,22 @@ class FailingBodies:
             self._failures[key] = entry
         self._drop_old(monotonic_s)
 
-    def failed_before_at(self, backend: str, body: bytes, monotonic_s: float) -> float:
+    def failed_before_at(self, backend: str, body: BodyId, monotonic_s: float) -> float:
         """Return when the backend first failed on this body; infinity if it did not lately."""
         entry = self._entry(backend, body, monotonic_s)
         return math.inf if entry is None else entry.first_at
 
-    def is_hopeless(self, backend: str, body: bytes, last_ok_at: float, monotonic_s: float) -> bool:
+    def is_hopeless(self, backend: str, body: BodyId, last_ok_at: float, monotonic_s: float) -> bool:
         """Return whether the backend failed on this body again and again, and succeeded on another one since."""
         entry = self._entry(backend, body, monotonic_s)
         return entry is not None and entry.count >= MOST_FAILURES and entry.first_at < last_ok_at
 
-    def succeeded(self, backend: str, body: bytes) -> None:
+    def succeeded(self, backend: str, body: BodyId) -> None:
         """Forget the failures of this body: it was not at fault."""
-        if len(body) in self._lengths:
-            self._remove((backend, len(body), _hash(body)))
+        self._remove((backend, *body))
 
-    def _entry(self, backend: str, body: bytes, monotonic_s: float) -> _Failures | None:
-        if len(body) not in self._lengths:
-            return None
-        entry = self._failures.get((backend, len(body), _hash(body)))
+    def _entry(self, backend: str, body: BodyId, monotonic_s: float) -> _Failures | None:
+        entry = self._failures.get((backend, *body))
         return None if entry is None or entry.latest_at + KEPT_S < monotonic_s else entry
 
     def _drop_old(self, monotonic_s: float) -> None:
@@ -98,7 +101,3 @@ class FailingBodies:
             self._lengths[key[1]] = left
         else:
             del self._lengths[key[1]]
-
-
-def _hash(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=16).digest()

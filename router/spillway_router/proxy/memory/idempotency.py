@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Generic, TypeVar
 
 from spillway_router.core.routing.model import Refusal
@@ -54,7 +53,7 @@ DOCUMENTS = KeyRetention(600.0, 86_400.0, key_outlives_reply=False)
 class KeyUse(Generic[Reply]):
     """The request that uses a key. `ended_s` is None while it is in progress, `reply` None unless it is stored."""
 
-    body_sha256: bytes
+    body_digest: bytes
     request_id: str
     ended_s: float | None = None
     reply: Reply | None = None
@@ -128,15 +127,16 @@ class IdempotencyKeys(Generic[Reply]):
         self._stored: _Kept[Reply] = _Kept(lambda use: use.reply_bytes)
         """The finished ones that have a reply."""
 
-    def begin(self, key: CallerKey, body: bytes, request_id: str, monotonic_s: float) -> KeyLookup[Reply] | Refusal:
+    def begin(
+        self, key: CallerKey, body_digest: bytes, request_id: str, monotonic_s: float
+    ) -> KeyLookup[Reply] | Refusal:
         """Look a key up, and take it if it is free. Return a 409 if it came with another body before."""
         self._forget(monotonic_s)
-        digest = sha256(body).digest()
         use = self._in_progress.get(key) or self._finished.uses.get(key)
         if use is None:
-            use = self._in_progress[key] = KeyUse(digest, request_id)
+            use = self._in_progress[key] = KeyUse(body_digest, request_id)
             return KeyLookup(use, repeated=False)
-        if use.body_sha256 != digest:
+        if use.body_digest != body_digest:
             return conflict(f"came with another body before ({use.request_id}). Use a new key for a new request.")
         return KeyLookup(use, repeated=True)
 

@@ -38,7 +38,9 @@ MAX_DEPTH = 200
 
 def too_large(limit: int) -> Refusal:
     """Return a 413 that names the limit, which is in bytes."""
-    message = f"The request body is larger than {limit} bytes. Send less, or raise limits.body_mb."
+    message = (
+        f"The request body is larger than {limit} bytes. Send less, or raise limits.body_mb for prompts and documents."
+    )
     return Refusal(413, "request_too_large", message)
 
 

@@ -12,8 +12,11 @@ import binascii
 from spillway_router.core.routing.pictures import UNKNOWN_SIZE, Size
 
 READ_CHARACTERS = 16 * 1024
-"""Characters of base64 that are decoded."""
+"""Characters of base64 that are decoded of a JPEG."""
+SHORT_HEADER = 64
+"""Characters of base64 in which every other kind of file says its size."""
 MOST_PIXELS_A_SIDE = 100_000
+_JPEG = b"\xff\xd8"
 _JPEG_SIZES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 """The markers of a JPEG's frame, whatever its coding."""
 _JPEG_WITHOUT_LENGTH = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})
@@ -21,15 +24,22 @@ _JPEG_WITHOUT_LENGTH = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})
 
 def size_of_base64(text: str) -> Size:
     """Return the size of a picture; UNKNOWN_SIZE if it can't be read. `text` may go on with anything."""
-    head = text[:READ_CHARACTERS]
+    data = _decoded(text[:SHORT_HEADER])
+    if data.startswith(_JPEG):
+        data = _decoded(text[:READ_CHARACTERS])
+    width, height = _size(data)
+    return (width, height) if 0 < width <= MOST_PIXELS_A_SIDE and 0 < height <= MOST_PIXELS_A_SIDE else UNKNOWN_SIZE
+
+
+def _decoded(head: str) -> bytes:
+    """Return what base64 stands for; nothing if it is none."""
     if not head.isascii():
         head = head.encode("ascii", "replace").decode().partition("?")[0]  # a string that was cut ends in a mark
     try:
-        data = base64.b64decode(head[: len(head) // 4 * 4])
+        plain = "".join(head.split())  # base64 may come in lines
+        return base64.b64decode(plain[: len(plain) // 4 * 4])
     except (binascii.Error, ValueError):
-        return UNKNOWN_SIZE
-    width, height = _size(data)
-    return (width, height) if 0 < width <= MOST_PIXELS_A_SIDE and 0 < height <= MOST_PIXELS_A_SIDE else UNKNOWN_SIZE
+        return b""
 
 
 def _size(data: bytes) -> Size:
@@ -39,7 +49,7 @@ def _size(data: bytes) -> Size:
         return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) >= 30:
         return _webp(data)
-    return _jpeg(data) if data.startswith(b"\xff\xd8") else UNKNOWN_SIZE
+    return _jpeg(data) if data.startswith(_JPEG) else UNKNOWN_SIZE
 
 
 def _webp(data: bytes) -> Size:
