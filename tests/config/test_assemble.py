@@ -9,6 +9,7 @@ import pytest
 from spillway_router.config import load
 from spillway_router.config.assemble import assembly_of, backend_routes
 from spillway_router.config.load import Loaded
+from tests.config.assembled import assembled
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,13 @@ def test_the_price_list_says_which_models_see_images(model: str, vision: bool) -
     text = f"backends: [{{name: groq, provider: groq, model: {model}}}]\n"
     assembly = assembly_of(Loaded(load.parse(text, environment), None, text, environment), date(2026, 11, 20))
     assert ("vision" in assembly.policy.backends["groq"].capabilities) == vision
+
+
+@pytest.mark.parametrize(("price", "warned"), [("1", True), ("0", False)])
+def test_a_price_at_a_local_backend_is_said_to_have_no_effect(price: str, warned: bool) -> None:
+    text = (
+        "backends:\n- {name: a, provider: vllm, local: true, base_url: 'http://127.0.0.1:9/v1', model: m, "
+        f"price: {{input_per_million: '{price}', output_per_million: '{price}'}}}}\n"
+    )
+    warnings = [str(warning) for warning in assembled(text).warnings]
+    assert any("its `price` is not used" in warning for warning in warnings) is warned

@@ -143,10 +143,37 @@ def number_settings() -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
-def test_no_setting_takes_what_is_no_number_or_has_no_end(value: str) -> None:
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "true", "no", "010", "1:30"])
+def test_no_setting_takes_what_is_no_number_has_no_end_or_looks_like_another_number(value: str) -> None:
     backend = "backends: [{name: a, provider: vllm, model: m, stall_s: VALUE}]"
     lines = number_settings()
     assert len(lines) > 30
     for line in (*lines, backend, backend.replace("stall_s", "prefill_tokens_per_s")):
         assert problems_of(f"{line.replace('VALUE', value)}\n"), line
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("limits: {in_flight: true}", "line 1, limits.in_flight: must be a whole number, as in in_flight: 3"),
+        ("slo: {ttft_ms: yes}", "line 1, slo.ttft_ms: must be a number, as in ttft_ms: 2.5"),
+        (
+            "budgets: [{scope: all, period: day, limit_usd: 050}]",
+            "line 1, budgets.0.limit_usd: YAML reads a number that begins with 0 to the base of 8, so that 010 is 8; write "
+            "it without that 0",
+        ),
+        (
+            "report: {morning: {at: 10:30}}",
+            "line 1, report.morning.at: YAML reads a number with colons to the base of 60, so that 1:30 is 90; put quotes "
+            "around it if it is a time",
+        ),
+    ],
+)
+def test_a_value_that_yaml_turns_into_another_number_is_one_error(text: str, problem: str) -> None:
+    assert problems_of(text) == [problem]
+
+
+def test_numbers_that_mean_what_they_look_like_are_read() -> None:
+    settings = parse('limits: {in_flight: 1_000}\ngpu: {count: 0x10, price_per_hour: 0.50}\nslo: {ttft_ms: "080"}', {})
+    assert (settings.limits.in_flight, settings.gpu.count) == (1000, 16)
+    assert (str(settings.gpu.price_per_hour), settings.slo.ttft_ms) == ("0.5", 80)

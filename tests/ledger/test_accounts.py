@@ -269,6 +269,60 @@ async def test_a_refused_hold_tells_that_the_budget_is_full(ledger: FaultyDisk) 
         assert (alert.at, alert.refused, alert.spent_nano, alert.held_nano) == (Decimal(1), True, 0, 900)
 
 
+MIDNIGHT = NOON + 43_200
+"""The start of the next day (epoch seconds)."""
+
+
+async def test_what_is_spent_of_a_day_that_is_over_raises_the_alerts_of_that_day(ledger: FaultyDisk) -> None:
+    month = BudgetLine("all", "month", 10_000, (Decimal("0.1"),))
+    async with router_accounts(ledger, DAY, month) as router:
+        router.wall_s = MIDNIGHT - 0.5
+        stream = await router.held("r1", 600)
+        await spend(router, "r2", 400)
+        router.wall_s = MIDNIGHT + 0.5
+        await router.settle(stream, AttemptResult("ok", None))
+        await router.upkeep.tend()
+        told = {(alert.period, alert.at, alert.period_start_s, alert.spent_nano) for alert in router.alerts}
+        assert told == {
+            ("day", Decimal("0.5"), MIDNIGHT - 86_400, 1000),
+            ("day", Decimal(1), MIDNIGHT - 86_400, 1000),
+            ("month", Decimal("0.1"), period_start("month", NOON), 1000),
+        }
+        await router.upkeep.tend()
+        assert len(router.alerts) == 3
+
+
+async def test_a_call_refused_before_midnight_is_told_of_the_day_that_had_no_room(ledger: FaultyDisk) -> None:
+    async with router_accounts(ledger, DAY) as router:
+        router.wall_s = MIDNIGHT - 0.5
+        await router.held("r1", 900)
+        assert isinstance(await router.hold("r2", 200), HoldRefused)
+        router.wall_s = MIDNIGHT + 0.5
+        await router.upkeep.tend()
+        [alert] = router.alerts
+        assert (alert.refused, alert.period_start_s) == (True, MIDNIGHT - 86_400)
+        await router.held("r3", 900)
+        assert isinstance(await router.hold("r4", 200), HoldRefused)
+        await router.upkeep.tend()
+        assert [alert.period_start_s for alert in router.alerts] == [MIDNIGHT - 86_400, MIDNIGHT]
+
+
+async def test_a_keys_alert_is_told_although_its_row_comes_after_a_look(ledger: FaultyDisk) -> None:
+    each = BudgetLine(EACH_KEY, "day", 1000, (Decimal("0.5"),))
+    async with router_accounts(ledger, each) as router:
+        hold = await router.hold("r1", 600, key_id="k1")
+        assert isinstance(hold, Hold)
+        ledger.allowed.clear()  # no commit ends
+        _, durable = router.accounts.settle(hold, hold.backend, AttemptResult("ok", None))
+        await router.upkeep.tend()
+        assert router.alerts == []
+        ledger.allowed.set()
+        await router.accounts.durable(durable)
+        await until(lambda: ledger.balance("key:k1", "day", DAY_MS).spent_nano == 600)
+        await router.upkeep.tend()
+        assert [(alert.scope, alert.at) for alert in router.alerts] == [("key:k1", Decimal("0.5"))]
+
+
 async def test_an_alert_that_could_not_be_claimed_is_told_later(
     ledger: FaultyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_charge_that_the_provider_named_has_no_price_of_ours() -> None:
         Usage(1, 9_000_000),
         Usage(10, 10, told_nano=900_000 * 10**9),
         Usage(9_000_000, 9_000_000, calls=(("web_search", 2),)),
+        Usage(10, 10, calls=(("web_search", 10**6),)),
     ],
 )
 def test_what_no_call_can_cost_is_charged_as_the_hold(usage: Usage, context: int | None) -> None:

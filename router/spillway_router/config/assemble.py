@@ -309,6 +309,7 @@ class _Backends:
             reach = target(entry, part.base_url, key or None, part.headers)
             record = self._book.record(part.provider, part.model)
             priced = None if local else self._priced(part, record, reach.host)
+            unused_price = local and part.price is not None and not part.price.tariff().free
         except (ProviderError, TariffError) as error:
             self._findings.problems.append(ConfigProblem(where, 0, str(error)))
             return None
@@ -317,6 +318,12 @@ class _Backends:
                 return None
         elif not local and not self._check_price(where, part, priced):
             return None
+        if unused_price:
+            warning = (
+                "is local, so its requests cost 0 and its `price` is not used. Set gpu.price_per_hour for rented GPUs; if "
+                "somebody bills its requests, set `local: false`"
+            )
+            self._findings.warnings.append(ConfigProblem(where, 0, warning))
         tariff = None if priced is None else priced.tariff
         backend = self._backend(part, entry, record, tariff)
         if backend.unbounded_model and not backend.holds_unbounded and self._settings.budgets:

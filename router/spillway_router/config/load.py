@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64decode
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from spillway_router.config.setting_faults import NAME, close_name, setting_fault
 from spillway_router.config.settings import SQLITE_URL, Settings
 from spillway_router.config.yaml_faults import YAML_ERRORS, decoding_fault, shown_name, yaml_fault
+from spillway_router.config.yaml_numbers import misread_numbers
 from spillway_router.config.yaml_size import MOST_NODES, is_too_large
 from spillway_router.core.confidence.referee import SELF
 from spillway_router.core.routing.model import ANY_MODEL
@@ -29,6 +30,7 @@ ENCODED_VARIABLE = "SPILLWAY_YAML_BASE64"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _COLON = re.compile(r":.+", re.DOTALL)
 _Path = tuple[str | int, ...]
+_Fault = tuple[_Path, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,8 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
     filled = _fill(data, (), environment, lines, problems)
     unset_in = [problem.where.split(".")[1] for problem in problems if problem.where.startswith("backends.")]
     checked = _check(filled)
+    misread = tuple(misread_numbers(node))
+    checked = replace(checked, faults=_apart(checked.faults, misread), spoiled=(*checked.spoiled, *dict(misread)))
     problems.extend(ConfigProblem(_dotted(path) or "file", _line(path, lines), text) for path, text in checked.faults)
     if problems or checked.settings is None:
         ordered = sorted(problems, key=lambda problem: problem.line)
@@ -236,14 +240,14 @@ class _Checked:
     """
 
     settings: Settings | None
-    faults: tuple[tuple[_Path, str], ...] = ()
+    faults: tuple[_Fault, ...] = ()
     spoiled: tuple[_Path, ...] = ()
 
 
 def _check(filled: dict[str, Any]) -> _Checked:
     """Validate values. The references are checked in the raw values, so that they are reported together with values of
     a wrong type."""
-    faults: list[tuple[_Path, str]] = []
+    faults: list[_Fault] = []
     spoiled: list[_Path] = []
     try:
         settings: Settings | None = Settings.model_validate(filled)
@@ -256,6 +260,12 @@ def _check(filled: dict[str, Any]) -> _Checked:
             faults.append((shown, setting_fault({**one, "loc": path})))
     dangling = references(_with_meant_backends(filled))
     return _Checked(settings, (*faults, *dangling), (*spoiled, *(path for path, _ in dangling)))
+
+
+def _apart(faults: Iterable[_Fault], misread: Iterable[_Fault]) -> tuple[_Fault, ...]:
+    """Return all faults. A number that YAML reads otherwise than people is that fault alone, as its value is no one's."""
+    by_path = dict(misread)
+    return (*by_path.items(), *(fault for fault in faults if fault[0] not in by_path))
 
 
 def _with_meant_backends(filled: dict[str, Any]) -> dict[str, Any]:

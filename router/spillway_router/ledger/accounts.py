@@ -143,7 +143,11 @@ class Accounts:
         lines = [*self._state.lines, *(line for line in own if line.label and line.alert_at)]
         balances = await LEDGER_CALLS.run(read_balances, ledger, lines, wall_s)
         self._state = budget.refreshed(budget.rolled(self._state, wall_s), balances)
-        due = self._watch.due([(line, balances[line.key]) for line in lines], noted)
+        periods = [(line, balances[line.key]) for line in lines]
+        past = noted.past((line for line in lines if line.alert_at), wall_s)
+        if past:  # calls that were held before a period's end, and settled or refused since the last look
+            periods += await LEDGER_CALLS.run(_read_periods, ledger, past)
+        due = self._watch.due(periods, noted)
         if due:
             self._watch.tell(await LEDGER_CALLS.run(claims, ledger, due, int(wall_s * 1000)))
 
@@ -182,9 +186,10 @@ class Accounts:
     def refused(self, facts: RequestFacts, backend: Backend, bound_nano: int) -> None:
         """Note that a request got a 402, as its bound did not fit into what a budget had left."""
         balances = self._state.balances
-        for line in self._cover(_spender(facts, backend), self._wall_s()).lines:
+        wall_s = self._wall_s()
+        for line in self._cover(_spender(facts, backend), wall_s).lines:
             if line.limit_nano - _taken_nano(balances.get(line.key)) < bound_nano:
-                self._watch.refused(line.key)
+                self._watch.refused((*line.key, budget.period_start(line.period, wall_s)))
 
     def balances(self) -> tuple[tuple[BudgetLine, LineBalance], ...]:
         """Return every budget with its balance in the current period, as far as this process knows."""
@@ -239,7 +244,7 @@ class Accounts:
         if reached is not None:
             start_s = reached.cap.start_ms // 1000
             line = (reached.cap.scope, reached.cap.period)
-            self._watch.refused(line)
+            self._watch.refused((*line, start_s))
             self._state = budget.taken_at_least(self._state, line, start_s, reached.taken_nano)
             return HoldRefused("budget", _refusal_message(reached, bound_nano))
         self._move(hold, reserved_nano=bound_nano)
@@ -374,6 +379,8 @@ class Accounts:
         if self._state.lines and (keys := self._cover(spender, self._wall_s()).keys):
             held_s = hold.held_ms / 1000
             budget.move(self._state, keys, held_s, spent_nano=spent_nano, reserved_nano=reserved_nano)
+        if spent_nano:
+            self._watch.settled(hold.held_ms)
         if spent_nano and self._each_key and hold.facts.caller.key_id:
             self._watch.spent(f"key:{hold.facts.caller.key_id}")
         if spent_nano and self._each_user:
@@ -408,6 +415,15 @@ def read_balances(ledger: Ledger, lines: Sequence[BudgetLine], wall_s: float) ->
         stored = ledger.balance(line.scope, line.period, start_s * 1000)
         balances[line.key] = LineBalance(start_s, stored.spent_nano, stored.reserved_nano)
     return balances
+
+
+def _read_periods(ledger: Ledger, periods: Sequence[tuple[BudgetLine, int]]) -> list[tuple[BudgetLine, LineBalance]]:
+    """Read the balances of lines in the periods that begin at these times (epoch seconds)."""
+    read = []
+    for line, start_s in periods:
+        stored = ledger.balance(line.scope, line.period, start_s * 1000)
+        read.append((line, LineBalance(start_s, stored.spent_nano, stored.reserved_nano)))
+    return read
 
 
 def _caps(lines: Iterable[BudgetLine], wall_s: float) -> tuple[Cap, ...]:

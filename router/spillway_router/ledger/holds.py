@@ -276,9 +276,11 @@ MOST_USES = 100
 
 def _is_possible(hold: Hold, tariff: Tariff, charge: _Charge) -> bool:
     """Return whether a call can use or cost that much: its model's whole context as input and as output, once more for
-    each use of a tool. More than that is nonsense, and must not close a budget."""
+    each use of a tool, of which there are at most MOST_USES. More than that is nonsense, and must not close a budget."""
     usage, choices = charge.usage, max(hold.facts.choices, hold.facts.billed_choices)
-    uses = min(MOST_USES, sum([count for _, count in usage.calls]))
+    uses = sum([count for _, count in usage.calls])
+    if uses > MOST_USES:
+        return False
     tokens = (hold.backend.context_tokens or MOST_UNKNOWN_TOKENS) * (1 + uses)
     if usage.told_nano is None:
         return usage.prompt_tokens <= tokens and usage.completion_tokens <= tokens * choices

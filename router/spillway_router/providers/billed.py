@@ -16,6 +16,7 @@ _SIZES = ("low", "medium", "high")
 _CALL = "_call"
 _CONTAINER = "code_interpreter"
 _MOST_USES = 10**6
+_LONGEST_COUNT = 16
 _MOST_USD = 10**6
 """A cost above this is nonsense."""
 _HOSTED = frozenset(
@@ -32,18 +33,23 @@ def uses_in_usage(usage: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
     uses = usage.get("server_tool_use")
     counted = [
         (name.removesuffix(_REQUESTS), count)
-        for name, count in (uses.items() if isinstance(uses, dict) else ())
-        if name.endswith(_REQUESTS) and type(count) is int and count > 0
+        for name, value in (uses.items() if isinstance(uses, dict) else ())
+        if name.endswith(_REQUESTS) and (count := _uses(value))
     ]
-    for name in _COUNTED_USES:
-        count = usage.get(name)
-        if type(count) is float and 0 < count <= _MOST_USES:
-            count = math.ceil(count)
-        if type(count) is int and count > 0:
-            counted.append((name, min(count, _MOST_USES)))
+    counted += [(name, count) for name in _COUNTED_USES if (count := _uses(usage.get(name)))]
     if usage.get(f"{_SEARCH_CONTEXT}_size") in _SIZES:
         counted.append((f"{_SEARCH_CONTEXT}_{usage[f'{_SEARCH_CONTEXT}_size']}", 1))
     return tuple(counted)
+
+
+def _uses(value: object) -> int:
+    """Return how often a tool was used, at most _MOST_USES; 0 for what is no count. Some gateways write counts as floats
+    or as text."""
+    if type(value) is str and value.isascii() and value.isdecimal():
+        value = int(value[:_LONGEST_COUNT])
+    if type(value) is float and 0 < value <= _MOST_USES:
+        value = math.ceil(value)
+    return min(value, _MOST_USES) if type(value) is int and value > 0 else 0
 
 
 def uses_in_output(output: object) -> tuple[tuple[str, int], ...]:

@@ -215,11 +215,13 @@ def test_another_cap_has_alerts_of_its_own() -> None:
 
 def test_a_refused_call_raises_the_last_alert_where_alerts_are_wanted() -> None:
     half = replace(ALERTING, alert_at=(Decimal("0.5"),))
-    [alert] = alerts([(half, balance(100, 850))], frozenset(), {half.key})
+    refused = {(*half.key, balance(0).period_start_s)}
+    [alert] = alerts([(half, balance(100, 850))], frozenset(), refused)
     assert (alert.at, alert.refused, alert.spent_nano) == (Decimal(1), True, 100)
-    assert alerts([(half, balance(100))], {alert.key}, {half.key}) == ()
-    assert alerts([(replace(half, alert_at=()), balance(100))], frozenset(), {half.key}) == ()
-    assert alerts([(replace(half, limit_nano=0), balance(0))], frozenset(), {half.key}) == ()
+    assert alerts([(half, balance(100))], {alert.key}, refused) == ()
+    assert alerts([(replace(half, alert_at=()), balance(100))], frozenset(), refused) == ()
+    assert alerts([(replace(half, limit_nano=0), balance(0))], frozenset(), refused) == ()
+    assert alerts([(half, balance(0, start_s=86400))], frozenset(), refused) == ()
 
 
 def test_a_key_has_the_caps_of_each_key_unless_it_has_its_own() -> None:

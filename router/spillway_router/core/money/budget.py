@@ -29,6 +29,8 @@ from spillway_router.core.frozen import fast_frozen
 
 Period = Literal["hour", "day", "month"]
 LineKey = tuple[str, Period]
+PeriodKey = tuple[str, Period, int]
+"""Scope, period, and the start of one such period (epoch seconds)."""
 
 _SECONDS: dict[Period, int] = {"hour": 3600, "day": 86400}
 _SCOPE_KINDS = ("backend", "key", "tier", "user")
@@ -263,16 +265,16 @@ def taken_at_least(state: BudgetState, key: LineKey, start_s: int, taken_nano: i
 
 
 def alerts(
-    balances: Iterable[tuple[BudgetLine, LineBalance]], reported: Set[AlertKey], refused: Set[LineKey] = frozenset()
+    balances: Iterable[tuple[BudgetLine, LineBalance]], reported: Set[AlertKey], refused: Set[PeriodKey] = frozenset()
 ) -> tuple[BudgetAlert, ...]:
     """Return the thresholds that are reached and not yet `reported`, by line and share.
 
-    What is spent counts, not what is held. The last threshold, all of the limit, is also reached where a call was
-    `refused` because it did not fit. A limit of 0 never raises an alert, because nothing of it can be spent.
+    What is spent counts, not what is held. The last threshold, all of the limit, is also reached in a period in which a
+    call was `refused` because it did not fit. A limit of 0 never raises an alert, because nothing of it can be spent.
     """
     new = []
     for line, balance in balances:
-        was_refused = line.key in refused
+        was_refused = (line.scope, line.period, balance.period_start_s) in refused
         shares = {*line.alert_at, _ALL_OF_IT} if was_refused and line.alert_at else set(line.alert_at)
         for share in sorted(shares):
             alert = BudgetAlert(
