@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
+from tests.config.assembled import assembled
 
 from spillway_router.config import load
 from spillway_router.config.assemble import assembly_of, backend_routes
 from spillway_router.config.load import Loaded
-from tests.config.assembled import assembled
 
 
 @pytest.mark.parametrize(

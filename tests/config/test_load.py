@@ -159,13 +159,13 @@ def test_no_setting_takes_what_is_no_number_has_no_end_or_looks_like_another_num
         ("slo: {ttft_ms: yes}", "line 1, slo.ttft_ms: must be a number, as in ttft_ms: 2.5"),
         (
             "budgets: [{scope: all, period: day, limit_usd: 050}]",
-            "line 1, budgets.0.limit_usd: YAML reads a number that begins with 0 to the base of 8, so that 010 is 8; write "
-            "it without that 0",
+            "line 1, budgets.0.limit_usd: YAML reads a number that begins with 0 to the base of 8, so that 010 is 8; "
+            "write it without that 0",
         ),
         (
             "report: {morning: {at: 10:30}}",
-            "line 1, report.morning.at: YAML reads a number with colons to the base of 60, so that 1:30 is 90; put quotes "
-            "around it if it is a time",
+            "line 1, report.morning.at: YAML reads a number with colons to the base of 60, so that 1:30 is 90; "
+            "put quotes around a time",
         ),
     ],
 )

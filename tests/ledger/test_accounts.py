@@ -282,8 +282,8 @@ async def test_what_is_spent_of_a_day_that_is_over_raises_the_alerts_of_that_day
         router.wall_s = MIDNIGHT + 0.5
         await router.settle(stream, AttemptResult("ok", None))
         await router.upkeep.tend()
-        told = {(alert.period, alert.at, alert.period_start_s, alert.spent_nano) for alert in router.alerts}
-        assert told == {
+        raised = {(alert.period, alert.at, alert.period_start_s, alert.spent_nano) for alert in router.alerts}
+        assert raised == {
             ("day", Decimal("0.5"), MIDNIGHT - 86_400, 1000),
             ("day", Decimal(1), MIDNIGHT - 86_400, 1000),
             ("month", Decimal("0.1"), period_start("month", NOON), 1000),

@@ -166,17 +166,17 @@ def test_a_member_with_usage_that_is_no_object_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "uses"), [(3, 3), (3.0, 3), (2.5, 3), ("3", 3), (10**9, 10**6), ("9" * 40, 10**6), (10**18, 10**6)]
+    ("value", "uses"), [(3, 3), (3.0, 3), (2.5, 3), ("3", 3), (10**9, 10**6), ("9" * 40, 10**6), (10**18, 10**6)]
 )
-def test_uses_of_tools_are_read_however_they_are_written(told: object, uses: int) -> None:
-    anthropic = read_usage({"input_tokens": 9, "output_tokens": 3, "server_tool_use": {"web_search_requests": told}})
-    perplexity = read_usage({"prompt_tokens": 9, "completion_tokens": 3, "num_search_queries": told})
+def test_uses_of_tools_are_read_however_they_are_written(value: object, uses: int) -> None:
+    anthropic = read_usage({"input_tokens": 9, "output_tokens": 3, "server_tool_use": {"web_search_requests": value}})
+    perplexity = read_usage({"prompt_tokens": 9, "completion_tokens": 3, "num_search_queries": value})
     assert anthropic is not None
     assert perplexity is not None
     assert (anthropic.calls, perplexity.calls) == ((("web_search", uses),), (("num_search_queries", uses),))
 
 
-@pytest.mark.parametrize("told", [0, -1, -2.0, True, None, "", "three", "-3", float("inf"), float("nan"), [3], 1e300])
-def test_what_is_no_count_is_no_use_of_a_tool(told: object) -> None:
-    usage = read_usage({"input_tokens": 9, "output_tokens": 3, "server_tool_use": {"web_search_requests": told}})
+@pytest.mark.parametrize("value", [0, -1, -2.0, True, None, "", "three", "-3", float("inf"), float("nan"), [3], 1e300])
+def test_what_is_no_count_is_no_use_of_a_tool(value: object) -> None:
+    usage = read_usage({"input_tokens": 9, "output_tokens": 3, "server_tool_use": {"web_search_requests": value}})
     assert usage == Usage(9, 3)

@@ -320,8 +320,8 @@ class _Backends:
             return None
         if unused_price:
             warning = (
-                "is local, so its requests cost 0 and its `price` is not used. Set gpu.price_per_hour for rented GPUs; if "
-                "somebody bills its requests, set `local: false`"
+                "is local, so its requests cost 0 and its `price` is not used. Set gpu.price_per_hour for rented GPUs; "
+                "if somebody bills its requests, set `local: false`"
             )
             self._findings.warnings.append(ConfigProblem(where, 0, warning))
         tariff = None if priced is None else priced.tariff

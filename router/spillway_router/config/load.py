@@ -263,7 +263,7 @@ def _check(filled: dict[str, Any]) -> _Checked:
 
 
 def _apart(faults: Iterable[_Fault], misread: Iterable[_Fault]) -> tuple[_Fault, ...]:
-    """Return all faults. A number that YAML reads otherwise than people is that fault alone, as its value is no one's."""
+    """Return all faults. A number that YAML reads otherwise than people is that fault alone: nobody wrote its value."""
     by_path = dict(misread)
     return (*by_path.items(), *(fault for fault in faults if fault[0] not in by_path))
 

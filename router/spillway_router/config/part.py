@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Annotated, Any, get_args
 from zoneinfo import ZoneInfo
 
@@ -25,7 +24,6 @@ class Part(BaseModel):
         return value
 
 
-@cache
 def _number_type(annotation: Any) -> type | None:
     """Return the type of number that a setting may be or hold; None if it may be a yes or no, or no such number."""
     kinds = tuple(_kinds(annotation))

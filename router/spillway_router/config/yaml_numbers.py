@@ -1,4 +1,4 @@
-"""Numbers that YAML reads otherwise than people: `010` is 8 (to the base of 8), and `1:30` is 90 (to the base of 60)."""
+"""Numbers that YAML reads otherwise than people: `010` is 8 (to the base of 8), `1:30` is 90 (to the base of 60)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _misreading(text: str) -> str:
     """Return what is wrong with a number in YAML; empty if it means what it looks like."""
     digits = text.lstrip("+-")
     if ":" in digits:
-        return "YAML reads a number with colons to the base of 60, so that 1:30 is 90; put quotes around it if it is a time"
+        return "YAML reads a number with colons to the base of 60, so that 1:30 is 90; put quotes around a time"
     if digits.startswith("0") and digits.replace("_", "").isdecimal() and digits.strip("0_"):
         return "YAML reads a number that begins with 0 to the base of 8, so that 010 is 8; write it without that 0"
     return ""

@@ -276,7 +276,7 @@ MOST_USES = 100
 
 def _is_possible(hold: Hold, tariff: Tariff, charge: _Charge) -> bool:
     """Return whether a call can use or cost that much: its model's whole context as input and as output, once more for
-    each use of a tool, of which there are at most MOST_USES. More than that is nonsense, and must not close a budget."""
+    each of at most MOST_USES uses of tools. More than that is nonsense, and must not close a budget."""
     usage, choices = charge.usage, max(hold.facts.choices, hold.facts.billed_choices)
     uses = sum([count for _, count in usage.calls])
     if uses > MOST_USES:

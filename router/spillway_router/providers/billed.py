@@ -43,8 +43,8 @@ def uses_in_usage(usage: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
 
 
 def _uses(value: object) -> int:
-    """Return how often a tool was used, at most _MOST_USES; 0 for what is no count. Some gateways write counts as floats
-    or as text."""
+    """Return how often a tool was used, at most _MOST_USES; 0 for what is no count. Some gateways write counts as
+    floats or as text."""
     if type(value) is str and value.isascii() and value.isdecimal():
         value = int(value[:_LONGEST_COUNT])
     if type(value) is float and 0 < value <= _MOST_USES:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from spillway_router.ledger.store.sqlite.backup import back_up, restore
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.verify import verify
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -118,3 +122,26 @@ def test_a_restore_where_nothing_was_makes_the_folder(ledger: SqliteLedger, path
     back_up(path, file)
     assert restore(file, elsewhere, T0) is None
     assert rows_of(elsewhere) == (51, "", [])
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database" * 500, None])
+def test_a_damaged_ledger_can_be_replaced_and_is_kept(
+    damage: bytes | None, ledger: SqliteLedger, path: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "backup.db"
+    back_up(path, file)
+    ledger.close()
+    damaged = path.read_bytes()[:6_000] if damage is None else damage
+    path.write_bytes(damaged)
+    before = restore(file, path, T0 + SILENT_MS)
+    assert before is not None
+    assert rows_of(path) == (51, "", [])
+    assert damage == b"" or before.read_bytes() == damaged
+
+
+def test_backups_and_restores_may_be_killed_at_any_step(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.ledger.store.killed_copies", tmp_path]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert run.returncode == 0, run.stderr
+    ends = set(run.stdout.splitlines())
+    assert ends == {"backup none", "backup whole", "restore 4", "restore refused", "restore 3"}

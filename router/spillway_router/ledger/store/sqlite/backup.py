@@ -2,20 +2,23 @@
 
 A copy of the file alone is no backup. While a router has the ledger open, the newest rows are in the -wal file beside
 it, and a copy of both may catch them at different moments.
+
+Both may be killed at any step. A backup gets its name once it is whole and on disk. A restore that was killed between
+its two renames leaves a copy under `restoring_of`, and no router makes a new ledger beside that (file.py).
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import apsw
 
-from spillway_router.ledger.errors import LedgerConfigError, LedgerUnavailableError, no_ledger
+from spillway_router.ledger.errors import LedgerConfigError, LedgerError, LedgerUnavailableError, no_ledger
 from spillway_router.ledger.orphans import SILENT_MS
-from spillway_router.ledger.store.sqlite.file import connect_to_read, has_mark, wal_of
+from spillway_router.ledger.store.sqlite.file import connect_to_read, has_mark, restoring_of, wal_of
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 
@@ -27,20 +30,25 @@ def back_up(source: Path, target: Path) -> None:
     """
     if not source.exists():
         raise no_ledger(str(source))
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if target.exists():
+            raise FileExistsError
+        part.unlink(missing_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            _copy(source, part)
+            os.fsync(descriptor)
+            _publish(part, target)
+        finally:
+            os.close(descriptor)
+            part.unlink(missing_ok=True)
     except FileExistsError:
         raise LedgerConfigError(f"{target} exists; name a new file") from None
     except OSError as error:
         raise LedgerConfigError(f"{target} can't be written: {error.strerror or error}") from error
-    try:
-        _copy(source, target)
-        os.fsync(descriptor)
     except apsw.Error as error:
-        target.unlink(missing_ok=True)
         raise LedgerUnavailableError(f"the ledger {source} can't be copied to {target}: {error}") from error
-    finally:
-        os.close(descriptor)
 
 
 def restore(backup: Path, target: Path, now_ms: int) -> Path | None:
@@ -54,17 +62,41 @@ def restore(backup: Path, target: Path, now_ms: int) -> Path | None:
         _refuse_if_in_use(target, now_ms)
         before = _free_name(target, now_ms)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = target.with_name(f"{target.name}.restoring")
+    fresh = restoring_of(target)
     fresh.unlink(missing_ok=True)
     back_up(backup, fresh)
     if before is not None:
-        SqliteLedger.open(target).close()  # what a crashed router left in the -wal file moves into the database
+        with suppress(LedgerError):  # it may be damaged
+            SqliteLedger.open(target).close()  # what a crashed router left in the -wal file moves into the database
         target.rename(before)
         for beside in (wal_of(target), target.with_name(f"{target.name}-shm")):
             if beside.exists():
                 beside.rename(before.with_name(before.name + beside.name.removeprefix(target.name)))
     fresh.rename(target)
+    _sync_folder(target.parent)
     return before
+
+
+def _publish(part: Path, target: Path) -> None:
+    """Give a whole file its name, which must be free. Raises OSError."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError from None
+        part.rename(target)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -75,6 +75,7 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
 
 def prepare_file(path: Path) -> None:
     """Create the folder and the file for this user only. Raises LedgerConfigError saying what to change."""
+    check_restored(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -92,6 +93,21 @@ def prepare_file(path: Path) -> None:
     # SQLite creates its -wal and -shm files next to the database.
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise LedgerConfigError(f"the folder of the ledger can't be written; make {path.parent} writable")
+
+
+def restoring_of(path: Path) -> Path:
+    """Return the name of a copy that is about to become the ledger at `path`."""
+    return path.with_name(f"{path.name}.restoring")
+
+
+def check_restored(path: Path) -> None:
+    """Raise LedgerConfigError where a restore was killed before the ledger had its name: a new and empty ledger would
+    hand out every budget again."""
+    if not path.exists() and restoring_of(path).exists():
+        raise LedgerConfigError(
+            f"a restore of the ledger {path} was interrupted; run `spillway ledger restore FILE` again. The ledger "
+            f"before it, if there was one, is beside it as {path.name}.before-restore-DATE"
+        )
 
 
 def wal_of(path: Path) -> Path:
@@ -142,6 +158,7 @@ def has_mark(connection: apsw.Connection) -> bool:
 
 def check_place(path: Path) -> None:
     """Raise LedgerConfigError if no ledger could be made at a path, without making one."""
+    check_restored(path)
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not folder.is_dir() or not _is_writable(folder):
         raise LedgerConfigError(

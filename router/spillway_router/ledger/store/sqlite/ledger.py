@@ -32,6 +32,7 @@ from spillway_router.ledger.store.sqlite import statements
 from spillway_router.ledger.store.sqlite.entries import EntryStore
 from spillway_router.ledger.store.sqlite.file import (
     FilePlace,
+    check_restored,
     check_schema,
     connect,
     connect_to_read,
@@ -107,6 +108,7 @@ class SqliteLedger(SqlLedger):
         Raises LedgerConfigError if there is no ledger or a newer Spillway made it, LedgerOutdatedError if its schema is
         older, and LedgerUnavailableError if the database can't be opened otherwise.
         """
+        check_restored(path)
         if not path.exists():
             raise no_ledger(str(path))
         had_wal = wal_of(path).exists()
