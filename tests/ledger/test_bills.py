@@ -148,3 +148,28 @@ def test_what_cannot_be_read_is_named(text: str, says: str) -> None:
 def test_a_damaged_bill_is_an_error_of_the_bill_and_no_crash(text: str) -> None:
     with pytest.raises(BillError):
         read_bill(text)
+
+
+@pytest.mark.parametrize("value", ["true", "1.9", '"1_0"', '"\uff15"', "[1]", '"one"', "1e30", '"0x10"'])
+@pytest.mark.parametrize("column", ["attempt_no", "cost_nano"])
+def test_what_is_no_whole_number_is_not_rounded_to_one(column: str, value: str) -> None:
+    other = '"cost_nano": 5' if column == "attempt_no" else '"attempt_no": 1'
+    with pytest.raises(BillError, match="whole number"):
+        read_bill(f'{{"request_id": "r", {other}, "{column}": {value}}}')
+
+
+@pytest.mark.parametrize("value", ["2", "2.0", '"2"', '" 2 "', "2e0"])
+def test_whole_numbers_are_read_however_they_are_written(value: str) -> None:
+    (attempt,) = read_bill(f'{{"request_id": "r", "attempt_no": {value}, "cost_nano": {value}}}').attempts
+    assert (attempt.attempt_no, attempt.cost_nano) == (2, 2)
+
+
+@pytest.mark.parametrize("value", ["1_0", "\uff11", True])
+def test_an_amount_has_no_underscores_and_no_digits_of_other_scripts(value: object) -> None:
+    with pytest.raises(BillError, match="not an amount of money"):
+        read_bill(json.dumps({"day": "2026-11-27", "provider": "groq", "cost_usd": value}))
+
+
+def test_a_page_that_is_in_the_file_twice_does_not_double_the_bill() -> None:
+    with pytest.raises(BillError, match="2026-11-27 of openai is in the file twice"):
+        read_bill(openai(0.06) + "\n" + openai(0.06))

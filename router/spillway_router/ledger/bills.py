@@ -21,6 +21,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -76,6 +77,13 @@ class _Days:
     """Adds up amounts by account and day."""
 
     amounts: dict[tuple[str, bool], dict[date, Decimal]] = field(default_factory=dict)
+
+    def begin(self, account: tuple[str, bool], day: date) -> bool:
+        """Begin a day, on which maybe nothing was used; return whether it is new."""
+        days = self.amounts.setdefault(account, {})
+        is_new = day not in days
+        days.setdefault(day, Decimal(0))
+        return is_new
 
     def add(self, account: tuple[str, bool], day: date, usd: Decimal) -> None:
         days = self.amounts.setdefault(account, {})
@@ -149,7 +157,11 @@ def _add_bucket(days: _Days, bucket: Any) -> None:
         first, last = ("start_time", "end_time") if is_openai else ("starting_at", "ending_at")
         end = bucket.get(last)
         day = _whole_day(_moment(bucket.get(first)), None if end is None else _moment(end))
-        days.add(account, day, Decimal(0))  # a day on which nothing was used has no results
+        if not days.begin(account, day):
+            raise BillError(
+                f"{day} of {account[0]} is in the file twice: leave out the page that was added again. The days of two "
+                "organisations can be written by hand (day,provider,cost_usd)"
+            )
         for result in bucket["results"]:
             if not isinstance(result, dict):
                 raise BillError("a part of `results` is not an object")
@@ -241,10 +253,11 @@ def _attempt(row: Mapping[str, Any]) -> BilledAttempt:
     if not request_id:
         raise BillError("it has no request_id, and its columns are those of no known bill")
     try:
-        attempt_no = int(row.get("attempt_no") or 1)
-        nano = row.get("cost_nano")
-        cost_nano = int(nano) if nano not in (None, "") else nano_from_usd(str(row.get("cost_usd") or "").strip())
-    except (ValueError, TypeError, OverflowError, TariffError) as error:
+        number, nano = row.get("attempt_no"), row.get("cost_nano")
+        attempt_no = 1 if number in (None, "") else _whole(number)
+        usd = row.get("cost_usd")
+        cost_nano = nano_from_usd(str("" if usd is None else usd).strip()) if nano in (None, "") else _whole(nano)
+    except (ValueError, TariffError) as error:
         raise BillError(f"attempt_no and cost_nano are whole numbers, cost_usd is a decimal number: {error}") from error
     if cost_nano < 0:
         raise BillError("a cost can't be negative")
@@ -253,16 +266,31 @@ def _attempt(row: Mapping[str, Any]) -> BilledAttempt:
     return BilledAttempt(request_id, attempt_no, cost_nano)
 
 
+def _whole(value: object) -> int:
+    """Return a whole number, also one that is written as text or with a point. Raises ValueError."""
+    text = str(value).strip()
+    if not isinstance(value, bool) and text.isascii() and "_" not in text:
+        with suppress(InvalidOperation, ValueError, OverflowError):
+            number = Decimal(text)
+            if number == number.to_integral_value() and abs(number) <= Decimal(10) ** 20:
+                return int(number)
+    raise ValueError(f"{text[:40]!r} is no whole number")
+
+
 def _check_currency(currency: object) -> None:
     if str(currency or "usd").lower() != "usd":
         raise BillError(f"its currency is {currency!r}; the ledger is in USD")
 
 
 def _usd(value: object) -> Decimal:
+    text = str(value)
     try:
-        usd = Decimal(str(value))
+        # Python reads 1_0 as 10, and the digits of every script.
+        usd = Decimal(text) if text.isascii() and "_" not in text else None
     except InvalidOperation:
-        raise BillError(f"{value!r} is not an amount of money") from None
+        usd = None
+    if usd is None:
+        raise BillError(f"{value!r} is not an amount of money")
     if not usd.is_finite() or abs(usd) > Decimal(10) ** 12:
         raise BillError(f"{value!r} is out of range for an amount of money")
     return usd

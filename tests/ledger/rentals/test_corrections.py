@@ -171,6 +171,21 @@ def test_a_day_that_was_closed_on_time_without_rows_is_corrected(ledger: SqliteL
     assert closed_idle(ledger, DAY) == 23 * 60 * CENT + 50 * CENT
 
 
+def test_work_whose_row_comes_after_its_day_was_closed_is_no_idle_time(ledger: SqliteLedger) -> None:
+    """It waited in the journal of a router that could not reach the ledger."""
+    ledger.rentals.add(rental(DAY, 60 * CENT))
+    books, now = Books(ledger), DAY + DAY_MS + 30 * MINUTE
+    books.settle(now)
+    books.close_days(now)
+    assert closed_idle(ledger, DAY) == 24 * 60 * CENT
+    ledger.append((local_work("r1", DAY + 23 * HOUR, 60_000_000),))
+    books.close_days(now + MINUTE)
+    assert closed_idle(ledger, DAY) == 24 * 60 * CENT
+    books.close_days(now + HOUR)
+    assert closed_idle(ledger, DAY) == 24 * 60 * CENT - CENT
+    assert verify(ledger).faults == ()
+
+
 def test_a_correction_that_a_crash_left_half_done_is_finished_by_the_next_start(ledger: SqliteLedger) -> None:
     ledger.rentals.add(rental(DAY, 60 * CENT))
     books, now = Books(ledger), DAY + 2 * DAY_MS

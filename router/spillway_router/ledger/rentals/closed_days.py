@@ -21,6 +21,10 @@ from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
 GRACE_MS = 10 * 60_000
 """The time after midnight until every row of the previous day is written."""
 MOST_DAYS = 40
+LATE_DAYS = 3
+"""How many of the last days are looked at again every hour: rows of a router that could not reach the ledger wait in
+its journal, and come when their day may be closed already."""
+_HOUR_MS = 3_600_000
 _MOST_TRIES = 5
 
 
@@ -59,11 +63,13 @@ def idle_times(ledger: Ledger, start_ms: int, end_ms: int, now_ms: int) -> Mappi
 
 
 class DayCloser:
-    """Closes the days that are over; it remembers its progress, so it looks at each day only once."""
+    """Closes the days that are over. It remembers its progress, and looks at days before that only while rows may still
+    come."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._until_ms: int | None = None
+        self._hour = 0
 
     def close_days(self, now_ms: int) -> int:
         """Write the missing idle rows of the last 40 days, and correct those that are wrong; return their number.
@@ -71,12 +77,14 @@ class DayCloser:
         Raises LedgerUnavailableError.
         """
         today_ms = (now_ms - GRACE_MS) // DAY_MS * DAY_MS
-        start_ms = today_ms - MOST_DAYS * DAY_MS if self._until_ms is None else self._until_ms
-        if start_ms >= today_ms:
+        hour = now_ms // _HOUR_MS
+        if self._until_ms == today_ms and self._hour == hour:
             return 0
+        late_ms = today_ms - LATE_DAYS * DAY_MS
+        start_ms = today_ms - MOST_DAYS * DAY_MS if self._until_ms is None else min(self._until_ms, late_ms)
         idle = idle_times(self._ledger, start_ms, today_ms, now_ms)
         count = sum(self._close(day_ms, idle) for day_ms in range(start_ms, today_ms, DAY_MS))
-        self._until_ms = today_ms
+        self._until_ms, self._hour = today_ms, hour
         return count
 
     def correct_days(self, days: Iterable[int], now_ms: int) -> int:
