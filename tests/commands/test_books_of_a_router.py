@@ -52,7 +52,7 @@ async def test_who_may_not_is_told_so(tmp_path: Path) -> None:
         viewer = token(bearer(router, "viewer"))
         stop = ("rentals", "stop", "--all", "--url", router.url)
         assert "403 permission_denied" in await spillway(*stop, code=1, key=viewer)
-        assert "Give one with --key" in await spillway(*stop, code=1)
+        assert "`. Give it with --key" in await spillway(*stop, code=1)
         assert json.loads(await spillway("rentals", "list", "--url", router.url, "--json", key=viewer))[0]["id"]
 
 

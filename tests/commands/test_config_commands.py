@@ -71,6 +71,18 @@ def test_config_show_hides_every_secret(tmp_path: Path) -> None:
         assert ("slo" in values) is (words == ("--all",))
 
 
+def test_config_show_leaves_out_what_nobody_set(tmp_path: Path) -> None:
+    file = tmp_path / "spillway.yaml"
+    file.write_text("listen: 127.0.0.1:8099\n")
+    assert list(yaml.safe_load(spillway("config", "show", "-c", str(file)).stdout)) == ["listen", "backends", "ledger"]
+
+
+def test_a_file_that_is_missing_is_named_once_with_what_writes_it(tmp_path: Path) -> None:
+    file = str(tmp_path / "gone.yaml")
+    message = spillway("check", "-c", file).stderr
+    assert (message.count(file), "spillway init --output" in message) == (1, True)
+
+
 def test_config_diff_names_what_changes_and_fails_if_something_does(tmp_path: Path) -> None:
     present, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
     present.write_text(SECRETIVE)

@@ -105,7 +105,7 @@ async def test_a_key_that_is_needed_and_missing_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "words"), [("http://127.0.0.1:1", "nothing answers at"), ("localhost", "write it like http://")]
+    ("url", "words"), [("http://127.0.0.1:1", "nothing answers at"), ("localhost:80", "like http://localhost:80\n")]
 )
 def test_an_address_without_a_router_is_explained(url: str, words: str) -> None:
     for command in ("status", "requests", "report"):

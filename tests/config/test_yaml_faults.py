@@ -37,6 +37,8 @@ def test_a_broken_configuration_repeats_no_secret(text: str) -> None:
         ("server: {modle: x}", "line 1, server.modle: unknown setting; did you mean model?"),
         ("a: *abc ", "line 1, YAML: found undefined alias; check the indentation and quotes"),
         ("a: [b", "line 1, YAML: the [ that opens in this line is never closed; add ]"),
+        ("a: [b, {c: 1},", "line 1, YAML: the [ that opens in this line is never closed; add ]"),
+        ("a:\n  - {b: [c], d: ", "line 2, YAML: the { that opens in this line is never closed; add }"),
         ("a: 'b\nc: d", "line 1, YAML: a quotation mark opens in this line and is not closed there; close it"),
         ("a: @b", "line 1, YAML: a value can't begin with @; put quotes around it"),
         (

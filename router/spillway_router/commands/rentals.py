@@ -14,6 +14,7 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 from spillway_router.commands.key_book import address
 from spillway_router.commands.option_groups import takes
 from spillway_router.commands.rental_book import RentalBook, rental_book
+from spillway_router.commands.requests import shown_usd
 from spillway_router.commands.running_router import KeyOption, UrlOption
 from spillway_router.deploy import TARGETS
 
@@ -185,14 +186,7 @@ def list_rentals(output: Output) -> None:
         until, so_far = ("running", " so far") if row["stopped"] is None else (f"to {row['stopped']}", "")
         words = (row["id"], f"{row['source']:7}", f"{row['kind']:13}", rented(row), f"{row['started']} {until}")
         machine = (f"machine {row['machine']}",) if row["machine"] else ()
-        say("  ".join((*words, f"{_money(row['cost_usd'])}{so_far}", *machine)))
-
-
-def _money(amount_usd: str) -> str:
-    from spillway_router.core.money.currency import Amounts
-    from spillway_router.core.money.tariff import nano_from_usd
-
-    return Amounts().money(nano_from_usd(amount_usd))
+        say("  ".join((*words, f"{shown_usd(row['cost_usd'])}{so_far}", *machine)))
 
 
 def _say_difference(values: dict[str, Any]) -> None:

@@ -75,10 +75,18 @@ def row_of(line: Mapping[str, Any]) -> str:
     )
     took = "-" if line["total_ms"] is None else f"{line['total_ms']:,.0f}"
     tokens = f"{line['prompt_tokens']:,}+{line['completion_tokens']:,}"
-    cost = f"{'~' if line['estimated'] else ''}${line['cost_usd']}"
+    cost = f"{'~' if line['estimated'] else ''}{shown_usd(line['cost_usd'])}"
     why = ",".join(line["reasons"]) or line["code"]
     places = f"{line['ended']:8} {line['decision'] or '-':10} {line['backend'] or '-':12}"
     return f"{when[:12]:12} {places} {tokens:>13} {took:>8} {cost:>11}  {line['id']}{f'  {why}' if why else ''}"
+
+
+def shown_usd(amount: str) -> str:
+    """Return an amount of the router, in decimal text, as people read it: with cents from one dollar on."""
+    from spillway_router.core.money.currency import Amounts
+    from spillway_router.core.money.tariff import nano_from_usd
+
+    return Amounts().money(nano_from_usd(amount))
 
 
 def _newer(router: RouterAddress, filters: Mapping[str, str], last: str) -> Iterator[Mapping[str, Any]]:

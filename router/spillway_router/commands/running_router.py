@@ -47,7 +47,7 @@ class RouterAddress:
             message = f"{status} {error['code']}: {error['message']}"
         except (ValueError, KeyError, TypeError):
             return f"{status} from {self.url}: is that a Spillway router?"
-        fix = " Give one with --key or SPILLWAY_API_KEY." if status == 401 and not self.key else ""
+        fix = " Give it with --key or SPILLWAY_API_KEY." if status == 401 and not self.key else ""
         return f"{message}{fix}"
 
     def unreachable(self, error: httpx.HTTPError) -> str:
@@ -56,7 +56,8 @@ class RouterAddress:
 
         match error:
             case httpx.UnsupportedProtocol():
-                return f"{self.url} is no address; write it like http://127.0.0.1:8080"
+                like = "http://127.0.0.1:8080" if "://" in self.url else f"http://{self.url}"
+                return f"{self.url} is no address; write it like {like}"
             case httpx.ConnectError():
                 return f"nothing answers at {self.url}; start it with `spillway up`, or give its address with --url"
         return f"{self.url} did not answer: {str(error) or type(error).__name__}"

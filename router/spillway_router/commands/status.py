@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, router_url, say
-from spillway_router.commands.requests import HEAD, row_of
+from spillway_router.commands.requests import HEAD, row_of, shown_usd
 from spillway_router.commands.running_router import KeyOption, RouterAddress, RouterOption, get_json
 
 if TYPE_CHECKING:
@@ -114,13 +114,14 @@ def state_of(router: RouterAddress) -> RouterState:
 def lines_of(state: RouterState) -> list[str]:
     """Return the lines of `spillway status`."""
     fixed, cloud = state.usage["fixed"], state.usage["cloud"]
+    billed, used, idle = (shown_usd(fixed[f"{name}_usd"]) for name in ("billed", "used", "idle"))
     lines = [state.sentence]
     for name, backend in state.ready.get("backends", {}).items():
         word = "open breaker" if backend["breaker_open"] else backend["health"]
         lines.append(f"  {name:16} {word:12} {backend['reason']}".rstrip())
     lines.append(
-        f"today (UTC days by default): GPU ${fixed['billed_usd']}, of which ${fixed['used_usd']} used and "
-        f"${fixed['idle_usd']} idle; cloud ${cloud['cost_usd']}"
+        f"today ({state.usage['period']['timezone']}): GPU {billed} ({used} used, {idle} idle), "
+        f"cloud {shown_usd(cloud['cost_usd'])}"
     )
     return lines
 

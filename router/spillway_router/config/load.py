@@ -49,6 +49,8 @@ class ConfigProblem:
         """Return the problem with its place as FILE:LINE, which editors and terminals open; `path` None: no file."""
         if path is None:
             return str(self)
+        if self.where == str(path):
+            return str(self)
         place = f"{path}:{self.line}: " if self.line else f"{path}: "
         return f"{place}{self.where}: {self.problem}"
 
@@ -178,7 +180,7 @@ def _unread(error: OSError | ValueError) -> str:
     """Return why a configuration can't be read, and what to do."""
     reason = error.strerror if isinstance(error, OSError) else str(error)
     fixes: Mapping[type[Exception], str] = {
-        FileNotFoundError: "write it with `spillway schema` at hand, or name another file with --config",
+        FileNotFoundError: "write it with `spillway init --output FILE`, or name another file with --config",
         IsADirectoryError: "name a file in it with --config",
         PermissionError: "let this user read it, or run the command as the user of the service",
     }

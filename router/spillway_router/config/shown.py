@@ -20,7 +20,9 @@ def shown_settings(part: BaseModel, *, whole: bool) -> dict[str, Any]:
         value = getattr(part, name)
         if not whole and name not in part.model_fields_set:
             continue
-        values[name] = HIDDEN if not field.repr and value else _shown(value, whole)
+        shown = HIDDEN if not field.repr and value else _shown(value, whole)
+        if whole or shown != {}:  # relative paths of a part are made absolute, which sets it though nobody did
+            values[name] = shown
     return values
 
 

@@ -41,7 +41,7 @@ def yaml_fault(text: str, error: BaseException) -> YamlFault:
         quote = _open_quote(text, line)
         if quote:
             return YamlFault(quote, _QUOTE)
-        opened = _open_bracket(error)
+        opened = _open_bracket(error) or _open_at_the_end(text, error)
         if opened is not None:
             return opened
         sentence = _layout(error, text, line) or _sign(error)
@@ -80,6 +80,23 @@ def _open_bracket(error: yaml.MarkedYAMLError) -> YamlFault | None:
         "two of its settings"
     )
     return YamlFault(first, sentence)
+
+
+def _open_at_the_end(text: str, error: yaml.MarkedYAMLError) -> YamlFault | None:
+    """Return the innermost bracket that is open where the text ends, if the text ends where a value should begin."""
+    if "stream end" not in (error.problem or ""):
+        return None
+    opened: list[tuple[str, int]] = []
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        if isinstance(token, yaml.FlowMappingStartToken | yaml.FlowSequenceStartToken):
+            opened.append(("{" if isinstance(token, yaml.FlowMappingStartToken) else "[", token.start_mark.line + 1))
+        elif isinstance(token, yaml.FlowMappingEndToken | yaml.FlowSequenceEndToken):
+            opened.pop()
+    if not opened:
+        return None
+    opening, line = opened[-1]
+    closing = "}" if opening == "{" else "]"
+    return YamlFault(line, f"the {opening} that opens in this line is never closed; add {closing}")
 
 
 def _layout(error: yaml.MarkedYAMLError, text: str, line: int) -> str:

@@ -87,6 +87,12 @@ def test_the_first_line_says_whether_the_gpu_paid() -> None:
     assert nothing.sentence == "The GPU was rented for $1.39 and answered nothing."
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_bar_and_its_legend_share_one_line(width: int) -> None:
+    (line,) = [line for line in shown(report_of("1", answers=0), width).splitlines() if "idle 100.0%" in line]
+    assert line.rstrip().endswith("cloud 0.0%")
+
+
 def test_the_file_says_what_the_terminal_and_the_money_page_say() -> None:
     for price in ("1", "0.1"):
         report = report_of(price)

@@ -42,7 +42,7 @@ from spillway_router.ledger.reports.words import forecast_words, notes, rental_n
 
 _ALWAYS_SHOWN = ("overflow", "escalated", "fallback")
 _PARTS = (("used", "█", "green"), ("idle", "░", "yellow"), ("cloud", "▓", "cyan"))
-_BAR_WIDTH = 40
+_BAR_WIDTH, _LEAST_BAR = 40, 10
 _ROW_BAR_WIDTH = 20
 _GAP = 2
 _DROPPED_IN_ORDER = ("per request", "GPU idle", "GPU used", "answers", "cloud")
@@ -58,7 +58,7 @@ def render_report(report: Report, console: Console) -> None:
     console.print(_cell(title(report), "bold"))
     if warning:
         console.print(_cell(warning, "bold red"))
-    console.print(_whole_bar(report))
+    console.print(_whole_bar(report, console.width))
     console.print(Columns([_fixed_panel(report.fixed, report.amounts), _cloud_panel(report)], padding=(0, 1)))
     if report.other.rows:
         console.print(_table("", OTHER_HEAD, other_rows(report)))
@@ -96,14 +96,15 @@ def _cell(text: str, style: str = "") -> Text:
     return Text(printable(text), style)
 
 
-def _whole_bar(report: Report) -> Text:
+def _whole_bar(report: Report, width: int) -> Text:
+    """Return the bar of the whole report with its legend, which gets its place first."""
     amounts = (report.fixed.used_nano, report.fixed.idle_nano, report.cloud.cost_nano)
     whole_nano = sum(amounts)  # other fixed costs have a table of their own
-    text = bar(*amounts, whole_nano, _BAR_WIDTH)
+    legend = Text()  # two cells less, as small amounts are rounded up to one
     for amount, (name, block, style) in zip(amounts, _PARTS, strict=True):
-        text.append(f"  {block} ", style=style)
-        text.append(f"{name} {share(amount, whole_nano)}")
-    return text
+        legend.append(f"  {block} ", style=style)
+        legend.append(f"{name} {share(amount, whole_nano)}")
+    return bar(*amounts, whole_nano, max(_LEAST_BAR, min(_BAR_WIDTH, width - legend.cell_len - 2))) + legend
 
 
 def _fixed_panel(fixed: FixedSide, amounts: Amounts) -> RenderableType:

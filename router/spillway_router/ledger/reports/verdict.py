@@ -45,7 +45,7 @@ def verdict_of(report: Report) -> Verdict:
         return Verdict("No GPU was rented; the cloud cost ", money(report.cloud.cost_nano), ".")
     chosen = compared_with(report)
     if chosen is None:
-        cure = ("Give a cloud backend a price, and this report says whether the GPU pays.",)
+        cure = ("Configure a cloud backend with a price, and this report says whether the GPU pays.",)
         return Verdict("GPU and cloud cost ", money(report.total_nano), " together.", tone="plain", support=cure)
     support = _support(report, chosen)
     if not chosen.answers:

@@ -188,4 +188,4 @@ def _too_often(per_minute: int, wait_s: float) -> Refusal:
 
 
 def _unauthorized(message: str, options: str = "") -> Refusal:
-    return Refusal(401, "invalid_api_key", f"{message} Create one with: spillway keys create NAME{options}")
+    return Refusal(401, "invalid_api_key", f"{message} Create one with `spillway keys create NAME{options}`.")
