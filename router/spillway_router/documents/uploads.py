@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import hashlib
+import io
 import sys
 from base64 import b64decode
 from collections.abc import Mapping
@@ -161,15 +162,15 @@ async def _member(file: object) -> tuple[bytes, str]:
 
 async def _from_base64(text: str) -> bytes:
     """Return what base64 stands for. Other work goes on between two slices. Raise RefusedError if it is none."""
-    parts: list[bytes] = []
+    collected = io.BytesIO()
     try:
         for at in range(0, len(text), _SLICE_CHARS):
             piece = text[at : at + _SLICE_CHARS]
             if piece.endswith("=") and at + _SLICE_CHARS < len(text):
                 raise binascii.Error("padding before the end")
-            parts.append(b64decode(piece, validate=True))
+            collected.write(b64decode(piece, validate=True))
             if len(text) > _SLICE_CHARS:
                 await asyncio.sleep(0)
     except (binascii.Error, ValueError):
         raise bad_request("'file.data' is no base64.", "file") from None
-    return b"".join(parts)
+    return collected.getvalue()

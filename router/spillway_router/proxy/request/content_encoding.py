@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import zlib
 from collections.abc import Callable
 
@@ -41,7 +42,7 @@ async def decoded(body: bytes, limit: int, grow: Callable[[int], Refusal | None]
     Other work goes on in between. `grow` is called with the bytes in memory as they become more, and may refuse them.
     Raise RefusedError: that refusal, 413 if the decoded body is larger, 400 if it is malformed or ends early.
     """
-    parts: list[bytes] = []
+    collected = io.BytesIO()  # joining parts at the end would stop the loop
     size = members = 0
     at = 0
     while at < len(body):
@@ -66,8 +67,8 @@ async def decoded(body: bytes, limit: int, grow: Callable[[int], Refusal | None]
             refusal = grow(len(body) + size) if size > _SLICE_BYTES else None
             if refusal is not None:
                 raise RefusedError(refusal)
-            parts.append(part)
+            collected.write(part)
             if size > _SLICE_BYTES:
                 await asyncio.sleep(0)
         at -= len(member.unused_data)
-    return b"".join(parts)
+    return collected.getvalue()
