@@ -61,10 +61,12 @@ async function visit(context, page, spec, width, scheme) {
   if (await page.locator("[data-chart]").count()) await page.locator("[data-chart] svg path").first().waitFor({ state: "attached" });
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   check(wide <= 0, `${where}: ${wide} px wider than the window`);
-  // A first column that is too narrow breaks its words letter by letter: a cell higher than wide, of a short text.
+  // A first column that is too narrow breaks its words letter by letter: a short text that is higher than wide.
   const broken = await page.evaluate(() =>
     [...document.querySelectorAll("table tr > :first-child")].filter((cell) => {
-      const { width, height } = cell.getBoundingClientRect();
+      const text = document.createRange(); // not the cell, which is as high as the highest of its row
+      text.selectNodeContents(cell);
+      const { width, height } = text.getBoundingClientRect();
       return cell.textContent.length < 30 && width > 0 && height > 3 * width;
     }).length,
   );

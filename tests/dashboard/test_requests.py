@@ -30,6 +30,16 @@ async def test_the_list_shows_what_passes_the_filters_of_its_address() -> None:
         assert "write a number" in wrong.text
 
 
+async def test_a_name_that_turns_the_direction_of_writing_looks_like_no_other_one() -> None:
+    name = "safe\u202elive"
+    async with pair(WHOLE, WHOLE) as (_, _, router):
+        await router.chat({"model": name})
+        page = (await router.client.get("/requests", params={"model": name}, headers=HTML)).text
+        assert page.count("safe\\u202elive") == 2  # the cell and its title
+        assert page.count(name) == 1
+        assert f'value="{name}"' in page  # what the form sends again is what was typed
+
+
 async def test_a_story_tells_attempts_reasons_and_costs_and_no_text_of_the_request() -> None:
     async with pair(Answer.json({"error": "x"}, status=500), WHOLE) as (_, _, router):
         reply = await router.chat({"messages": [{"role": "user", "content": SECRET}]})

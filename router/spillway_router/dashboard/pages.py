@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
+from spillway_router.core.printable import printable
 from spillway_router.dashboard.admin_pages import field_text
 
 HERE = Path(__file__).parent
@@ -33,8 +35,9 @@ MEDIA_TYPES: Mapping[str, str] = {
 
 
 class Pages:
-    """Renders templates; every value is escaped. The names of static files get their hash, so that browsers keep them
-    until they change."""
+    """Renders templates. Every value is escaped, and marks that turn the direction of writing are shown as escapes, so
+    that no name looks like another one; what a form sends back needs the filter `exact`, which keeps them. The names of
+    static files get their hash, so that browsers keep them until they change."""
 
     def __init__(self) -> None:
         self._environment = Environment(
@@ -44,10 +47,12 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
+            finalize=_shown,
         )
         self._hashes: Mapping[str, str] = json.loads((STATIC / "bundle.json").read_text(encoding="utf-8"))["results"]
         self._environment.globals["static"] = self.address_of
         self._environment.filters["field_text"] = field_text
+        self._environment.filters["exact"] = escape
 
     def address_of(self, name: str) -> str:
         """Return the address of a static file."""
@@ -56,3 +61,7 @@ class Pages:
     def render(self, template: str, values: Mapping[str, Any]) -> str:
         """Return a page."""
         return self._environment.get_template(template).render(values)
+
+
+def _shown(value: Any) -> Any:
+    return printable(value, keeps="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value

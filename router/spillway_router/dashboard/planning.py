@@ -61,7 +61,7 @@ def _crossing(one: Crossing) -> tuple[str, ...]:
     if one.documents_per_month is None or one.utilisation is None:
         return (one.gpu, one.alternative, "never: it is free", "-", "-")
     if one.utilisation > 1:
-        return (one.gpu, one.alternative, "never", "-", f"{one.utilisation:.0%} of its capacity")
+        return (one.gpu, one.alternative, "never", "-", f"{one.utilisation:,.0%} of its capacity")
     per_day = one.documents_per_month * 12 / 365
     return (
         one.gpu,

@@ -112,7 +112,8 @@ class PlanningPages:
             "chosen": fields.get("gpu") or loaded.settings.gpu.name or "",
             "query": request.url.query,
         }
-        return self._desk.page(request, viewer, "what_if.html", values, 400 if table is None or trial_problem else 200)
+        is_refused = trial_problem or (table is None and values["asked"])
+        return self._desk.page(request, viewer, "what_if.html", values, 400 if is_refused else 200)
 
     async def _recorded(self) -> Mapping[str, str]:
         """Return the shape of a request of the last 7 days and their volume a month, as fields of the form; empty
@@ -126,8 +127,8 @@ class PlanningPages:
         per_day = max(1, round(served.answers / 7))
         return {
             "volume": f"{per_day}/day",
-            "prompt_tokens": str(round(served.prompt_tokens / served.answers)),
-            "output_tokens": str(round(served.completion_tokens / served.answers)),
+            "prompt_tokens": str(min(_MOST_TOKENS, round(served.prompt_tokens / served.answers))),
+            "output_tokens": str(min(_MOST_TOKENS, round(served.completion_tokens / served.answers))),
         }
 
 
