@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spillway_router.ledger.errors import LedgerUnavailableError
 from spillway_router.runtime.steady_clock import BELIEVED_S, STEP_S, ClockSources, SteadyClock, system_sources
 
 NOON = 1_795_176_000.0
@@ -28,10 +30,23 @@ class Machine:
     ahead_s: float = 0.0
     boot: str = "b1"
     jumps: list[float] = field(default_factory=list)
+    is_away: bool = False
+    server_ahead_s: float = 0.0
 
-    def clock(self, file: Path | None = None, told_s: float | None = None) -> SteadyClock:
+    def clock(self, file: Path | None = None, server_s: Callable[[], float | None] = lambda: None) -> SteadyClock:
         sources = ClockSources(lambda: self.true_s() + self.ahead_s, lambda: self.monotonic_s, self.boot)
-        return SteadyClock(sources, file, told_s, self.jumps.append)
+        return SteadyClock(sources, file, server_s, self.jumps.append)
+
+    def server_s(self) -> float:
+        if self.is_away:
+            raise LedgerUnavailableError("away")
+        return self.true_s() + self.server_ahead_s
+
+    async def tend(self, clock: SteadyClock, seconds: float) -> None:
+        """Let time pass as it does in a router."""
+        for _ in range(int(seconds)):
+            self.monotonic_s += 1.0
+            await clock.tend()
 
     def true_s(self) -> float:
         return NOON + self.monotonic_s - 1000.0
@@ -88,9 +103,54 @@ def test_a_damaged_note_is_ignored(tmp_path: Path, text: str) -> None:
 
 def test_the_ledger_s_server_has_the_first_word() -> None:
     machine = Machine(ahead_s=DAY)
-    clock = machine.clock(told_s=NOON)
+    clock = machine.clock(server_s=machine.true_s)
     machine.wait(clock, 30)
     assert clock.now() == near(machine.true_s())
+    assert machine.jumps == []
+
+
+@pytest.mark.parametrize("ahead_s", [DAY, -DAY, 30.0])
+async def test_a_wrong_clock_that_is_put_right_later_moves_nothing(ahead_s: float) -> None:
+    machine = Machine(ahead_s=ahead_s)
+    clock = machine.clock(server_s=machine.true_s)
+    await machine.tend(clock, 10)
+    machine.ahead_s = 0.0
+    await machine.tend(clock, BELIEVED_S + 120)
+    assert clock.now() == near(machine.true_s())
+    assert machine.jumps == []
+
+
+async def test_a_jump_while_the_server_is_away_is_believed_only_with_it() -> None:
+    machine = Machine()
+    clock = machine.clock(server_s=machine.server_s)
+    await machine.tend(clock, 10)
+    machine.ahead_s, machine.is_away = DAY, True
+    await machine.tend(clock, BELIEVED_S + 120)
+    assert clock.now() == near(machine.true_s())
+    machine.is_away = False
+    await machine.tend(clock, 120)
+    assert clock.now() == near(machine.true_s())
+    assert machine.jumps == []
+
+
+async def test_a_server_that_jumps_is_followed_once_it_has_lasted() -> None:
+    machine = Machine()
+    clock = machine.clock(server_s=machine.server_s)
+    machine.server_ahead_s = DAY
+    await machine.tend(clock, BELIEVED_S - 60)
+    assert clock.now() == near(machine.true_s())
+    assert [round(ahead_s) for ahead_s in machine.jumps] == [DAY]
+    await machine.tend(clock, 240)
+    assert clock.now() == near(machine.true_s() + DAY)
+
+
+async def test_a_machine_that_drifts_stays_with_the_server() -> None:
+    machine = Machine()
+    clock = machine.clock(server_s=machine.true_s)
+    for _ in range(200):
+        machine.ahead_s += 0.1
+        await machine.tend(clock, 10)
+        assert abs(clock.now() - machine.true_s()) <= STEP_S
     assert machine.jumps == []
 
 

@@ -280,7 +280,7 @@ class Runtime:
         journals = JournalPlace.of(ledger.name, part.path, part.journal)
         try:
             _recover(ledger, journals)
-            steady = SteadyClock(system_sources(), journals.clock_file, ledger.server_s())
+            steady = SteadyClock(system_sources(), journals.clock_file, ledger.server_s)
             return cls(loaded, ledger, version, journals=journals, steady=steady)
         except BaseException:
             ledger.close()
