@@ -177,3 +177,19 @@ def test_numbers_that_mean_what_they_look_like_are_read() -> None:
     settings = parse('limits: {in_flight: 1_000}\ngpu: {count: 0x10, price_per_hour: 0.50}\nslo: {ttft_ms: "080"}', {})
     assert (settings.limits.in_flight, settings.gpu.count) == (1000, 16)
     assert (str(settings.gpu.price_per_hour), settings.slo.ttft_ms) == ("0.5", 80)
+
+
+@pytest.mark.parametrize("setting", ["context_tokens", "max_output_tokens"])
+def test_a_context_that_no_ledger_could_hold_the_cost_of_is_an_error(setting: str) -> None:
+    line = f"backends: [{{name: a, provider: vllm, model: m, base_url: 'http://127.0.0.1:9/v1', {setting}: {10**30}}}]"
+    assert problems_of(line) == [f"line 1, backends.0.{setting}: must be at most 100000000; change it"]
+
+
+@pytest.mark.parametrize(
+    "gpu", ['{price_per_hour: "1000000"}', '{price_per_hour: "100", count: 1001}', '{price_per_month: "100000000"}']
+)
+def test_a_price_of_gpus_that_would_overflow_the_ledgers_sums_is_an_error(gpu: str) -> None:
+    assert problems_of(f"gpu: {gpu}") == [
+        "line 1, gpu: all GPUs together cost more than 100,000 USD per hour; check the price"
+    ]
+    assert parse('gpu: {price_per_hour: "90", count: 1024}', {}).gpu.count == 1024

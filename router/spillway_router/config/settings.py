@@ -31,6 +31,7 @@ from spillway_router.config.policy_part import PolicyPart, Steps
 from spillway_router.config.service_name import ServiceName
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
 from spillway_router.core.confidence.referee import MOST_TOKENS
+from spillway_router.core.money.attribution import MOST_HOURLY_USD
 from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.credits import MOST_CREDITS, Counted, CreditLine
 from spillway_router.core.money.currency import Currency
@@ -46,6 +47,9 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 _ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[A-Za-z0-9._:\[\]-]+$")
 _HTTP_URL = TypeAdapter(AnyHttpUrl)
+
+LONGEST_CONTEXT = 10**8
+"""Tokens, many times those of the longest context: at any price, the ledger can hold the cost of so many."""
 
 Money = Annotated[Decimal, Field(ge=0, le=10**9)]
 
@@ -114,6 +118,8 @@ class GpuPart(Part):
     def _one_price(self) -> Self:
         if self.price_per_hour is not None and self.price_per_month is not None:
             raise ValueError("give price_per_hour or price_per_month, not both")
+        if self.hourly * self.count > MOST_HOURLY_USD:
+            raise ValueError(f"all GPUs together cost more than {MOST_HOURLY_USD:,} USD per hour; check the price")
         return self
 
     @property
@@ -134,7 +140,7 @@ class FixedCostPart(Part):
     from the day on which a router first reads it, until it is taken out here."""
 
     name: str = Field(pattern=_NAME)
-    price_per_month: Money
+    price_per_month: Annotated[Decimal, Field(ge=0, le=10**7)]
     since: date | None = None
 
 
@@ -165,7 +171,7 @@ class StepPart(_RatesPart):
     """Prices that apply to prompts of more than `above_tokens` tokens, or to a service (`service_tier`) of the
     provider."""
 
-    above_tokens: int = Field(0, ge=0)
+    above_tokens: int = Field(0, ge=0, le=LONGEST_CONTEXT)
     service: str = ""
 
 
@@ -360,9 +366,9 @@ class BackendPart(Part):
     endpoints: tuple[Endpoint, ...] | None = Field(None, min_length=1)
     embedding_space: str = Field("", max_length=200)
     max_inputs: int | None = Field(None, ge=1)
-    context_tokens: int | None = Field(None, ge=1)
+    context_tokens: int | None = Field(None, ge=1, le=LONGEST_CONTEXT)
     stall_s: float | None = Field(None, gt=0)
-    max_output_tokens: int = Field(4096, ge=1)
+    max_output_tokens: int = Field(4096, ge=1, le=LONGEST_CONTEXT)
     unbounded: Literal["refuse", "hold"] = "refuse"
     output_bound_field: Literal["max_tokens", "max_completion_tokens", "num_predict"] | None = None
     on_disconnect: Literal["continues", "stops", "unknown"] | None = None

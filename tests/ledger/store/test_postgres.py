@@ -26,6 +26,7 @@ from spillway_router.ledger.store.postgres import migrations as migrations_postg
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+from spillway_router.runtime.steady_clock import ClockSources, SteadyClock
 from spillway_router.testing.postgres_server import PostgresServer
 
 CHILD = Path(__file__).with_name("postgres_child.py")
@@ -344,3 +345,13 @@ def test_nobody_waits_for_a_revision_that_cant_be_read() -> None:
 def test_a_refusal_names_the_first_cap_that_is_full(ledger: PostgresLedger) -> None:
     caps = (Cap("all", "day", D0, 100), Cap("key:k1", "day", D0, 10))
     assert ledger.commit((Write((entry("reserved", "r1", reserved_nano=11),), caps),)) == [CapReached(caps[1], 0)]
+
+
+async def test_the_server_says_that_a_jump_of_the_wall_clock_is_none(ledger: PostgresLedger) -> None:
+    wall_s, jumps = time.time(), list[float]()
+    sources = ClockSources(lambda: wall_s, time.monotonic)
+    clock = SteadyClock(sources, None, ledger.server_s, jumps.append)
+    wall_s += 86_400
+    await clock.tend()
+    assert abs(clock.now() - time.time()) < 5
+    assert jumps == []

@@ -61,6 +61,8 @@ async def test_every_running_rental_stops_at_once() -> None:
         ({"price": "much"}, "price"),
         ({"price": "1_0"}, "price"),
         ({"price": "0"}, "price"),
+        ({"price": "50000.01"}, "price"),
+        ({"at": "2002-11-28T00:00Z"}, "at"),
         ({"price": "NaN"}, "price"),
         ({"price_per_month": "1e9"}, "price"),
         ({"price": "", "price_per_month": "1e9"}, "price_per_month"),

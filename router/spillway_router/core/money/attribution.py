@@ -26,6 +26,11 @@ _PS_PER_S = 10**12
 _MILLION = 10**6
 
 
+MOST_HOURLY_USD = 100_000
+"""More than any fleet of one ledger costs per hour. Years of it fit into the ledger's sums of nano-dollars, which are
+64-bit integers: a rental at a mistyped price would end every report for good."""
+
+
 @fast_frozen(frozen=True, slots=True)
 class GpuRental:
     """What the GPUs of this machine cost: USD per hour of one GPU, and how many are rented."""

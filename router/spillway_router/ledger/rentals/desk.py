@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, cast
 
+from spillway_router.core.money.attribution import MOST_HOURLY_USD
 from spillway_router.core.money.currency import Amounts
 from spillway_router.core.money.tariff import NANO, TariffError, nano_from_usd, usd
 from spillway_router.ledger.interface import Ledger
@@ -23,7 +24,8 @@ from spillway_router.ledger.rentals.declared import correct, declare, end, overl
 from spillway_router.ledger.rentals.keeper import RentalTerms
 
 _KINDS = ("reserved", "interruptible")
-_MOST_USD = 10**6
+_EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
+"""A rental writes a row for each quarter of an hour, and rows stay: a mistyped year would leave a million of them."""
 ALL = "all"
 """Stands for the ID of every running rental."""
 
@@ -167,6 +169,7 @@ class RentalDesk:
             terms = replace(terms, price_nano_per_hour=price.hour_nano, price_nano_per_month=price.month_nano)
         kind_of = cast('Literal["reserved", "interruptible"]', kind)
         count = terms.count if asked.count is None else asked.count
+        _check_rate("price_per_month" if asked.price_per_month else "price", count, terms.price_nano_per_hour)
         return replace(terms, gpu=asked.gpu or terms.gpu, count=count, kind=kind_of, machine=asked.machine)
 
     def _right(self, record: RentalRecord, asked: RentalCorrection) -> RentalRecord:
@@ -183,6 +186,8 @@ class RentalDesk:
             )
         if asked.count is not None and asked.count != record.count:
             right = replace(right, count=asked.count, whole_nano_per_hour=None)
+        if right != record:
+            _check_rate("price_per_month" if asked.price_per_month else "price", right.count, right.price_nano_per_hour)
         begin_ms = self._moment("from", asked.start) if asked.start else record.started_ms
         end_ms = begin_ms if asked.void else self._moment("until", asked.until) if asked.until else record.stopped_ms
         if end_ms is not None and end_ms < begin_ms:
@@ -202,8 +207,8 @@ class RentalDesk:
             raise RentalDeskError(term, f"{text!r} is not a time; write it as 2026-11-20T14:00Z") from None
         if at_ms > self.now_ms:
             raise RentalDeskError(term, f"{text} is in the future; record it when it happens")
-        if at_ms < 0:
-            raise RentalDeskError(term, f"{text} is before 1970")
+        if at_ms < _EARLIEST.timestamp() * 1000:
+            raise RentalDeskError(term, f"{text} is before {_EARLIEST.year}; check the year")
         return at_ms
 
 
@@ -226,9 +231,15 @@ def _price(per_hour: str, per_month: str, hours_per_month: Decimal) -> _Price | 
         nano = nano_from_usd(text)
     except TariffError:
         raise RentalDeskError(term, f"{text!r} is not an amount; write USD, such as 1.39") from None
-    if not 0 < nano <= _MOST_USD * NANO:
-        raise RentalDeskError(term, f"must be above 0 and at most {_MOST_USD:,} USD")
+    if nano <= 0:
+        raise RentalDeskError(term, "must be above 0 USD")
     return _Price(int(nano / hours_per_month), nano) if per_month else _Price(nano, None)
+
+
+def _check_rate(term: str, count: int, hour_nano: int) -> None:
+    """Raise RentalDeskError for a rental that costs more than any does."""
+    if count * hour_nano > MOST_HOURLY_USD * NANO:
+        raise RentalDeskError(term, f"x count is above {MOST_HOURLY_USD:,} USD per hour; check both")
 
 
 def _difference(before_nano: int, after_nano: int) -> dict[str, str]:
