@@ -41,7 +41,13 @@ def known_metrics() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "file", ["deploy/grafana/dashboards/spillway.json", "deploy/prometheus/alerts.yml", "deploy/kubernetes/spillway"]
+    "file",
+    [
+        "deploy/grafana/dashboards/spillway.json",
+        "deploy/prometheus/alerts.yml",
+        "deploy/prometheus/recordings.yml",
+        "deploy/kubernetes/spillway",
+    ],
 )
 def test_only_metrics_that_exist_are_asked_for(file: str) -> None:
     place = ROOT / file
@@ -113,13 +119,22 @@ def test_every_variable_of_compose_is_in_the_example() -> None:
     assert set(_VARIABLE.findall((COMPOSE / "compose.yaml").read_text())) - images <= named
 
 
-def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["alerts", "recordings"])
+def test_rules_say_what_they_should(name: str, tmp_path: Path) -> None:
     program = tool("promtool")
-    shutil.copy(DEPLOY / "prometheus/alerts.yml", tmp_path)
-    shutil.copy(ROOT / "tests/deploy/alerts.test.yaml", tmp_path)
-    words = [program, "test", "rules", str(tmp_path / "alerts.test.yaml")]
+    shutil.copy(DEPLOY / f"prometheus/{name}.yml", tmp_path)
+    shutil.copy(ROOT / f"tests/deploy/{name}.test.yaml", tmp_path)
+    words = [program, "test", "rules", str(tmp_path / f"{name}.test.yaml")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_recording_is_documented_and_loaded() -> None:
+    (group,) = yaml.safe_load((DEPLOY / "prometheus/recordings.yml").read_text(encoding="utf-8"))["groups"]
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    assert [rule["record"] for rule in group["rules"] if f"`{rule['record']}`" not in page] == []
+    loaded = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text(encoding="utf-8"))["rule_files"]
+    assert loaded == [f"/etc/prometheus/{name}.yml" for name in ("alerts", "recordings")]
 
 
 def test_an_engine_and_a_cloud_have_alerts_of_their_own() -> None:
