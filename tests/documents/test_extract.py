@@ -10,6 +10,7 @@ import httpx
 import pytest
 from tests.documents.harness import COST, FREE, PATH, ask, documents, rows, setup, steps
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
+from tests.proxy.control.helpers import bearer
 
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.verify import verify
@@ -336,3 +337,23 @@ async def test_null_stands_for_a_field_that_is_left_out(tmp_path: Path) -> None:
     async with setup(answer(truth(CLEAN), 0.97), folder=tmp_path) as (_, __, router):
         extraction = await ask(router, CLEAN.text, nulls)
         assert (extraction["status"], extraction["values"]) == ("answered", CLEAN.truth)
+
+
+async def test_a_key_can_not_take_all_places_of_documents() -> None:
+    gate = asyncio.Event()
+    more = "documents: {most_at_once: 4}\nkeys: {required: true}\n"
+    async with setup(answer(truth(CLEAN), 0.97).after(gate), more=more) as (engine, _, router):
+        one, other, third = (bearer(router, "inference", name) for name in ("one", "other", "third"))
+        waiting = []
+        for key in (one, one, other):
+            waiting.append(asyncio.create_task(router.post({"text": CLEAN.text}, PATH, **key)))
+            await engine.arrival()
+        refused = await router.post({"text": CLEAN.text}, PATH, **one)
+        assert (refused.status_code, error_of(refused)["code"]) == (429, "rate_limited")
+        waiting.append(asyncio.create_task(router.post({"text": CLEAN.text}, PATH, **third)))
+        await engine.arrival()
+        full = await router.post({"text": CLEAN.text}, PATH, **other)
+        assert (full.status_code, error_of(full)["code"]) == (503, "overloaded")
+        gate.set()
+        assert [(await reply).status_code for reply in waiting] == [200] * 4
+        assert (await router.post({"text": CLEAN.text}, PATH, **one)).status_code == 200

@@ -61,8 +61,56 @@ MARKS: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
     "mark at the top of the body": ({"privacy": "local-only"}, {}),
     "mark in a body that was meant for an SDK": ({"extra_body": {"metadata": {"privacy": "local-only"}}}, {}),
     "header in a body that was meant for an SDK": ({"extra_headers": {"x-spillway-privacy": "local-only"}}, {}),
+    "metadata further down": ({"metadata": {"spillway": {"privacy": "local-only"}}}, {}),
+    "metadata in a list": ({"metadata": {"options": [{"privacy": "local-only"}]}}, {}),
+    "metadata as JSON in a text": ({"metadata": {"spillway": '{"privacy": "local-only"}'}}, {}),
+    "metadata of a proxy": ({"litellm_metadata": {"privacy": "local-only"}}, {}),
+    "metadata in another width": ({"metadata": {"ｐｒｉｖａｃｙ": "local-only"}}, {}),
+    "German metadata": ({"metadata": {"privat": True}}, {}),
+    "headers in the metadata": ({"metadata": {"headers": {"x-spillway-privacy": "local-only"}}}, {}),
+    "headers as pairs": ({"headers": [["x-spillway-privacy", "local-only"]]}, {}),
+    "headers as JSON in a text": ({"extra_headers": '{"x-spillway-privacy": "local-only"}'}, {}),
+    "headers of a client": ({"default_headers": {"X-Spillway-Privacy": "local-only"}}, {}),
+    "an object of ours": ({"spillway": {"privacy": "local-only"}}, {}),
     "keyword with a quote": (saying('x a"b y'), {}),
 }
+
+OPEN: list[dict[str, Any]] = [
+    {"metadata": {"tags": ["private", "law"]}},
+    {"metadata": {"run": {"privacy": "any"}}},
+    {"metadata": {"note": "{no JSON", "list": "[1, 2]", "privacy": "public"}},
+    {"spillway": {"note": "x"}, "headers": [["x-app", "local-only"]]},
+]
+
+
+@pytest.mark.parametrize("fields", OPEN, ids=str)
+async def test_what_is_no_mark_may_leave(fields: dict[str, Any]) -> None:
+    async with FaultUpstream(WHOLE) as other, routing(settings(cloud(other))) as router:
+        assert (await router.chat(fields)).status_code == 200
+        assert len(other.seen) == 1
+
+
+HINTS_ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
+    "query": ("?x-spillway-privacy=local-only", {}),
+    "query with underscores": ("?a=b&X_Spillway_Privacy=local-only", {}),
+    "shorter header": ("", {"x_spill_privacy": "local-only"}),
+    "header without a prefix": ("", {"privacy": "local-only"}),
+    "header of another prefix": ("", {"x_privacy": "local-only"}),
+    "header behind a proxy's prefix": ("", {"x_litellm_spillway_privacy": "local-only"}),
+}
+
+
+@pytest.mark.parametrize("where", HINTS_ELSEWHERE)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/documents/extract", "/v1/messages/count_tokens"])
+async def test_a_hint_where_nothing_reads_it_is_refused(where: str, path: str) -> None:
+    query, headers = HINTS_ELSEWHERE[where]
+    body = {"text": "hello"} if path.endswith("extract") else {"model": "auto", "messages": MESSAGES}
+    async with FaultUpstream(WHOLE) as other, routing(settings(cloud(other))) as router:
+        reply = await router.post(body, path + query, **headers)
+        assert reply.status_code == 400
+        assert "header" in error_of(reply)["message"]
+        assert not other.seen
+
 
 DOWN: dict[str, Answer] = {
     "overflow": Answer.json({"error": {"code": 503}}, 503),

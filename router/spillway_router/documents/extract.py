@@ -18,11 +18,11 @@ Audits may raise the local threshold. They are offered the local reading once th
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from spillway_router.aio.fair_turns import FairTurns
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.documents.drafts import (
     CAPTIONS,
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from spillway_router.documents.captions.reading import CaptionReading
     from spillway_router.documents.parser_files import Parser  # it loads RE2, which most routers never need
 
+_READINGS = FairTurns()
+"""Turns at reading long texts without a model: a long one takes a second or two of the machine."""
 TOP_LOGPROBS = 5
 Status = Literal["answered", "unsure"]
 StepOutcome = Literal["accepted", "unsure", "failed", "skipped"]
@@ -151,8 +153,9 @@ class _Cascade:
         from spillway_router.documents.captions.reading import read_captions  # most routers never need it
 
         schema = self._request.schema
-        self._captions = await asyncio.to_thread(
-            lambda: read_captions(self._request.text, schema.json_schema, schema.captions())
+        self._captions = await _READINGS.in_thread(
+            self._exchange.key_id,
+            lambda: read_captions(self._request.text, schema.json_schema, schema.captions()),
         )
 
     async def local(self) -> Draft | None:
@@ -167,7 +170,7 @@ class _Cascade:
             self.reports.append(StepReport("parser", "skipped", why="the request disables parsers"))
             return None
         # Parsing runs in a thread: the first document loads the parsers, and a text may be long.
-        parsed = await asyncio.to_thread(self._parsed)
+        parsed = await _READINGS.in_thread(self._exchange.key_id, self._parsed)
         draft = self._parsers_draft(parsed, threshold)
         if draft is None:
             self.reports.append(StepReport("parser", "skipped", why="no parser knows this layout"))

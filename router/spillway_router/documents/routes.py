@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.money.tariff import usd
-from spillway_router.core.routing.model import Caller, Refusal
+from spillway_router.core.routing.model import Caller
 from spillway_router.documents.drafts import Draft
 from spillway_router.documents.extract import Extraction, ExtractionRequest, StepReport, extract
 from spillway_router.documents.files import FileText
@@ -47,29 +47,24 @@ def _add_extract(api: FastAPI, documents: DocumentServices) -> None:
         leave is read, and paid, once."""
         caller = caller_of(documents.proxy, request, INFERENCE_ROLES)
         rules = documents.rules()
-        if documents.in_progress >= rules.max_in_progress:
-            message = "Too many documents in progress here (documents.most_at_once)."
-            raise RefusedError(Refusal(503, "overloaded", message, retry_after_s=1.0))
+        documents.refuse_without_room(caller.key_id)
         upload = await read_upload(documents.proxy, request, caller, documents.files, rules.files)
         body = upload.fields
         extraction = read_extraction_request(body, rules, () if upload.file is None else upload.file.unsure)
         review = True if body.get("review") is None else body["review"]
         if not isinstance(review, bool):
             raise bad_request("'review' must be true or false.", "review")
-        exchange = await _open_exchange(documents, request, caller, upload, extraction)
-        if extraction.min_confidence is None:
-            extraction = replace(extraction, min_confidence=exchange.min_confidence)
+        with documents.place(caller.key_id):
+            exchange = await _open_exchange(documents, request, caller, upload, extraction)
+            if extraction.min_confidence is None:
+                extraction = replace(extraction, min_confidence=exchange.min_confidence)
 
-        async def answer() -> Response:
-            documents.in_progress += 1
-            try:
+            async def answer() -> Response:
                 return await _answer(documents, exchange, extraction, caller, review=review, file=upload.file)
-            finally:
-                documents.in_progress -= 1
 
-        response = await unless_gone(
-            request.receive, _answer_once(documents, request, caller, upload.identity, exchange, answer)
-        )
+            response = await unless_gone(
+                request.receive, _answer_once(documents, request, caller, upload.identity, exchange, answer)
+            )
         return Response(status_code=204) if response is None else response  # the client left, so nobody reads the 204
 
 

@@ -7,8 +7,11 @@ import contextlib
 import gc
 import json
 import socket
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.proxy.control.helpers import bearer
@@ -17,6 +20,7 @@ from tests.proxy.entry.helpers import CHAT, answer_of, post, saying, talking
 from spillway_router.config.memory_limit import memory_left
 from spillway_router.proxy.entry.frontend import IncomingRequest
 from spillway_router.proxy.request.body_memory import BodyMemory
+from spillway_router.proxy.request.large_body import LargeBody, Reading
 from spillway_router.testing import Answer
 from spillway_router.testing.harness import LIMIT_S, Router, pair
 
@@ -181,6 +185,53 @@ async def test_nothing_of_a_request_waits_for_the_garbage_collector(stream: bool
             await router.until(lambda: not [o for o in gc.get_objects() if isinstance(o, IncomingRequest)])
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("where", ["while it is read", "while it is looked at"])
+async def test_a_request_that_was_left_is_freed_without_the_garbage_collector(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancelled task holds its frames, and they what was parsed of a body: hundreds of MB of a few clients."""
+    looking, looked = threading.Event(), threading.Event()
+
+    def look(*_: object) -> None:
+        looking.set()
+        looked.wait(LIMIT_S)
+
+    if where == "while it is looked at":
+        monkeypatch.setattr("spillway_router.proxy.exchange.exchange.read_facts", look)
+    texts = ["x" * 1000] * (20_000 if where == "while it is read" else 300)
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": text} for text in texts]}).encode()
+    begun = Reading.steps
+    reading = asyncio.Event()
+
+    def steps(self: Reading) -> Iterator[None]:
+        reading.set()
+        return begun(self)
+
+    monkeypatch.setattr(Reading, "steps", steps)
+    gc.collect()
+    gc.disable()
+    try:
+        async with pair(Answer(silent=True, end="hang")) as (_, _, router):
+            async with talking(router) as (reader, writer):
+                writer.write(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+                if where == "while it is read":
+                    await reading.wait()
+                else:
+                    await asyncio.to_thread(looking.wait, LIMIT_S)
+            del reader, writer
+            await router.until(lambda: all(one.disconnected for one in alive(IncomingRequest)))
+            looked.set()
+            kept = (IncomingRequest, LargeBody, Reading)
+            await router.until(lambda: not alive(*kept))
+    finally:
+        gc.enable()
+
+
+def alive(*kinds: type) -> list[Any]:
+    """Return the objects of these types that are in memory."""
+    return [one for one in gc.get_objects() if isinstance(one, kinds)]
 
 
 def test_the_memory_that_is_left_follows_the_container(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from tests.proxy.entry.helpers import CHAT, answer_of, post, saying, talking
 
 from spillway_router.proxy.entry.connections import ConnectionCounts, counted_address
 from spillway_router.proxy.entry.frontend import FrontendState
-from spillway_router.testing import Answer
-from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, error_of, pair
+from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, cloud, error_of, pair, routing, settings
 from spillway_router.testing.streams import delta
 
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
@@ -86,6 +86,32 @@ async def test_trailers_without_an_end_are_cut_off(path: bytes) -> None:
         chunked = b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
         writer.write(b"POST %b HTTP/1.1\r\nhost: localhost\r\n" % path + chunked + b"x-a: ")
         await sent_until_cut(reader, writer)
+
+
+@pytest.mark.parametrize("path", [CHAT, b"/v1/documents/extract"])
+@pytest.mark.parametrize("name", [b"x-spillway-privacy", b"X-Spillway_Privacy", b"x-spillway-route"])
+async def test_a_hint_after_the_body_is_refused_and_nothing_is_sent(path: bytes, name: bytes) -> None:
+    async with (
+        FaultUpstream(saying("hi")) as other,
+        routing(settings(cloud(other))) as router,
+        talking(router) as (reader, writer),
+    ):
+        body = b'{"model":"auto","text":"x","messages":[{"role":"user","content":"x"}]}'
+        head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" % path
+        chunks = b"%x\r\n%b\r\n0\r\n" % (len(body), body)
+        writer.write(head + b"transfer-encoding: chunked\r\n\r\n" + chunks + b"%b: local-only\r\n\r\n" % name)
+        status, answer = await answer_of(reader)
+        assert (status, b"before the body" in answer) == (400, True)
+        assert not other.seen
+
+
+async def test_other_headers_after_the_body_are_dropped() -> None:
+    async with pair(saying("hi")) as (_, _, router), talking(router) as (reader, writer):
+        key = router.admin["authorization"].encode()
+        chunked = b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+        writer.write(b"POST /admin/reload HTTP/1.1\r\nhost: localhost\r\n" + chunked + b"authorization: " + key)
+        writer.write(b"\r\n\r\n")
+        assert (await answer_of(reader))[0] == 401
 
 
 @pytest.mark.parametrize("path", ["/v1/route/explain", "/v1/documents/extract", "/v1/feedback", "/admin/reload", "/no"])

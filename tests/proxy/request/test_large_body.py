@@ -162,7 +162,7 @@ def test_a_keyword_is_found_where_slices_meet(at: int, word: str) -> None:
 async def test_the_loop_goes_on_while_the_parts_of_a_large_body_are_read() -> None:
     turned = threading.Event()
     asyncio.get_running_loop().call_soon(turned.set)
-    assert await in_thread(turned.wait, 30.0)
+    assert await in_thread("", turned.wait, 30.0)
 
 
 BODIES = {
@@ -184,7 +184,7 @@ async def test_others_get_a_turn_after_each_slice(name: str) -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
-    await asyncio.gather(*(read_body(BODIES[name]) for _ in range(2)))
+    await asyncio.gather(*(read_body(BODIES[name], key_id="") for _ in range(2)))
     task.cancel()
     assert turns >= 2 * len(BODIES[name]) // SLICE  # the two bodies are read one after the other
 
@@ -199,7 +199,7 @@ async def test_a_step_scans_no_more_than_a_slice(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(large_body.FieldScanner, "scan", scan)
     for body in BODIES.values():
-        await read_body(body)
+        await read_body(body, key_id="")
     assert max(scanned) <= SLICE
 
 

@@ -289,13 +289,15 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         caller = caller_of(services, request, READER_ROLES)
         config = services.config()
         raw = await bounded_body(services, request, caller)
-        body = await read_body(raw, config.privacy.detectors, config.privacy.recognizer)
+        body = await read_body(raw, config.privacy.detectors, config.privacy.recognizer, key_id=caller.key_id)
         endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if body.get(field) is not None), "chat")
-        facts = await in_thread(read_facts, "dry-run", endpoint, request.headers, body, caller, config.privacy)
+        facts = await in_thread(
+            caller.key_id, read_facts, "dry-run", endpoint, request.headers, body, caller, config.privacy
+        )
         session = session_of(facts)
         if session is not None and await services.memory.sessions.private.is_private_anywhere(*session):
             facts = services.memory.sessions.with_privacy(facts)
-        facts = await in_thread(with_traits, config, facts, body)
+        facts = await in_thread(caller.key_id, with_traits, config, facts, body)
         facts = services.memory.sessions.with_complexity(facts, services.clock())
         config = under_rules(services, config, facts)
         facts = in_arm(config, facts)

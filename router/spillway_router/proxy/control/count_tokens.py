@@ -81,7 +81,7 @@ async def _counted(services: Services, request: Request, counting: CountingRoute
     caller = caller_of(services, request, INFERENCE_ROLES)
     config = services.config()
     raw = await bounded_body(services, request, caller)
-    body = await read_body(raw, config.privacy.detectors, config.privacy.recognizer)
+    body = await read_body(raw, config.privacy.detectors, config.privacy.recognizer, key_id=caller.key_id)
     facts = await _facts(services, request, body, caller, counting.endpoint)
     routes = _routes(services, request, facts)
     passed = passed_to_backend(counting.endpoint, request.headers, own_key="x-spillway-provider" in request.headers)
@@ -117,9 +117,9 @@ async def _facts(
     services: Services, request: Request, body: dict[str, Any], caller: Caller, endpoint: Endpoint
 ) -> RequestFacts:
     rule = services.config().privacy
-    facts = await in_thread(read_facts, services.new_id(), endpoint, request.headers, body, caller, rule)
+    facts = await in_thread(caller.key_id, read_facts, services.new_id(), endpoint, request.headers, body, caller, rule)
     facts = await services.memory.sessions.joined(facts)
-    facts = await in_thread(with_traits, services.config(), facts, body)
+    facts = await in_thread(caller.key_id, with_traits, services.config(), facts, body)
     if endpoint != "responses":
         return facts
     followed = await with_maker(services, facts, body)

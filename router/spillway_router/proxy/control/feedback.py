@@ -81,7 +81,7 @@ async def _better_answer(services: Services, caller: Caller, request_id: str, re
             f"The request is not retained: {problem}. Send its body again with the header {BETTER_THAN}: {request_id}."
         )
         raise RefusedError(Refusal(409, "not_retained", message, "retry"))
-    parsed = await read_body(retained.body)
+    parsed = await read_body(retained.body, key_id=caller.key_id)
     raw = edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}), spans_of(parsed))
     client = CapturingClient(retained.endpoint, {**retained.headers, BETTER_THAN: request_id}, raw, services.new_id())
     await _serve_unless_gone(services, Admitted(services.config(), caller, services.clock()), client, request)

@@ -47,7 +47,7 @@ async def json_body(
     body = await bounded_body(services, request, caller, most_bytes=most_bytes)
     if len(body) <= LARGE:
         return load(body)
-    await read_body(body)  # it bounds what the next line takes, but shortens long strings
+    await read_body(body, key_id=caller.key_id)  # it bounds what the next line takes, but shortens long strings
     whole: dict[str, Any] = orjson.loads(body)
     return whole
 

@@ -19,6 +19,7 @@ from spillway_router.proxy.entry.cors import cors_headers, preflight_headers
 from spillway_router.proxy.entry.frontend import headers_by_name, host_flaw
 from spillway_router.proxy.entry.targets import PROBES, ROUTES, usual_spelling
 from spillway_router.proxy.request.body_memory import HELD_BODY, BodyMemory, HeldBody
+from spillway_router.proxy.request.hint_names import query_flaw
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -54,7 +55,7 @@ def build(control: App, bodies: BodyMemory, cors_origins: Callable[[], Collectio
             await _reply(send, 204, preflight)
             return
         for_origin = cors_headers(origins, headers) if origins else []
-        refusal = _host_flaw(scope, headers) or _wrong_method(scope) or _nul_flaw(scope)
+        refusal = _host_flaw(scope, headers) or _wrong_method(scope) or _query_flaw(scope)
         if refusal is not None:
             await _refuse(send, refusal, scope["path"], for_origin)
             return
@@ -101,10 +102,12 @@ def _host_flaw(scope: Scope, headers: Mapping[str, str]) -> Refusal | None:
     return host_flaw(headers)
 
 
-def _nul_flaw(scope: Scope) -> Refusal | None:
-    """Return a 400 for a NUL in the path or the query. No name or id has one, and databases reject it as a text."""
-    if "\0" not in scope["path"] and b"%00" not in scope["query_string"] and b"\0" not in scope["query_string"]:
-        return None
+def _query_flaw(scope: Scope) -> Refusal | None:
+    """Return a 400 for a hint in the query of what may be sent on, and for a NUL in the path or the query: no name or
+    id has one, and databases reject it as a text."""
+    query = scope["query_string"]
+    if "\0" not in scope["path"] and b"%00" not in query and b"\0" not in query:
+        return query_flaw(query) if query and scope["method"] == "POST" else None
     return Refusal(400, "invalid_request", "The path and the query must not contain a NUL character.")
 
 

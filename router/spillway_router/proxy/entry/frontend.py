@@ -46,6 +46,7 @@ from spillway_router.proxy.request.body import too_large
 from spillway_router.proxy.request.body_memory import UNCOUNTED_BYTES
 from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
 from spillway_router.proxy.request.errors import RefusedError
+from spillway_router.proxy.request.hint_names import check_trailer, query_flaw
 
 MAX_PIPELINED = 8
 """Requests that may wait on one connection for the answers before theirs; then reading from it pauses."""
@@ -244,6 +245,8 @@ class FrontendConnection(HttpToolsProtocol):
         self.address = ""
         """Whose connection it is, where connections are counted."""
         self.in_head = False
+        self.trailers = 0
+        """Headers after the body of the request."""
         self.head_bytes = 0
         """Bytes that were received of a head that is not complete."""
         self.chunk_bytes = 0
@@ -491,6 +494,7 @@ class FrontendConnection(HttpToolsProtocol):
         self.expect_100_continue = False
         self.headers = []
         self.in_head = True
+        self.trailers = 0
         self.head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -501,6 +505,9 @@ class FrontendConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
+        if not self.in_head:
+            self._on_trailer(name)
+            return
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         headers = self.headers
@@ -508,6 +515,18 @@ class FrontendConnection(HttpToolsProtocol):
         if len(headers) > MAX_HEADERS:
             self.head_refusal = HEAD_TOO_LARGE
             raise _MalformedError
+
+    def _on_trailer(self, name: bytes) -> None:
+        """Drop a header that follows the body, as its sender has been judged already; a hint is refused."""
+        self.trailers += 1
+        if self.trailers > MAX_HEADERS:
+            self.head_refusal = HEAD_TOO_LARGE
+            raise _MalformedError
+        try:
+            check_trailer(name.decode("latin-1"))
+        except RefusedError as error:
+            self.head_refusal = error.refusal
+            raise _MalformedError from None
 
     def on_headers_complete(self) -> None:
         self.idle_since_s = None
@@ -546,6 +565,8 @@ class FrontendConnection(HttpToolsProtocol):
             and (not upgrading or self.known_head != b"")
         )
         flaw = self.state.host_flaw(request.headers)
+        if path is not self.url and flaw is None:
+            flaw = query_flaw(self.url.partition(b"?")[2])
         request.admission = flaw or admit(services, request.headers, self.state.in_flight, self.host)
         if type(request.admission) is Admitted:
             admitted = request.admission
@@ -702,6 +723,9 @@ class FrontendConnection(HttpToolsProtocol):
 
     def _on_task_done(self, request: IncomingRequest, task: asyncio.Task[None]) -> None:
         request.body = b""
+        # A cancelled task keeps its frames, and with them this request and what was parsed of its body. Each would hold
+        # the other until the garbage collector comes, which is seldom.
+        request.task = None
         self._release_slot(request)
         error = None if task.cancelled() else task.exception()
         if error is not None:

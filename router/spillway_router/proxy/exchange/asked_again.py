@@ -56,7 +56,7 @@ async def ask_again(
         whole: dict[str, Any] = {**body, "stream": False}
         whole.pop("stream_options", None)
     else:
-        whole = await read_body(raw)
+        whole = await read_body(raw, key_id=facts.caller.key_id)
     left_out = known_refusals(attempt.services, facts, attempt.backend)
     upstream = prepare(facts, raw, whole, attempt.route, left_out=left_out)
     limits = config.limits

@@ -33,7 +33,7 @@ async def renew_verdict(attempt: UpstreamAttempt, body: bytes | Pieces) -> None:
         if not attempt.leaves and (current is None or not current.pool.local):
             attempt.leaves = attempt.became_cloud = True
         if verdict.may_leave and attempt.leaves and config.privacy != attempt.config.privacy:
-            verdict = await _content_verdict(bytes(body), config.privacy)
+            verdict = await _content_verdict(facts.caller.key_id, bytes(body), config.privacy)
     if verdict.may_leave and attempt.leaves:
         caller = config.auth.renewed(facts.caller, services.clock())
         verdict = _BY_KEY if caller is None or caller.local_only else await _session_verdict(services, facts)
@@ -50,7 +50,7 @@ async def renewed(services: Services, facts: RequestFacts, raw: bytes) -> Reques
     if verdict.may_leave and caller.local_only:
         verdict = _BY_KEY
     if verdict.may_leave:
-        verdict = await _content_verdict(raw, services.config().privacy)
+        verdict = await _content_verdict(caller.key_id, raw, services.config().privacy)
     if verdict.may_leave:
         verdict = await _session_verdict(services, facts)
     return facts if verdict.may_leave else replace(facts, privacy=verdict)
@@ -59,9 +59,11 @@ async def renewed(services: Services, facts: RequestFacts, raw: bytes) -> Reques
 _BY_KEY = PrivacyVerdict(False, ("key",))
 
 
-async def _content_verdict(raw: bytes, rule: PrivacyRule) -> PrivacyVerdict:
-    body = await read_body(raw, rule.detectors, rule.recognizer)
-    return content_verdict(body, rule) if len(raw) <= MANY_PARTS else await in_thread(content_verdict, body, rule)
+async def _content_verdict(key_id: str, raw: bytes, rule: PrivacyRule) -> PrivacyVerdict:
+    body = await read_body(raw, rule.detectors, rule.recognizer, key_id=key_id)
+    return (
+        content_verdict(body, rule) if len(raw) <= MANY_PARTS else await in_thread(key_id, content_verdict, body, rule)
+    )
 
 
 async def _session_verdict(services: Services, facts: RequestFacts) -> PrivacyVerdict:

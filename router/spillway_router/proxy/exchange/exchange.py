@@ -184,13 +184,14 @@ async def read(
         if len(client.body) <= SEARCHED_AT_ONCE and config.privacy.recognizer is None:
             body = wire.load(client.body)
         else:
-            body = await read_body(client.body, config.privacy.detectors, config.privacy.recognizer)
+            rule, key_id = config.privacy, admitted.caller.key_id
+            body = await read_body(client.body, rule.detectors, rule.recognizer, key_id=key_id)
         request_id, endpoint, headers = client.request_id, client.endpoint, client.headers
         if len(client.body) <= MANY_PARTS:
             facts = read_facts(request_id, endpoint, headers, body, admitted.caller, config.privacy)
         else:
             caller, rule = admitted.caller, config.privacy
-            facts = await in_thread(read_facts, request_id, endpoint, headers, body, caller, rule)
+            facts = await in_thread(caller.key_id, read_facts, request_id, endpoint, headers, body, caller, rule)
     except RefusedError as error:
         return error.refusal
     if facts.hints.session_id:
@@ -204,7 +205,7 @@ async def read(
         if len(client.body) <= MANY_PARTS:
             facts = with_traits(config, facts, body)
         else:
-            facts = await in_thread(with_traits, config, facts, body)
+            facts = await in_thread(admitted.caller.key_id, with_traits, config, facts, body)
         facts = services.memory.sessions.rises(facts, admitted.started_s)
     config = under_rules(services, config, facts)
     if config is not admitted.config:

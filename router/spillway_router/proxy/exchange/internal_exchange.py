@@ -142,8 +142,9 @@ class InternalExchange:
             # Ignoring the headers would read the document on our account, and where the caller did not want it.
             raise bad_request("Documents can't be read with a provider key of your own. Omit x-spillway-provider.")
         rule = admitted.config.privacy
-        searched = await examined(body, rule.detectors, rule.recognizer, also)
-        facts = await in_thread(read_facts, services.new_id(), "chat", headers, searched, admitted.caller, rule)
+        caller = admitted.caller
+        searched = await examined(body, rule.detectors, rule.recognizer, also, key_id=caller.key_id)
+        facts = await in_thread(caller.key_id, read_facts, services.new_id(), "chat", headers, searched, caller, rule)
         facts = replace(await services.memory.sessions.joined(facts), task=task, document=True)
         config = under_rules(services, admitted.config, facts)
         return cls(services, replace(admitted, config=config), headers, in_arm(config, facts))
@@ -161,6 +162,11 @@ class InternalExchange:
     def request_id(self) -> str:
         """The id of the request to which all steps belong."""
         return self._facts.request_id
+
+    @property
+    def key_id(self) -> str:
+        """The id of the caller's key; "" without one."""
+        return self._facts.caller.key_id
 
     @property
     def privacy(self) -> PrivacyVerdict:

@@ -385,7 +385,8 @@ _NO_HINTS = Hints()
 
 def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
     # One search in the joined names is faster than one in each name. A misspelt prefix is looked for as well.
-    if "spil" in "\n".join(headers):
+    names = "\n".join(headers)
+    if "spil" in names or "priva" in names:
         check_hint_names(headers)
     elif "x-session-id" not in headers:
         return _NO_HINTS

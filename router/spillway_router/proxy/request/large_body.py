@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from spillway_router.aio.loop_lock import LoopLock
+from spillway_router.aio.fair_turns import FairTurns
 from spillway_router.core.routing.model import Refusal
 from spillway_router.privacy.detectors import Detectors
 from spillway_router.privacy.pieces import text_pieces
@@ -119,36 +119,35 @@ class LargeBody(ExaminedBody):
 
 
 async def read_body(
-    body: bytes, detectors: Detectors | None = None, recognizer: Recognizer | None = None
+    body: bytes, detectors: Detectors | None = None, recognizer: Recognizer | None = None, *, key_id: str
 ) -> dict[str, Any]:
     """Parse a body of any size as a JSON object with unique keys. Raise RefusedError, which says what to change.
 
-    With detectors, a body of more than SEARCHED_AT_ONCE bytes is returned as an ExaminedBody; with a recognizer every
-    body is.
+    Large bodies take turns, of which each key (`key_id`) has its own line. With detectors, a body of more than
+    SEARCHED_AT_ONCE bytes is returned as an ExaminedBody; with a recognizer every body is.
     """
     if len(body) <= LARGE:
         parsed = load(body)
         if recognizer is None and (detectors is None or len(body) <= SEARCHED_AT_ONCE):
             return parsed
-        return await examined(parsed, detectors, recognizer)
+        return await examined(parsed, detectors, recognizer, key_id=key_id)
     # The steps of several bodies would add up within one turn of the loop.
-    async with _LARGE_BODIES.lock():
+    async with _LARGE_BODIES.turn(key_id):
         reading = Reading(body, detectors)
         for _ in reading.steps():
             await asyncio.sleep(0)
     result = reading.result
-    result.kinds |= await _recognized(result, recognizer)
+    result.kinds |= await _recognized(result, recognizer, key_id)
     return result
 
 
-async def in_thread(work: Callable[..., Made], *arguments: object) -> Made:
-    """Return what `work` makes of a parsed body of more than MANY_PARTS bytes.
+async def in_thread(key_id: str, work: Callable[..., Made], *arguments: object) -> Made:
+    """Return what `work` makes of a parsed body of more than MANY_PARTS bytes, which the key `key_id` sent.
 
     The thread and the event loop take turns of some milliseconds (`sys.getswitchinterval`). One body is read after the
     other, because each thread would have its turn.
     """
-    async with _PARTS.lock():
-        return await asyncio.to_thread(work, *arguments)
+    return await _PARTS.in_thread(key_id, work, *arguments)
 
 
 async def examined(
@@ -156,13 +155,15 @@ async def examined(
     detectors: Detectors | None,
     recognizer: Recognizer | None = None,
     also: Mapping[str, Any] | None = None,
+    *,
+    key_id: str,
 ) -> ExaminedBody:
     """Search a parsed body for private content, step by step, and with it what else `also` holds."""
     result, text = ExaminedBody(parsed), orjson.dumps(parsed)
     result.text_bytes = len(text)
     if detectors is not None:
         searched = text if also is None else orjson.dumps([parsed, also])
-        async with _SEARCHED_BODIES.lock():
+        async with _SEARCHED_BODIES.turn(key_id):
             steps = search_body(detectors, parsed, searched)
             while True:
                 try:
@@ -171,28 +172,31 @@ async def examined(
                     result.kinds = end.value
                     break
                 await asyncio.sleep(0)
-    result.kinds |= await _recognized(result, recognizer)
+    result.kinds |= await _recognized(result, recognizer, key_id)
     return result
 
 
-async def _recognized(body: ExaminedBody, recognizer: Recognizer | None) -> frozenset[str]:
+async def _recognized(body: ExaminedBody, recognizer: Recognizer | None, key_id: str) -> frozenset[str]:
     """Return what the recognizer says of a body's texts, unless the body is private already."""
     if recognizer is None or body.kinds:
         return frozenset()
-    return frozenset(await asyncio.to_thread(recognizer.kinds, "\n".join(text_pieces(body))))
+    return frozenset(await _RECOGNITION.in_thread(key_id, recognizer.kinds, "\n".join(text_pieces(body))))
 
 
-_LARGE_BODIES = LoopLock()
-_SEARCHED_BODIES = LoopLock()
+_LARGE_BODIES = FairTurns()
+_SEARCHED_BODIES = FairTurns()
 """A body that is only searched does not wait for large ones."""
-_PARTS = LoopLock()
+_PARTS = FairTurns()
+_RECOGNITION = FairTurns()
+_ANSWERS = "answers"
+"""Whose turn the large answers of all upstreams take."""
 
 
 async def read_answer(body: bytes) -> dict[str, Any] | MalformedObject:
     """Parse a whole answer of any size as a JSON object."""
     if len(body) <= LARGE_ANSWER:
         return parse_object(body)
-    async with _LARGE_BODIES.lock():
+    async with _LARGE_BODIES.turn(_ANSWERS):
         reading = Reading(body, is_answer=True)
         try:
             for _ in reading.steps():

@@ -1,0 +1,80 @@
+"""Turns at long work: each owner's in its own line, and until the work has really ended."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from spillway_router.aio.fair_turns import FairTurns
+
+LIMIT_S = 20.0
+
+
+async def entered(turns: FairTurns, owner: str, gate: asyncio.Event, order: list[str]) -> None:
+    async with turns.turn(owner):
+        order.append(owner)
+        await gate.wait()
+
+
+async def queued(*works: asyncio.Task[None]) -> None:
+    """Let tasks run until they wait."""
+    for _ in range(5 * len(works)):
+        await asyncio.sleep(0)
+
+
+async def test_who_has_much_to_do_waits_behind_the_next_one_of_everybody_else() -> None:
+    turns, gate, order = FairTurns(), asyncio.Event(), list[str]()
+    works = [asyncio.create_task(entered(turns, owner, gate, order)) for owner in ("a", "a", "a", "b", "c")]
+    await queued(*works)
+    assert order == ["a"]
+    gate.set()
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.gather(*works)
+    assert order == ["a", "b", "c", "a", "a"]
+
+
+async def test_a_turn_lasts_until_the_thread_has_ended_though_its_caller_has_left() -> None:
+    turns, begun, end = FairTurns(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        end.wait(LIMIT_S)
+
+    first = asyncio.create_task(turns.in_thread("a", work))
+    await asyncio.to_thread(begun.wait, LIMIT_S)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.create_task(turns.in_thread("b", threading.get_ident))
+    done, _ = await asyncio.wait({second}, timeout=0.05)
+    assert not done
+    end.set()
+    async with asyncio.timeout(LIMIT_S):
+        assert await second
+
+
+async def test_who_leaves_the_line_keeps_nobody_back() -> None:
+    turns, gate, order = FairTurns(), asyncio.Event(), list[str]()
+    works = [asyncio.create_task(entered(turns, owner, gate, order)) for owner in ("a", "a", "b", "b", "c")]
+    await queued(*works)
+    for leaving in (works[1], works[2]):  # one waits for the own line, one for the turn
+        leaving.cancel()
+    await asyncio.wait({works[1], works[2]}, timeout=LIMIT_S)
+    gate.set()
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.gather(works[0], works[3], works[4])
+    assert sorted(order) == ["a", "b", "c"]
+
+
+async def test_work_that_fails_ends_its_turn() -> None:
+    turns = FairTurns()
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            await turns.in_thread("a", fail)
+    assert await turns.in_thread("b", threading.get_ident) != threading.get_ident()
