@@ -21,6 +21,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "4111.1111.1111.1111",
         "4111%201111%201111%201111", "٤١١١١١١١١١١١١١١١", "card4111111111111111,".removeprefix("card"),
         "4111 1111 1111 1111 12/28", "41\u200b11111111111111",
+        "4111_1111_1111_1111", "https://example.com/a?n=4111+1111+1111+1111",
     ),
     "iban": (
         "DE89 3704 0044 0532 0130 00 please", "de89370400440532013000", "GB82 WEST 1234 5698 7654 32",
@@ -60,7 +61,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "tr_tckn": ("TC Kimlik 17291716060",),
     "email": (
         "joe@example.com", "<Jörg.Müller+x@müller.de>", "mail=jane%40example.com", "mailto:a.b@sub.example.org",
-        "joe&#64;example.com",
+        "joe&#64;example.com", "https://example.com/u/jane.doe@example.org", "#/$defs/jane@example.org",
     ),
     "phone": (
         "+49 30 12345678", "+1 212-555-0123", "(212) 555-0123", "212-555-0123", "call 212.555.0123", "Tel. 030/1234567",
@@ -99,6 +100,11 @@ ORDINARY = [
     "0xdeadbeef12345678",
     "978-3-16-148410-0",
     "git@github.com:a/b.git",
+    "https://jane@example.org/repo",
+    "getty@tty1.service",
+    "/etc/systemd/system/wg-quick@wg0.service",
+    "1234_5678_9012_3456",
+    "actions/checkout@v4",
     "noreply@example.com",
     "$12,345,678.00",
     "100 000 000",

@@ -92,6 +92,7 @@ async def test_what_is_no_mark_may_leave(fields: dict[str, Any]) -> None:
 
 HINTS_ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "query": ("?x-spillway-privacy=local-only", {}),
+    "query with escapes": ("?x%2dspillway%2Dprivacy=local-only", {}),
     "query with underscores": ("?a=b&X_Spillway_Privacy=local-only", {}),
     "shorter header": ("", {"x_spill_privacy": "local-only"}),
     "header without a prefix": ("", {"privacy": "local-only"}),

@@ -8,6 +8,8 @@ _NOBODY = frozenset(
     {"git", "hg", "svn", "noreply", "no-reply", "donotreply", "do-not-reply", "example", "user", "username"}
 )
 """Local parts that name no person."""
+_NO_DOMAINS = (".py", ".js", ".ts", ".git", ".local", ".yml", ".yaml", ".json", ".service", ".timer", ".socket")
+"""Ends of what looks like a domain in names of files, branches and units."""
 _CALLING_CODES = frozenset(
     [
         "1",
@@ -227,7 +229,7 @@ _PHONE_WORDS = (
 def is_address(text: str) -> bool:
     """Return whether an e-mail address may be that of a person."""
     local, _, domain = text.lower().partition("@")
-    return local not in _NOBODY and ".." not in text and not domain.endswith((".py", ".js", ".ts", ".git", ".local"))
+    return local not in _NOBODY and ".." not in text and not domain.endswith(_NO_DOMAINS)
 
 
 def is_phone(text: str) -> bool:
@@ -245,7 +247,8 @@ def is_phone(text: str) -> bool:
 CONTACTS: tuple[Pattern, ...] = (
     Pattern(
         "email",
-        finder=Expression(r"(?:^|[^\pL\pN._%+\-@/])([\pL\pN][\pL\pN._%+\-]*@(?:[\pL\pN\-]+\.)+\pL\pL+)"),
+        # After one slash, but not where an address of the web has the name of a user.
+        finder=Expression(r"(?:^|[^\pL\pN._%+\-@/]|(?:^|[^:/])/)([\pL\pN][\pL\pN._%+\-]*@(?:[\pL\pN\-]+\.)+\pL\pL+)"),
         check=is_address,
     ),
     Pattern(

@@ -86,7 +86,7 @@ PAYMENT: tuple[Pattern, ...] = (
         "card",
         rf"[2-8]\d{{3}}{GAP}\d{{4}}{GAP}\d{{4}}{GAP}\d{{4}}(?:{GAP}\d{{1,3}})?"
         rf"|3\d{{3}}{GAP}\d{{6}}{GAP}\d{{4,5}}"
-        r"|[2-8]\d{3}\.\d{4}\.\d{4}\.\d{4}",
+        r"|[2-8]\d{3}[._+]\d{4}[._+]\d{4}[._+]\d{4}",  # a name has underscores, the query of an address has plus signs
         is_card,
     ),
     number("iban", rf"[A-Z]{{2}}{GAP}\d{{2}}(?:{GAP}[A-Z0-9]){{11,30}}", is_iban),

@@ -18,8 +18,12 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
 
 
-def gif(width: int, height: int) -> bytes:
-    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0)
+def gif(width: int, height: int, frame: tuple[int, int, int, int] | None = None, before: bytes = b"") -> bytes:
+    """Return the beginning of a GIF with a table of four colours, extensions and a frame (left, top, width, height)."""
+    left_top_and_size = (0, 0, width, height) if frame is None else frame
+    colours = b"\0" * 12
+    head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x81, 0, 0) + colours
+    return head + before + b"," + struct.pack("<HHHHB", *left_top_and_size, 0)
 
 
 def jpeg(width: int, height: int, metadata: int = 0) -> bytes:
@@ -40,6 +44,11 @@ def b64(data: bytes) -> str:
     [
         (png(1024, 768), (1024, 768)),
         (gif(320, 200), (320, 200)),
+        (gif(320, 200, (10, 10, 300, 100), b"!\xf9\x04\0\0\0\0\0!\xfe\x02hi\0"), (320, 200)),
+        (gif(1, 1, (0, 0, 9000, 9000)), UNKNOWN_SIZE),
+        (gif(100, 100, (60, 0, 50, 100)), UNKNOWN_SIZE),
+        (gif(320, 200)[:25], UNKNOWN_SIZE),
+        (gif(320, 200, None, b"!\xfe" + b"\xff" * 30_000), UNKNOWN_SIZE),
         (jpeg(4032, 3024, 5000), (4032, 3024)),
         (webp(b"VP8 ", b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 640, 480)), (640, 480)),
         (webp(b"VP8L", b"\x2f" + struct.pack("<I", 639 | 479 << 14)), (640, 480)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher, get_close_matches
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -56,7 +57,7 @@ def check_hint_names(names: Iterable[str]) -> None:
 
 def query_flaw(query: bytes) -> Refusal | None:
     """Return a 400 for a hint in the query of a target, where nothing reads it."""
-    plain = query.lower().replace(b"_", b"-")
+    plain = unquote_to_bytes(query).lower().replace(b"_", b"-")
     if b"x-spillway" not in plain and b"spillway-" not in plain:
         return None
     message = "Send the hints of Spillway as headers: the query of the address is not read."
