@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from spillway_router.ledger.tables.reviews import ReviewRecord
 from spillway_router.testing import Answer
 from spillway_router.testing.business import BACKENDS, fill
 from spillway_router.testing.harness import Router, pair
+from spillway_router.testing.streams import chat as stream_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 WITHOUT = {
@@ -39,9 +41,8 @@ WITHOUT = {
     "reviews labels": "prints JSON lines",
 }
 ELSEWHERE = {
-    "calibrate", "calibrate-cache", "calibrate-complexity", "chat", "convert", "deploy", "extract", "fleet apply",
-    "keys provider-key set", "keys provider-key remove", "keys provider-key reseal", "keys provider-key list",
-    "ledger reconcile", "ledger restore", "push", "serve",
+    "calibrate", "calibrate-cache", "calibrate-complexity", "convert", "deploy", "extract", "fleet apply", "push",
+    "serve",
 }  # fmt: skip
 """Commands whose JSON the tests of their own areas read, as they need a model, a document or a provider."""
 REVIEWS = tuple(f"rev_{number:028x}" for number in range(3))
@@ -196,7 +197,11 @@ def test_commands_on_files_print_what_is_documented(books: Path) -> None:
     run("ledger unknown")
     run("ledger verify")
     run("ledger acts")
+    bill = books / "bill.csv"
+    bill.write_text("day,provider,cost_usd\n2026-01-01,generic,0.5\n")
+    run("ledger reconcile", str(bill), codes=(0, 1))
     run("ledger backup", str(books / "copy.db"))
+    run("ledger restore", str(books / "copy.db"))
     run("prices list")
     newer = str(_newer_prices(books))
     run("prices diff", newer)
@@ -208,6 +213,21 @@ def test_commands_on_files_print_what_is_documented(books: Path) -> None:
     run("doctor", codes=(0, 1), takes_config=False)
     run("plan", "--gpu", "t4", takes_config=False)
     run("logs", "engine", "--file", str(books / "engine.log"), takes_config=False)
+
+
+def test_commands_on_provider_keys_print_what_is_documented(books: Path) -> None:
+    environment = {"SPILLWAY_SECRET_KEY": base64.b64encode(bytes(32)).decode()}
+    config = ["--config", str(books / "spillway.yaml")]
+    created = CliRunner().invoke(app, ["keys", "create", "ann", *config, "--json"])
+    key_id = json.loads(created.stdout)["id"]
+    for name, words in (
+        ("keys provider-key set", (key_id, "groq")),
+        ("keys provider-key list", (key_id,)),
+        ("keys provider-key reseal", ()),
+        ("keys provider-key remove", (key_id, "groq")),
+    ):
+        result = CliRunner().invoke(app, [*name.split(), *words, *config, "--json"], input="gsk-1\n", env=environment)
+        check(name, result)
 
 
 def _a_request(books: Path) -> str:
@@ -243,6 +263,11 @@ async def test_commands_that_ask_a_router_print_what_is_documented(tmp_path: Pat
         assert "404 key_not_found" in refused.output
         forced = await _asking(router, "keys", "revoke", key_id, "--force")
         assert "--force works on the ledger only" in forced.output
+
+
+async def test_an_answer_in_the_terminal_prints_what_is_documented(tmp_path: Path) -> None:
+    async with pair(Answer.stream(stream_of("Hi").body), folder=tmp_path) as (_, _, router):
+        check("chat", await _asking(router, "chat", "Hello", "--json"))
 
 
 async def _asking(router: Router, *words: str) -> Result:
