@@ -72,8 +72,45 @@ def test_every_way_to_construct_one_gives_the_same() -> None:
 def test_lines_stay_where_they_are() -> None:
     after = written_out(SOURCE).split("\n")
     for number, line in enumerate(SOURCE.split("\n")):
-        if line.strip() and not line.startswith(("@", "from spillway_router.core.frozen")):
+        if line.strip() and not line.startswith(("@", "from ", "START")):
             assert after[number] == line
+
+
+CONSTANTS = """\
+from __future__ import annotations
+
+from typing import (
+    TypeVar,
+)
+
+LIMIT_S = 5.0
+NAMES: frozenset[str] = frozenset(
+    ("a", "b")
+)
+LINGER_S = 1.0
+PAIR = (1, 2)
+TWICE = 1
+TWICE = 2
+COUNT = 0
+ONE = OTHER = 1
+T = TypeVar("T")
+table = {}
+
+
+def count() -> None:
+    global COUNT
+    COUNT += 1
+"""
+
+
+def test_a_name_in_capitals_that_is_assigned_once_is_a_constant() -> None:
+    after = written_out(CONSTANTS)
+    marked = set(run(after)["__annotations__"])
+    assert marked == {"LIMIT_S", "NAMES"}
+    assert len(after.split("\n")) == len(CONSTANTS.split("\n"))
+    assert "LIMIT_S: _Final = 5.0" in after
+    assert "NAMES: _Final[frozenset[str]] = frozenset(" in after
+    assert written_out("import a\n\nname = 1\n") == "import a\n\nname = 1\n", "nothing is imported for nothing"
 
 
 def test_methods_keep_their_lines() -> None:
