@@ -82,6 +82,7 @@ MODULES = (
     "proxy.client.http_client_connection",
     "proxy.client.replies",
     "proxy.entry.frontend",
+    "proxy.entry.known_head",
     "proxy.exchange.active_config",
     "proxy.exchange.allowance",
     "proxy.exchange.attempt",

@@ -4,6 +4,7 @@ uvicorn serves the control API through ASGI as usual. A request to an inference 
 messages and events per request cost as much as the rest of the router (decisions/0007). The frontend collects its
 body, one task answers it, and a lost connection cancels that task.
 
+    again  a head that its connection has sent before is not parsed again (known_head.py)
     head   bounded in bytes, lines and time. Host, number of requests in progress, key, content type and length are
            checked before any of the body is stored; after a refusal the rest of the body is discarded
     body   collected up to its size limit; it must be complete within `body_s` seconds
@@ -33,11 +34,12 @@ from uvicorn.server import ServerState
 
 from spillway_router.aio.outbox import Outbox
 from spillway_router.aio.unexpected import UNEXPECTED
-from spillway_router.core.routing.model import Refusal
+from spillway_router.core.routing.model import Endpoint, Refusal
 from spillway_router.proxy.client.http_client_connection import WAITING, HttpClientConnection
 from spillway_router.proxy.client.replies import STATUS_LINES, Lines, refusal_reply, request_id_lines
 from spillway_router.proxy.entry.connections import ConnectionCounts, counted_address
 from spillway_router.proxy.entry.cors import cors_lines
+from spillway_router.proxy.entry.known_head import KnownHead, known_head
 from spillway_router.proxy.entry.targets import ROUTES, inference_path, origin_form
 from spillway_router.proxy.entry.upgrade import AfterKnownHead, framing_head
 from spillway_router.proxy.exchange.exchange import INTERNAL_ERROR, Admitted, admit, serve
@@ -58,6 +60,9 @@ MAX_TARGET_BYTES = 16 * 1024
 """Bytes of a request's path and query."""
 FRAMING_FACTOR = 16
 """Bytes of chunk framing and trailers per byte of a body, beyond `MAX_HEAD_BYTES`: those of chunks of one byte."""
+TASK_NAME = "request"
+MOST_UNLIKE = 4
+"""After so many requests in a row whose head was not that of the one before, their connection's heads are not kept."""
 LEAST_READ_BYTES = 16 * 1024
 """What a client must read within `write_stall_s` seconds while more than the transport's buffer waits for it."""
 MOST_DISCARDED_BYTES = 1024 * 1024
@@ -255,6 +260,12 @@ class FrontendConnection(HttpToolsProtocol):
         """Bytes that were received of a body that did not come with its head, its framing included."""
         self.control_bytes = 0
         """Bytes of the body of a request of the control API."""
+        self.between_requests = True
+        """Whether the parser has read all bytes of the last request, and none of the next."""
+        self.latest_head: KnownHead | None = None
+        """The head of the last request, if it may come again."""
+        self.unlike = 0
+        """How many requests in a row had another head than the one before."""
         self.head_refusal: Refusal | None = None
         self.discarded_bytes: int | None = None
         """Bytes that came after a head was refused; None before."""
@@ -282,6 +293,9 @@ class FrontendConnection(HttpToolsProtocol):
             self._discard(data)
             return
         self.chunk_bytes = len(data)
+        between = self.between_requests
+        if between and self.latest_head is not None and self._read_again(self.latest_head, data):
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -294,12 +308,34 @@ class FrontendConnection(HttpToolsProtocol):
             self._wait_for_head()
         request: Any = self.cycle
         if isinstance(request, IncomingRequest):
-            if not request.body_complete:
+            if request.body_complete:
+                if between and self.between_requests and self.unlike < MOST_UNLIKE:
+                    self._keep_head(request, data)
+            else:
                 self._wait_for_body(request)
                 if request.size > UNCOUNTED_BYTES and not self.flow.read_paused:
                     self._give_way()
         elif request is not None and request.more_body:
             self._wait_for_control_body(request)
+
+    def _read_again(self, head: KnownHead, data: bytes) -> bool:
+        """Read a whole request whose head is that of the last one; return False, having done nothing, if it is not."""
+        start = head.body_start(data)
+        previous = cast("Any", self.cycle)
+        if not start or previous is None or not previous.response_complete:
+            return False
+        self.unlike = 0
+        self._begin(head.endpoint, head.headers(data), None, chunked=True, keep_alive=True)
+        if start < len(data):
+            self.on_body(data[start:])
+        self.on_message_complete()
+        return True
+
+    def _keep_head(self, request: IncomingRequest, data: bytes) -> None:
+        """Keep the head of a request that came alone and whole, if it may come again."""
+        self.unlike += 1
+        if request.chunked and request.keep_alive and b"?" not in self.url:  # a query is judged, too
+            self.latest_head = known_head(data, request.endpoint, dict(request.headers), len(self.headers))
 
     def _wait_for_head(self) -> None:
         """Bound a head that did not come at once, in bytes and in time."""
@@ -491,6 +527,8 @@ class FrontendConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self.url = b""
+        self.between_requests = False
+        self.latest_head = None
         self.expect_100_continue = False
         self.headers = []
         self.in_head = True
@@ -547,36 +585,40 @@ class FrontendConnection(HttpToolsProtocol):
         if endpoint is None or self.parser.get_method() != b"POST":
             self._pass_to_asgi()
             return
-        services = self.state.services
+        chunked = version != "1.0"
+        keep_alive = chunked and self.parser.should_keep_alive() and (not upgrading or self.known_head != b"")
+        flaw = query_flaw(self.url.partition(b"?")[2]) if path is not self.url else None
+        headers = headers_by_name(self.headers)
+        self._begin(endpoint, headers, flaw, chunked=chunked, keep_alive=keep_alive)
+
+    def _begin(
+        self, endpoint: Endpoint, headers: dict[str, str], flaw: Refusal | None, *, chunked: bool, keep_alive: bool
+    ) -> None:
+        """Begin a request whose head has come: admit or refuse it, and give it its turn. `flaw`: that of its query."""
+        state = self.state
+        self.idle_since_s = None
         request = IncomingRequest(
             endpoint=endpoint,
-            headers=headers_by_name(self.headers),
+            headers=headers,
             transport=self.transport,
             flow=self.flow,
-            outbox=self.state.outbox,
+            outbox=state.outbox,
             on_end=self.on_response_complete,
         )
-        request.start(services)
-        request.chunked = version != "1.0"
-        request.keep_alive = (
-            request.chunked
-            and not self.state.is_leaving
-            and self.parser.should_keep_alive()
-            and (not upgrading or self.known_head != b"")
-        )
-        flaw = self.state.host_flaw(request.headers)
-        if path is not self.url and flaw is None:
-            flaw = query_flaw(self.url.partition(b"?")[2])
-        request.admission = flaw or admit(services, request.headers, self.state.in_flight, self.host)
+        request.start(state.services)
+        request.chunked = chunked
+        request.keep_alive = keep_alive and not state.is_leaving
+        flaw = state.host_flaw(headers) or flaw
+        request.admission = flaw or admit(state.services, headers, state.in_flight, self.host)
         if type(request.admission) is Admitted:
             admitted = request.admission
             key_id = admitted.caller.key_id
-            if key_id and (refusal := self.state.over_share(key_id, admitted.config.limits.in_flight)) is not None:
+            if key_id and (refusal := state.over_share(key_id, admitted.config.limits.in_flight)) is not None:
                 request.admission = refusal
         if type(request.admission) is Admitted:
             request.holds_slot = True
             request.key_id = request.admission.caller.key_id
-            self.state.take_slot(request.key_id)
+            state.take_slot(request.key_id)
             length = request.headers.get("content-length")
             if length is not None and len(length) >= _LARGE_DIGITS:
                 self._reserve(request, int(length))
@@ -637,6 +679,7 @@ class FrontendConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.known_head:
             return
+        self.between_requests = True
         request = self.cycle
         if not isinstance(request, IncomingRequest):
             super().on_message_complete()
@@ -694,10 +737,11 @@ class FrontendConnection(HttpToolsProtocol):
         if isinstance(admission, Refusal):
             return
         if "content-encoding" in request.headers:
-            task = self.loop.create_task(self._decode_and_serve(admission, request))
+            work = self._decode_and_serve(admission, request)
         else:
-            task = self.loop.create_task(serve(self.state.services, admission, request))
-        request.task = task
+            work = serve(self.state.services, admission, request)
+        # With a name, and not by way of the loop: both would count the tasks, for a name that nobody reads.
+        request.task = task = asyncio.Task(work, loop=self.loop, name=TASK_NAME)
         task.add_done_callback(partial(self._on_task_done, request))
 
     async def _decode_and_serve(self, admitted: Admitted, request: IncomingRequest) -> None:
