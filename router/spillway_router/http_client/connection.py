@@ -66,8 +66,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_error", "_feeding", "_keep_alive", "_loop", "_outbox", "_parser", "_paused", "_sending",
-        "_sent_headers", "_sink", "_size", "_timer", "_transport", "_unsent", "_waiter", "_writing_paused", "complete",
-        "deadline", "head_done", "idle_since", "on_lost", "reused", "status",
+        "_sent_headers", "_sink", "_size", "_timer", "_timer_at", "_transport", "_unsent", "_waiter",
+        "_writing_paused", "complete", "deadline", "head_done", "idle_since", "on_lost", "reused", "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox, on_lost: Callable[[Connection], None]) -> None:
@@ -76,6 +76,8 @@ class Connection(asyncio.Protocol):
         self.on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        """When the timer goes off. Every event of a stream asks for it, and asking the timer costs a call."""
         self.idle_since = 0.0
         self.reused = False
         self._writing_paused = False
@@ -209,17 +211,20 @@ class Connection(asyncio.Protocol):
     def expect_within(self, seconds: float) -> None:
         """Move the deadline: the current or next wait fails with StallError in `seconds`."""
         self.deadline = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > self.deadline:
+        if self._timer is None or self._timer_at > self.deadline:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(self.deadline, self._check_deadline)
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer, self._timer_at = self._loop.call_at(self.deadline, self._check_deadline), self.deadline
 
     def _check_deadline(self) -> None:
         self._timer = None
         if self._waiter is None or self.deadline <= 0:
             return
         if self._loop.time() + 0.001 < self.deadline:
-            self._timer = self._loop.call_at(self.deadline, self._check_deadline)
+            self._arm()
             return
         self._fail(StallError("the upstream sent nothing useful in time"))
         self._wake()
@@ -230,7 +235,7 @@ class Connection(asyncio.Protocol):
             raise self._error
         self._waiter = self._loop.create_future()
         if self._timer is None and self.deadline > 0:
-            self._timer = self._loop.call_at(self.deadline, self._check_deadline)
+            self._arm()
         try:
             await self._waiter
         finally:
