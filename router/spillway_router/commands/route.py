@@ -14,7 +14,7 @@ from spillway_router.commands.common import ConfigOption, fail, load, version
 from spillway_router.config.load import ConfigError, Loaded
 
 log = logging.getLogger("spillway")
-_UNUSED = ("httpx._main", "pydantic.v1")
+_UNUSED = ("httpx._main", "pydantic.color", "pydantic.v1")
 
 
 def route(path: ConfigOption = None) -> None:
@@ -67,7 +67,7 @@ def _leave_out_unused_modules() -> None:
     """Keep libraries from importing what a router never uses: 4 MB of its memory.
 
     httpx imports its own command line, with rich and pygments, and FastAPI imports the first version of pydantic, which
-    no model here is of. Both do without where these are not installed.
+    no model here is of, and its deprecated colours. Both do without where these are not installed.
     """
     for name in _UNUSED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None: an import of it fails
