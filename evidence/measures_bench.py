@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loadtests.bench import cpu
 from loadtests.bench.install import Unavailable
 from loadtests.bench.processes import BenchError
-from loadtests.bench.report import ratio
+from loadtests.bench.report import paired_ratio
 from loadtests.bench.run import BenchPlan, LoadProcess, measure
-from loadtests.bench.scenarios import NS32, PACED200
+from loadtests.bench.scenarios import NS32, PACED200, Scenario
 from loadtests.bench.start import started
 from loadtests.bench.systems import SYSTEMS
 
@@ -19,53 +19,60 @@ from evidence.results import Measurement, not_measured
 
 RATIOS = ("bench.ns32_vs_vllm_router", "bench.ns32_vs_litellm", "bench.paced200_vs_vllm_router")
 ROUNDS = 3
+TURNS = 3
 STARTS = 3
+RUST = "vllm-router"
 # Two release lines of LiteLLM, since its costs differ from release to release; the cheaper one counts.
 LITELLMS = ("litellm", "litellm-1.80")
 
 
 def ratios(say: Callable[[str], None]) -> dict[str, Measurement]:
-    """Measure all ratios in one interleaved run of three rounds. LiteLLM can't hold 200 streams and does ns32 only."""
-    names = ("spillway", "vllm-router", *LITELLMS)
-    streams_too_many = frozenset((name, PACED200.name) for name in LITELLMS)
-    plan = BenchPlan(
-        [SYSTEMS[name] for name in names], (NS32, PACED200), ROUNDS, quick=False, leave_out=streams_too_many
-    )
-    run = measure(plan, say).as_json()
+    """Measure all ratios, beside one peer after the other: both run at once and get their loads in turns. LiteLLM can't
+    hold 200 streams and does ns32 only."""
+    runs = {peer: _beside(peer, (NS32, PACED200) if peer == RUST else (NS32,), say) for peer in (RUST, *LITELLMS)}
     return {
-        RATIOS[0]: _ratio(run, ("vllm-router",), NS32.name),
-        RATIOS[1]: _ratio(run, LITELLMS, NS32.name),
-        RATIOS[2]: _ratio(run, ("vllm-router",), PACED200.name),
+        RATIOS[0]: _ratio(runs, (RUST,), NS32.name),
+        RATIOS[1]: _ratio(runs, LITELLMS, NS32.name),
+        RATIOS[2]: _ratio(runs, (RUST,), PACED200.name),
     }
 
 
-def _ratio(run: Mapping[str, Any], peers: tuple[str, ...], scenario: str) -> Measurement:
-    """Return ours / the cheapest of `peers`; not measured when ours made an error. `n` counts our requests over all
-    rounds.
+def _beside(peer: str, scenarios: Sequence[Scenario], say: Callable[[str], None]) -> Mapping[str, Any]:
+    systems = [SYSTEMS["spillway"], SYSTEMS[peer]]
+    return measure(BenchPlan(systems, scenarios, ROUNDS, quick=False, turns=TURNS), say).as_json()
+
+
+def _ratio(runs: Mapping[str, Mapping[str, Any]], peers: tuple[str, ...], scenario: str) -> Measurement:
+    """Return ours / the cheapest of `peers`, the median over neighbouring loads; not measured when ours made an error.
+    `n` counts our requests over all rounds.
     """
-    ours = run["systems"].get("spillway", {}).get("scenarios", {}).get(scenario)
-    if ours is None:
-        return not_measured(f"spillway: {run['skipped'].get('spillway', 'not measured')}")
-    if ours["errors"]:
-        return not_measured(f"spillway answered wrongly or not at all: {ours['errors']}")
-    ratios_by_peer = {peer: ratio(dict(run), "spillway", peer, scenario) for peer in peers}
-    measured = [value for value in ratios_by_peer.values() if value is not None]
-    shown = {"spillway", *peers}
-    versions = {name: system["version"] for name, system in run["systems"].items() if name in shown}
-    details = {
-        "ratio_to": {peer: round(value, 4) for peer, value in ratios_by_peer.items() if value is not None},
-        "cpu_us_per_request": {
-            name: {"median": samples["cpu_us_per_request"], "rounds": samples["rounds"]}
-            for name, system in run["systems"].items()
-            if name in shown and (samples := system["scenarios"].get(scenario))
-        },
-        "spillway_decisions": ours["decisions"],
-        "busy_cores_besides": ours["others_busy_cores"],
-        "skipped": {name: reason for name, reason in run["skipped"].items() if name in shown},
-    }
-    if not measured:
+    versions: dict[str, str] = {}
+    details: dict[str, Any] = {"ratio_to": {}, "beside": {}}
+    requests = 0
+    for peer in peers:
+        run = runs[peer]
+        if run["skipped"]:
+            details["beside"][peer] = {"skipped": run["skipped"]}
+            continue
+        samples = {name: run["systems"][name]["scenarios"][scenario] for name in ("spillway", peer)}
+        ours = samples["spillway"]
+        if ours["errors"]:
+            return not_measured(f"spillway answered wrongly or not at all: {ours['errors']}")
+        versions |= {name: run["systems"][name]["version"] for name in samples}
+        requests += ours["requests"]
+        value = paired_ratio(dict(run), "spillway", peer, scenario)
+        if value is not None:
+            details["ratio_to"][peer] = round(value, 4)
+        details["beside"][peer] = {
+            "cpu_us_per_request": {
+                name: {"median": one["cpu_us_per_request"], "loads": one["rounds"]} for name, one in samples.items()
+            },
+            "spillway_decisions": ours["decisions"],
+            "busy_cores_besides": ours["others_busy_cores"],
+        }
+    if not details["ratio_to"]:
         return Measurement(None, 0, {"reason": "no peer could be measured", **details}, versions)
-    return Measurement(round(max(measured), 4), ours["requests"], details, versions)
+    return Measurement(max(details["ratio_to"].values()), requests, details, versions)
 
 
 def idle_rss(say: Callable[[str], None]) -> dict[str, Measurement]:

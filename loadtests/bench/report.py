@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from rich.console import Console
@@ -64,6 +65,16 @@ def ratio(result: dict[str, Any], ours: str, peer: str, scenario: str) -> float 
         for name in (ours, peer)
     ]
     return figures[0] / figures[1] if figures[0] and figures[1] else None
+
+
+def paired_ratio(result: dict[str, Any], ours: str, peer: str, scenario: str) -> float | None:
+    """Return the median, over all pairs of neighbouring loads of a run in turns, of the CPU per request of `ours`
+    divided by that of `peer`; None where one is missing or failed."""
+    both = [result["systems"].get(name, {}).get("scenarios", {}).get(scenario, {}) for name in (ours, peer)]
+    if not all(one.get("held") for one in both):
+        return None
+    ratios = [mine / theirs for mine, theirs in zip(both[0]["rounds"], both[1]["rounds"], strict=True)]
+    return statistics.median(ratios) if ratios else None
 
 
 def memory_ratio(result: dict[str, Any], ours: str, peer: str) -> float | None:

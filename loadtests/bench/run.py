@@ -1,7 +1,12 @@
-"""Measures systems in rounds: each round starts every system once, so that a slow minute of the machine affects all."""
+"""Measures systems in rounds: each round starts every system once, so that a slow minute of the machine affects all.
+
+On a shared host the same work takes half as much CPU time again from one second to the next. Systems that are to be
+compared closely therefore run at the same time and get their loads in turns (`BenchPlan.turns`), a second apart.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -28,7 +33,8 @@ Say = Callable[[str], None]
 class BenchPlan:
     """What to measure. `quick` makes the loads short: good for a first look, too short to quote.
 
-    `leave_out` holds pairs of a system's and a scenario's name that are not run.
+    `leave_out` holds pairs of a system's and a scenario's name that are not run. With `turns` all systems of a round
+    run at once, and each scenario is loaded so many times on each of them, in turns; 0: they run one after the other.
     """
 
     systems: Sequence[System]
@@ -36,6 +42,7 @@ class BenchPlan:
     rounds: int
     quick: bool
     leave_out: frozenset[tuple[str, str]] = frozenset()
+    turns: int = 0
 
 
 @dataclass(slots=True)
@@ -133,6 +140,9 @@ def measure(plan: BenchPlan, say: Say) -> BenchResult:
             result.skipped[system.name] = str(reason)
             say(f"{system.name}: skipped, {reason}")
     for number in range(plan.rounds):
+        if plan.turns:
+            _start_together(number, plan, result, say)
+            continue
         for system in plan.systems:
             if system.name in result.skipped:
                 continue
@@ -146,6 +156,28 @@ def measure(plan: BenchPlan, say: Say) -> BenchResult:
     return result
 
 
+def _start_together(number: int, plan: BenchPlan, result: BenchResult, say: Say) -> None:
+    """Do a round with all systems at once; after a failure none of its systems is measured any more."""
+    systems = [system for system in plan.systems if system.name not in result.skipped]
+    if len(systems) < len(plan.systems):
+        return
+    say(f"round {number + 1} of {plan.rounds}: {', '.join(system.name for system in systems)}, in turns")
+    try:
+        with contextlib.ExitStack() as stack:
+            running = [(system, stack.enter_context(started(system))) for system in systems]
+            time.sleep(SETTLE_S)
+            for scenario in plan.scenarios:
+                for _ in range(plan.turns):
+                    for system, one in running:
+                        load = LoadProcess(one.port, one.key, one.cores.load, plan.quick)
+                        _measured_load(system, one.pid, scenario, load, result.systems[system.name], say)
+    except (BenchError, Unavailable, ProcessLookupError) as error:
+        for system in systems:
+            result.skipped[system.name] = f"{type(error).__name__}: {error}"
+            result.systems.pop(system.name, None)
+        say(f"skipped, {error}")
+
+
 def _one_start(system: System, plan: BenchPlan, result: SystemResult, say: Say) -> None:
     with started(system) as running:
         time.sleep(SETTLE_S)
@@ -154,12 +186,18 @@ def _one_start(system: System, plan: BenchPlan, result: SystemResult, say: Say) 
         for scenario in plan.scenarios:
             if (system.name, scenario.name) in plan.leave_out:
                 continue
-            samples = result.scenarios.setdefault(scenario.name, ScenarioSamples())
-            figure = _one_load(running.pid, scenario, load, samples)
-            shown = f"{figure:,.0f} us/request" if figure else "nothing completed"
-            errors = f", errors so far {samples.errors}" if samples.errors else ""
-            say(f"  {system.name} {scenario.name}: {shown}{errors}")
+            _measured_load(system, running.pid, scenario, load, result, say)
         result.loaded_rss_mib.append(cpu.use(running.pid).rss_mib)
+
+
+def _measured_load(
+    system: System, pid: int, scenario: Scenario, load: LoadProcess, result: SystemResult, say: Say
+) -> None:
+    samples = result.scenarios.setdefault(scenario.name, ScenarioSamples())
+    figure = _one_load(pid, scenario, load, samples)
+    shown = f"{figure:,.0f} us/request" if figure else "nothing completed"
+    errors = f", errors so far {samples.errors}" if samples.errors else ""
+    say(f"  {system.name} {scenario.name}: {shown}{errors}")
 
 
 @dataclass(frozen=True, slots=True)

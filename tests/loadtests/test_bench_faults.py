@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 from loadtests.bench.behaviour import disconnects, slow_readers, summary
 from loadtests.bench.directive import Directive
 from loadtests.bench.processes import Cores, stub_upstream
+from loadtests.bench.report import paired_ratio
 from loadtests.bench.run import BenchPlan, LoadProcess, measure
 from loadtests.bench.scenarios import BURST8, NS32, Scenario, chat_body
 from loadtests.bench.start import started
@@ -58,6 +60,19 @@ def test_cpu_that_a_proxy_burns_shows_in_its_figure() -> None:
     assert good.held
     assert bad.held
     assert bad.cpu_us_per_request[0] > good.cpu_us_per_request[0] + 4_000
+
+
+def test_systems_that_run_at_once_are_compared_load_by_load() -> None:
+    short = Scenario(name=NS32.name, what=NS32.what, connections=32, count=200, seconds=5.0)
+    systems = [FaultyRelay("burns-cpu"), FaultyRelay("none")]
+    result = measure(BenchPlan(systems, [short], 1, quick=True, turns=2), _quiet).as_json()
+    loads = {name: one["scenarios"]["ns32"]["rounds"] for name, one in result["systems"].items()}
+    bad, good = loads["relay-burns-cpu"], loads["relay-none"]
+    assert (len(bad), len(good)) == (2, 2)
+    ratio = paired_ratio(result, "relay-burns-cpu", "relay-none", "ns32")
+    assert ratio == pytest.approx((bad[0] / good[0] + bad[1] / good[1]) / 2)
+    assert ratio > 5
+    assert paired_ratio(result, "relay-burns-cpu", "another", "ns32") is None
 
 
 def test_a_relay_that_keeps_its_upstream_is_told_from_one_that_closes() -> None:
