@@ -323,6 +323,24 @@ async def test_a_keys_alert_is_told_although_its_row_comes_after_a_look(ledger: 
         assert [(alert.scope, alert.at) for alert in router.alerts] == [("key:k1", Decimal("0.5"))]
 
 
+async def test_a_look_does_not_bring_back_a_hold_whose_end_is_on_its_way(ledger: FaultyDisk) -> None:
+    async with router_accounts(ledger, DAY) as router:
+        for end in ("settled", "released"):
+            hold = await router.held(end, 900)
+            ledger.allowed.clear()  # no commit ends
+            if end == "settled":
+                _, durable = router.accounts.settle(hold, hold.backend, AttemptResult("error", None, billed=False))
+            else:
+                router.accounts.release(hold)
+            await router.upkeep.tend()
+            assert router.accounts.headroom(facts(), GROQ) == 1000
+            ledger.allowed.set()
+            await router.accounts.durable(durable)
+            await until(lambda: ledger.open_reservations(0, 2**62) == ())
+            await router.upkeep.tend()
+            assert router.accounts.headroom(facts(), GROQ) == 1000
+
+
 async def test_an_alert_that_could_not_be_claimed_is_told_later(
     ledger: FaultyDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

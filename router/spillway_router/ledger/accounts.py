@@ -13,6 +13,7 @@ free attempt's row is missing. Rows that found no place are counted in `lost_row
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -48,6 +49,8 @@ Durable = asyncio.Future[CapReached | None]
 """Resolves when a row is on disk; raises LedgerError."""
 
 MOST_COVERS = 10_000
+MOST_FREED = 10_000
+"""Ends of holds that are kept between two looks at the ledger. Beyond them a look may find less room than there is."""
 KEEP_PRICES_S = 1.0
 
 
@@ -58,6 +61,17 @@ class _Cover:
     lines: tuple[BudgetLine, ...]
     keys: tuple[LineKey, ...]
     caps: tuple[Cap, ...]
+
+
+@fast_frozen(frozen=True, slots=True)
+class _Freed:
+    """What the end of a hold gave back to the budgets that cover it, and its row: while that is on its way, the ledger
+    still tells the hold."""
+
+    keys: tuple[LineKey, ...]
+    held_s: float
+    nano: int
+    row: Durable
 
 
 def _ignore_excess(_excess: ExcessCharge) -> None:
@@ -91,6 +105,7 @@ class Accounts:
         self._hour = 0
         self._covers: dict[tuple[str, str, str], _Cover] = {}
         """By backend, key and tier. They are valid for one hour, because every period ends with an hour."""
+        self._freed: deque[_Freed] = deque(maxlen=MOST_FREED)
         self._ledger: Ledger | None = None
         self._kept_prices: set[str] = set()
         """The names of prices that the ledger keeps, as far as this process has looked."""
@@ -141,8 +156,9 @@ class Accounts:
         wall_s = self._wall_s()
         own = (line for scope in noted.scopes for line in self._own_lines(scope))
         lines = [*self._state.lines, *(line for line in own if line.label and line.alert_at)]
+        self._freed = deque((freed for freed in self._freed if not freed.row.done()), MOST_FREED)
         balances = await LEDGER_CALLS.run(read_balances, ledger, lines, wall_s)
-        self._state = budget.refreshed(budget.rolled(self._state, wall_s), balances)
+        self._state = budget.refreshed(budget.rolled(self._state, wall_s), self._with_what_was_freed(balances))
         periods = [(line, balances[line.key]) for line in lines]
         past = noted.past((line for line in lines if line.alert_at), wall_s)
         if past:  # calls that were held before a period's end, and settled or refused since the last look
@@ -150,6 +166,17 @@ class Accounts:
         due = self._watch.due(periods, noted)
         if due:
             self._watch.tell(await LEDGER_CALLS.run(claims, ledger, due, int(wall_s * 1000)))
+
+    def _with_what_was_freed(self, balances: Mapping[LineKey, LineBalance]) -> Mapping[LineKey, LineBalance]:
+        """Return balances that were just read without the holds that ended here meanwhile.
+
+        The database may have had some of the rows: then there seems to be more room than there is, until the next look.
+        It judges every hold itself; a hold that is over would refuse calls which fit.
+        """
+        read = budget.BudgetState((), dict(balances))
+        for freed in self._freed:
+            budget.move(read, freed.keys, freed.held_s, reserved_nano=-freed.nano)
+        return read.balances
 
     @property
     def has_budgets(self) -> bool:
@@ -256,7 +283,7 @@ class Accounts:
         self._writer.attempt_ended()
         if hold.stored:
             self._move(hold, reserved_nano=-hold.bound_nano)
-            self._close(self._entries.released(hold), hold)
+            self._note_freed(hold, hold.bound_nano, self._close(self._entries.released(hold), hold))
 
     def settle(self, hold: Hold, backend: Backend, result: AttemptResult) -> tuple[int, Durable | None]:
         """Charge the attempt; return nano-dollars, and a future that resolves when the row is on disk.
@@ -279,7 +306,9 @@ class Accounts:
                     )
                 )
             self._move(hold, reserved_nano=entry.reserved_nano - hold.bound_nano, spent_nano=charge_nano)
-            return charge_nano, self._close(entry, hold)
+            row = self._close(entry, hold)
+            self._note_freed(hold, hold.bound_nano - entry.reserved_nano - charge_nano, row)
+            return charge_nano, row
         try:
             return charge_nano, self._writer.submit((entry,), bound_nano=NO_HOLD, on_failure=self._count_lost)
         except LedgerError:
@@ -385,6 +414,13 @@ class Accounts:
             self._watch.spent(f"key:{hold.facts.caller.key_id}")
         if spent_nano and self._each_user:
             self._watch.spent(f"user:{self._entries.user_id(hold.facts)}")
+
+    def _note_freed(self, hold: Hold, nano: int, row: Durable | None) -> None:
+        """Note what a budget got back, until the ledger tells it."""
+        if nano > 0 and row is not None and self._state.lines:
+            keys = self._cover(_spender(hold.facts, hold.backend), self._wall_s()).keys
+            if keys:
+                self._freed.append(_Freed(keys, hold.held_ms / 1000, nano, row))
 
     def _lines_of(self, spender: Spender) -> tuple[BudgetLine, ...]:
         scopes = ("all", f"backend:{spender.backend}", f"tier:{spender.tier}")
