@@ -112,7 +112,7 @@ FAULTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "H30 nobody in the default network": ((_AWS, "test_on_demand_stack"),),
     "H31 one instance type; unbounded logs": ((_AWS, "test_another_size_and_no_log_that_grows"),),
     "H32 no alert when the router is down": (
-        (_FILES, "test_alerts_fire_when_they_should"),
+        (_FILES, "test_rules_say_what_they_should"),
         (_FILES, "test_an_engine_and_a_cloud_have_alerts_of_their_own"),
     ),
     "H33 an engine without metrics lacks them": (

@@ -121,7 +121,8 @@ class RentalDesk:
             raise UnknownRentalError(f"{which}; list the rentals, and correct the end of one that has ended")
         early = [record for record in running if at_ms < record.started_ms]
         if early:
-            raise RentalDeskError("at", f"is before {early[0].id} began, at {when(early[0].started_ms)}")
+            began = f"{early[0].id} began, at {when(early[0].started_ms)}"
+            raise RentalDeskError("at", f"is before {began}; stop it then or later")
         before_nano = self._cost(running)
         end(self.ledger, running, at_ms, self.now_ms, by=self.by)
         after_nano = self._cost([replace(record, stopped_ms=at_ms) for record in running])
