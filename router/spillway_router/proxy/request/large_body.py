@@ -144,8 +144,8 @@ async def read_body(
 async def in_thread(key_id: str, work: Callable[..., Made], *arguments: object) -> Made:
     """Return what `work` makes of a parsed body of more than MANY_PARTS bytes, which the key `key_id` sent.
 
-    The thread and the event loop take turns of some milliseconds (`sys.getswitchinterval`). One body is read after the
-    other, because each thread would have its turn.
+    The thread and the event loop take turns of half a millisecond (SWITCH_INTERVAL_S in runtime/serve.py). One body is
+    read after the other, because each thread would have its turn.
     """
     return await _PARTS.in_thread(key_id, work, *arguments)
 
