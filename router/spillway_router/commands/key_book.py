@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from spillway_router.commands.common import fail, load, now_ms, opened, router_url
-from spillway_router.commands.running_router import RouterAddress, ask_json
+from spillway_router.commands.common import fail, load, now_ms, opened
+from spillway_router.commands.running_router import LedgerOrRouter, RouterAddress, ask_json
 
 if TYPE_CHECKING:
     from spillway_router.ledger.interface import Ledger
@@ -49,25 +49,20 @@ class KeyBook(ABC):
 
 
 @contextmanager
-def key_book(path: str | None, router: RouterAddress | None, access: Access) -> Iterator[KeyBook]:
+def key_book(place: LedgerOrRouter, access: Access) -> Iterator[KeyBook]:
     """Open the keys of a router, or those of the configuration's ledger."""
     from spillway_router.ledger.errors import LedgerError
 
-    if router is not None:
-        yield RouterKeys(router)
+    if place.router is not None:
+        yield RouterKeys(place.router)
         return
-    with opened(load(path), access) as ledger:
+    with opened(load(place.config), access) as ledger:
         if access == "create":
             typer.echo(f"ledger: {ledger.name}", err=True)
         try:
             yield LedgerKeys(ledger)
         except LedgerError as error:
             fail(str(error))
-
-
-def address(path: str | None, url: str | None, key: str) -> RouterAddress | None:
-    """Return the router that `--url` names; None without it."""
-    return None if url is None else RouterAddress(router_url(path, url), key)
 
 
 class LedgerKeys(KeyBook):

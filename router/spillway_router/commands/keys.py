@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, say
-from spillway_router.commands.key_book import KeyBook, address, key_book
+from spillway_router.commands.key_book import key_book
 from spillway_router.commands.option_groups import takes
 from spillway_router.commands.provider_keys import provider_key_app
-from spillway_router.commands.running_router import KeyOption, UrlOption
+from spillway_router.commands.running_router import LedgerOrRouter
 
 if TYPE_CHECKING:
     from spillway_router.ledger.records import Role
-    from spillway_router.ledger.store.open import Access
 
 ModelsOption = Annotated[
     str | None, typer.Option(help="Aliases and models that the key may ask for, separated by commas; all: every one.")
@@ -126,37 +124,16 @@ def _permission_terms(permissions: NewPermissions | ChangedPermissions) -> dict[
     return terms
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Which router is asked, and in which form a command answers, as options."""
-
-    path: ConfigOption = None
-    url: UrlOption = None
-    key: KeyOption = ""
-    as_json: JsonOption = False
-
-    def book(self, access: Access) -> AbstractContextManager[KeyBook]:
-        """Open the keys."""
-        return key_book(self.path, address(self.path, self.url, self.key), access)
-
-    def answer(self, values: Any, text: str) -> None:
-        """Print values as JSON, or the text."""
-        if self.as_json:
-            typer.echo(json.dumps(values, indent=2))
-        else:
-            say(text)
-
-
 @keys_app.command("create")
-@takes("output", Output)
+@takes("place", LedgerOrRouter)
 @takes("limits", Limits)
 @takes("permissions", NewPermissions)
-def create_key(name: str, permissions: NewPermissions, limits: Limits, output: Output) -> None:
+def create_key(name: str, permissions: NewPermissions, limits: Limits, place: LedgerOrRouter) -> None:
     """Create a key and show its secret once."""
-    with output.book("create") as book:
+    with key_book(place, "create") as book:
         created = book.create({"name": name, **_permission_terms(permissions), **limits.terms()})
     text = f"id   {created['id']}\nkey  {created['key']}\nSave the key now: it is not stored and not shown again."
-    output.answer(created, text)
+    place.answer(created, text)
 
 
 @keys_app.command("accept")
@@ -188,12 +165,12 @@ def accept_key(
 
 
 @keys_app.command("list")
-@takes("output", Output)
-def list_keys(output: Output) -> None:
+@takes("place", LedgerOrRouter)
+def list_keys(place: LedgerOrRouter) -> None:
     """List all keys, without their secrets."""
-    with output.book("read") as book:
+    with key_book(place, "read") as book:
         rows = book.keys()
-    if output.as_json:
+    if place.as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     if not rows:
@@ -209,41 +186,41 @@ def list_keys(output: Output) -> None:
 
 
 @keys_app.command("show")
-@takes("output", Output)
-def show_key(key_id: str, output: Output) -> None:
+@takes("place", LedgerOrRouter)
+def show_key(key_id: str, place: LedgerOrRouter) -> None:
     """Show what a key may do. Its secret is not stored."""
-    with output.book("read") as book:
+    with key_book(place, "read") as book:
         terms = book.key(key_id)
-    output.answer(terms, "\n".join(f"{term:18}{_text(value)}" for term, value in terms.items()))
+    place.answer(terms, "\n".join(f"{term:18}{_text(value)}" for term, value in terms.items()))
 
 
 @keys_app.command("set")
-@takes("output", Output)
+@takes("place", LedgerOrRouter)
 @takes("limits", Limits)
 @takes("permissions", ChangedPermissions)
 def set_key(
-    key_id: str, permissions: ChangedPermissions, limits: Limits, output: Output, force: ForceOption = False
+    key_id: str, permissions: ChangedPermissions, limits: Limits, place: LedgerOrRouter, force: ForceOption = False
 ) -> None:
     """Change what a key may do; what is left out stays. Running routers follow within a second."""
-    with output.book("write") as book:
+    with key_book(place, "write") as book:
         changed = book.change(key_id, {**_permission_terms(permissions), **limits.terms()}, force=force)
-    output.answer(changed, f"changed {key_id}")
+    place.answer(changed, f"changed {key_id}")
 
 
 @keys_app.command("rotate")
-@takes("output", Output)
+@takes("place", LedgerOrRouter)
 def rotate_key(
     key_id: str,
-    output: Output,
+    place: LedgerOrRouter,
     grace: Annotated[
         str, typer.Option(help="How long the secret before is still accepted, such as 7d, 1h or 0m.")
     ] = "24h",
 ) -> None:
     """Give a key a new secret, and show it once. The one before works until the grace period ends."""
-    with output.book("write") as book:
+    with key_book(place, "write") as book:
         rotated = book.rotate(key_id, grace)
     until = rotated["old_secret_until"]
-    output.answer(rotated, f"key  {rotated['key']}\nThe secret before works until {until}. Save the new key now.")
+    place.answer(rotated, f"key  {rotated['key']}\nThe secret before works until {until}. Save the new key now.")
 
 
 def _names(text: str) -> list[str]:
@@ -277,9 +254,9 @@ def user_pseudonym(
 
 
 @keys_app.command("revoke")
-@takes("output", Output)
-def revoke_key(key_id: str, output: Output, force: ForceOption = False) -> None:
+@takes("place", LedgerOrRouter)
+def revoke_key(key_id: str, place: LedgerOrRouter, force: ForceOption = False) -> None:
     """Revoke a key; running routers reject it within a second."""
-    with output.book("write") as book:
+    with key_book(place, "write") as book:
         revoked = book.revoke(key_id, force=force)
-    output.answer(revoked, f"revoked {key_id}")
+    place.answer(revoked, f"revoked {key_id}")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, say
-from spillway_router.commands.key_book import address
-from spillway_router.commands.running_router import KeyOption, RouterAddress, UrlOption, get_json
+from spillway_router.commands.option_groups import takes
+from spillway_router.commands.running_router import LedgerOrRouter, RouterAddress, get_json
 from spillway_router.prices.listing import RATES, iso_day
 
 if TYPE_CHECKING:
@@ -45,20 +45,18 @@ _HEADINGS = ("input", "output", "cached", "write", "write 1h", "reasoning")
 
 
 @prices_app.command("list")
+@takes("place", LedgerOrRouter)
 def list_prices(
+    place: LedgerOrRouter,
     provider: ProviderOption = None,
     on: DayOption = None,
-    config: ConfigOption = None,
-    url: UrlOption = None,
-    key: KeyOption = "",
-    as_json: JsonOption = False,
 ) -> None:
     """List USD per million tokens of every model on a day, and when each price began and was last checked."""
-    router = address(config, url, key)
-    listing = _own_listing(config, provider, _day(on)) if router is None else _listing_of(router, provider, on)
+    router = place.router
+    listing = _own_listing(place.config, provider, _day(on)) if router is None else _listing_of(router, provider, on)
     if not listing.models:
         fail(f"no prices for {provider!r}; without --provider all are listed")
-    if as_json:
+    if place.as_json:
         typer.echo(json.dumps(listing.models, indent=2))
         return
     say(f"Prices on {listing.day} in USD per million tokens")

@@ -2,78 +2,58 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from spillway_router.commands.common import fail, load, now_ms, opened
-from spillway_router.commands.running_router import RouterAddress, ask_json
+from spillway_router.commands.running_router import LedgerOrRouter, RouterAddress, ask_json
 
 if TYPE_CHECKING:
-    from spillway_router.ledger.rentals.desk import RentalCorrection, RentalDesk, RentalStart
+    from spillway_router.ledger.rentals.desk import RentalCorrection, RentalStart
     from spillway_router.ledger.store.open import Access
 
 
-class RentalBook(ABC):
+class RentalBook(Protocol):
     """Rentals as `ledger/rentals/desk.py` shows them. What can't be done ends the command with the reason."""
 
-    @abstractmethod
     def rentals(self) -> list[dict[str, Any]]:
         """Return all rentals, oldest first, with what they have cost."""
+        ...
 
-    @abstractmethod
     def start(self, asked: RentalStart) -> dict[str, Any]:
         """Record a rental, and return it."""
+        ...
 
-    @abstractmethod
     def stop(self, rental_id: str, at: str) -> dict[str, Any]:
         """Record the end of a rental, or of `all` running ones."""
+        ...
 
-    @abstractmethod
     def correct(self, rental_id: str, asked: RentalCorrection) -> dict[str, Any]:
         """Put right what is recorded of a rental."""
+        ...
 
 
 @contextmanager
-def rental_book(path: str | None, router: RouterAddress | None, access: Access) -> Iterator[RentalBook]:
+def rental_book(place: LedgerOrRouter, access: Access) -> Iterator[RentalBook]:
     """Open the rentals of a router, or those of the configuration's ledger."""
     from spillway_router.config.costs import rental_defaults
     from spillway_router.ledger.rentals.desk import RentalDesk, RentalDeskError
 
-    if router is not None:
-        yield RouterRentals(router)
+    if place.router is not None:
+        yield RouterRentals(place.router)
         return
-    loaded = load(path)
+    loaded = load(place.config)
     with opened(loaded, access) as ledger:
         try:
-            yield LedgerRentals(RentalDesk(ledger, rental_defaults(loaded.settings), now_ms()))
+            yield RentalDesk(ledger, rental_defaults(loaded.settings), now_ms())
         except RentalDeskError as error:
             term = error.term.replace("_", "-")
             fail(f"--{term} {error.problem}" if term else error.problem)
 
 
-class LedgerRentals(RentalBook):
-    """The rentals of a ledger."""
-
-    def __init__(self, desk: RentalDesk) -> None:
-        self._desk = desk
-
-    def rentals(self) -> list[dict[str, Any]]:
-        return self._desk.rentals()
-
-    def start(self, asked: RentalStart) -> dict[str, Any]:
-        return self._desk.start(asked)
-
-    def stop(self, rental_id: str, at: str) -> dict[str, Any]:
-        return self._desk.stop(rental_id, at)
-
-    def correct(self, rental_id: str, asked: RentalCorrection) -> dict[str, Any]:
-        return self._desk.correct(rental_id, asked)
-
-
-class RouterRentals(RentalBook):
+class RouterRentals:
     """The rentals of a running router: a key with the role viewer reads them, and one with the role admin changes
     them."""
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from spillway_hardware.gpus import BASE
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, say
-from spillway_router.commands.key_book import address
 from spillway_router.commands.option_groups import takes
-from spillway_router.commands.rental_book import RentalBook, rental_book
+from spillway_router.commands.rental_book import rental_book
 from spillway_router.commands.requests import shown_usd
-from spillway_router.commands.running_router import KeyOption, UrlOption
+from spillway_router.commands.running_router import LedgerOrRouter
 from spillway_router.deploy import TARGETS
-
-if TYPE_CHECKING:
-    from spillway_router.ledger.store.open import Access
 
 rentals_app = typer.Typer(no_args_is_help=True, help="Record GPU rentals: start, stop, correct, watch, list.")
 
@@ -31,20 +26,6 @@ RightPriceOption = Annotated[str, typer.Option(help="What one GPU really cost in
 RightMonthOption = Annotated[str, typer.Option(help="What one GPU really cost in USD per calendar month.")]
 StartCountOption = Annotated[int | None, typer.Option(min=1, max=1024, help="How many GPUs. The default is gpu.count.")]
 RightCountOption = Annotated[int | None, typer.Option(min=1, max=1024, help="How many GPUs it really had.")]
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Which router is asked, and in which form a command answers, as options."""
-
-    path: ConfigOption = None
-    url: UrlOption = None
-    key: KeyOption = ""
-    as_json: JsonOption = False
-
-    def book(self, access: Access) -> AbstractContextManager[RentalBook]:
-        """Open the rentals."""
-        return rental_book(self.path, address(self.path, self.url, self.key), access)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +59,23 @@ class Right:
 
 
 @rentals_app.command("start")
-@takes("output", Output)
+@takes("place", LedgerOrRouter)
 @takes("rented", Rented)
-def start_rental(rented: Rented, output: Output) -> None:
+def start_rental(rented: Rented, place: LedgerOrRouter) -> None:
     """Record that GPUs are rented from now on, or from --at, until `rentals stop`, whether or not a router runs."""
     from spillway_router.ledger.rentals.desk import RentalStart
 
     if rented.source not in SOURCES:
         fail(f"--source {rented.source!r} is not known; use one of {', '.join(SOURCES)}")
-    with output.book("create") as book:
+    with rental_book(place, "create") as book:
         row = book.start(RentalStart(**asdict(rented)))
-    if output.as_json:
-        typer.echo(json.dumps(row, indent=2))
-    else:
-        say(f"id  {row['id']}\nbilled from {row['started']} until `spillway rentals stop {row['id']}`")
+    place.answer(row, f"id  {row['id']}\nbilled from {row['started']} until `spillway rentals stop {row['id']}`")
 
 
 @rentals_app.command("stop")
-@takes("output", Output)
+@takes("place", LedgerOrRouter)
 def stop_rental(
-    output: Output,
+    place: LedgerOrRouter,
     rental_id: Annotated[str, typer.Argument(help="ID of the rental; --all for every one.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Stop every running rental.")] = False,
     at: AtOption = "",
@@ -107,9 +85,9 @@ def stop_rental(
 
     if bool(rental_id) == everything:
         fail("name one rental, or pass --all; `spillway rentals list` shows them")
-    with output.book("write") as book:
+    with rental_book(place, "write") as book:
         values = book.stop(ALL if everything else rental_id, at)
-    if output.as_json:
+    if place.as_json:
         typer.echo(json.dumps(values, indent=2))
         return
     for one in values["stopped"]:
@@ -118,19 +96,21 @@ def stop_rental(
 
 
 @rentals_app.command("correct")
-@takes("output", Output)
+@takes("place", LedgerOrRouter)
 @takes("right", Right)
 def correct_rental(
-    rental_id: Annotated[str, typer.Argument(help="ID of the rental, running or ended.")], right: Right, output: Output
+    rental_id: Annotated[str, typer.Argument(help="ID of the rental, running or ended.")],
+    right: Right,
+    place: LedgerOrRouter,
 ) -> None:
     """Put right what was recorded of a rental: the books of the days concerned get correcting rows."""
     from spillway_router.ledger.rentals.desk import RentalCorrection
 
     if right == Right():
         fail("say what is right: --from, --until, --price, --price-per-month, --count or --void")
-    with output.book("read" if right.dry_run else "write") as book:
+    with rental_book(place, "read" if right.dry_run else "write") as book:
         values = book.correct(rental_id, RentalCorrection(**asdict(right)))
-    if output.as_json:
+    if place.as_json:
         typer.echo(json.dumps(values, indent=2))
         return
     if not right.dry_run:
@@ -166,14 +146,14 @@ def watch_rentals(
 
 
 @rentals_app.command("list")
-@takes("output", Output)
-def list_rentals(output: Output) -> None:
+@takes("place", LedgerOrRouter)
+def list_rentals(place: LedgerOrRouter) -> None:
     """List all rentals, oldest first, with what they have cost."""
     from spillway_router.ledger.rentals.desk import rented
 
-    with output.book("read") as book:
+    with rental_book(place, "read") as book:
         rows = book.rentals()
-    if output.as_json:
+    if place.as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     if not rows:

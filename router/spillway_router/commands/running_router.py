@@ -1,4 +1,4 @@
-"""What commands ask a running router: its address, what they send along, GET requests for JSON, and its refusals."""
+"""What commands ask a running router: its address, what they send along, requests for JSON, and its refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.common import fail
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, router_url, say
 
 if TYPE_CHECKING:
     import httpx
@@ -61,6 +61,28 @@ class RouterAddress:
             case httpx.ConnectError():
                 return f"nothing answers at {self.url}; start it with `spillway up`, or give its address with --url"
         return f"{self.url} did not answer: {str(error) or type(error).__name__}"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerOrRouter:
+    """Where a command reads and changes what the ledger holds, and in which form it answers, as options."""
+
+    config: ConfigOption = None
+    url: UrlOption = None
+    key: KeyOption = ""
+    as_json: JsonOption = False
+
+    @property
+    def router(self) -> RouterAddress | None:
+        """The router that `--url` names; None without it."""
+        return None if self.url is None else RouterAddress(router_url(self.config, self.url), self.key)
+
+    def answer(self, values: Any, text: str) -> None:
+        """Print values as JSON, or the text."""
+        if self.as_json:
+            typer.echo(json.dumps(values, indent=2))
+        else:
+            say(text)
 
 
 def get_json(
