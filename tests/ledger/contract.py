@@ -388,6 +388,26 @@ class LedgerContract:
         assert ledger.entries_of("tried") == (tried,)
         assert verify(ledger).holds
 
+    def test_rows_are_verified_by_the_text_of_which_their_links_were_made(self, ledger: Ledger) -> None:
+        odd = "".join(map(chr, range(1, 300))) + "\u2028\ud7ff\ufffd\U0001f600\\u0041'"
+        rng = Random(7)
+        rows = [entry("charged", f"n{i}", confidence=rng.choice([rng.random(), 10 ** -rng.randint(0, 300), 1.0]))
+                for i in range(200)]  # fmt: skip
+        rows += [entry("charged", "odd", model=odd, tariff_ref='"', confidence=0.1 + 0.2, user_id=odd)]
+        rows += [entry("charged", "billed", **_BILLED), entry("charged", "sure", confidence=0.0, saved_nano=3)]
+        rows += [entry("adjusted", "billed", amount_nano=-(2**62)), entry("charged", "most", prompt_tokens=2**63 - 1)]
+        rows += [entry("charged", "plain", local=True, document=True, experiment="e/b/1", took_ms=1, confidence=1e-7)]
+        ledger.append(rows)
+        texts = [(seq, orjson.dumps(row), link) for seq, row, link in ledger.chain()]
+        read = [
+            (seq, text if isinstance(text, bytes) else text.encode(), link)
+            for seq, text, link, *_ in ledger.canonical()
+        ]
+        assert read == texts
+        marks = {orjson.loads(row[1])[1]: row[3:] for row in ledger.canonical()}
+        assert (marks["odd"], marks["billed"], marks["plain"]) == ((True, False), (False, True), (False, False))
+        assert verify(ledger).holds
+
     def test_prices_are_kept_once_by_their_names(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         many = {f"list@2026-11-{n % 30}#{n}": f"price {n}" for n in range(700)}
         ledger.tariffs.keep(many, T0)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import apsw
 import orjson
@@ -148,6 +153,48 @@ def test_damage_is_found_and_the_first_bad_row_named(
     verification = verify(ledger)
     assert not verification.holds
     assert (rule, seq) in [(fault.rule, fault.seq) for fault in verification.faults]
+
+
+_SUMS_SPOILT = "UPDATE slot_sums SET prompt_tokens = prompt_tokens + 1 WHERE attempts > 1"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_sums_of_many_rows_are_checked_in_another_process_or_here_if_that_fails(
+    ledger: SqliteLedger, path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr("spillway_router.ledger.store.sqlite.ledger.MANY_ROWS", 18)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    if fails:
+        monkeypatch.setattr("sys.executable", "/bin/false")
+    checks_here = Mock(side_effect=ledger._wrong_sums)
+    monkeypatch.setattr(ledger, "_wrong_sums", checks_here)
+    ledger.sum_up(100)
+    assert verify(ledger).holds
+    assert checks_here.called == fails
+    tamper(path, _SUMS_SPOILT)
+    here = verify(ledger)
+    assert here.fault_count > 1
+    monkeypatch.setattr("spillway_router.ledger.store.sqlite.ledger.MANY_ROWS", 19)
+    assert verify(ledger) == here
+
+
+def test_the_process_that_checks_the_sums_ends_with_the_check(
+    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spillway_router.ledger.store.sqlite.ledger.MANY_ROWS", 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            super().__init__([sys.executable, "-c", "import time; time.sleep(600)", *command[3:]], **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    monkeypatch.setattr(SqliteLedger, "canonical", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        verify(ledger)
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 def test_rows_of_a_database_from_before_the_chain_may_only_come_first(path: Path) -> None:

@@ -135,9 +135,9 @@ COLUMNS: tuple[str, ...] = Entry._fields
 BASE = COLUMNS.index("user_id")
 """The number of columns that every row has. A row whose other columns are all at their defaults is stored, sent and
 linked without them, which is nearly every row."""
-_BEFORE_SAVED = COLUMNS.index("saved_nano")
+BEFORE_SAVED = COLUMNS.index("saved_nano")
 """The number of columns of a row that has others of these, but saved nothing."""
-_BEFORE_EXPERIMENT = COLUMNS.index("experiment")
+BEFORE_EXPERIMENT = COLUMNS.index("experiment")
 """The number of columns of a row that saved something and is in no experiment."""
 REST: Row = tuple(Entry._field_defaults[name] for name in COLUMNS[BASE:])
 """The defaults of the other columns."""
@@ -152,16 +152,16 @@ def row_of(entry: Entry) -> Row:
     confidence: Any = entry.confidence  # not `float`, which compiled code also believes of the whole number 1
     if confidence is None or (confidence and type(confidence) is float):
         return row
-    return (*row[:_CONFIDENCE], confidence + 0.0, *row[_CONFIDENCE + 1 :])
+    return (*row[:CONFIDENCE], confidence + 0.0, *row[CONFIDENCE + 1 :])
 
 
 def _trimmed(row: Row) -> Row:
-    if row[_BEFORE_EXPERIMENT]:
+    if row[BEFORE_EXPERIMENT]:
         return tuple(row)
-    return row[: _BEFORE_EXPERIMENT if row[_BEFORE_SAVED] else _BEFORE_SAVED]
+    return row[: BEFORE_EXPERIMENT if row[BEFORE_SAVED] else BEFORE_SAVED]
 
 
-_CONFIDENCE = COLUMNS.index("confidence")
+CONFIDENCE = COLUMNS.index("confidence")
 
 
 def stored_row(row: Row) -> Row:

@@ -9,18 +9,21 @@ writer.py, which commits the rows of many requests together on a thread of its o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
+
+from orjson import dumps
 
 from spillway_router.core.money.budget import Period
 from spillway_router.ledger.calendar import Days, utc_days
-from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.entries import COLUMNS, Entry
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.records import (
     Balance,
     BalanceKey,
+    Canonical,
     KeyWork,
     Linked,
     Rented,
@@ -43,6 +46,8 @@ from spillway_router.ledger.tables.request_traits import TraitTable
 from spillway_router.ledger.tables.reviews import ReviewTable
 from spillway_router.ledger.tables.stored_responses import ResponseTable
 from spillway_router.ledger.tables.tariffs import TariffTable
+
+_KIND, _REF = COLUMNS.index("kind"), COLUMNS.index("tariff_ref")
 
 
 class Sums(ABC):
@@ -116,6 +121,10 @@ StoredBalance = tuple[str, Period, int, int, int]
 """Scope, period, the period's first millisecond (epoch), nano-dollars spent, and nano-dollars held."""
 
 
+WrongSums = Iterable[tuple[int, str]]
+"""The start (epoch ms) and the group of running sums that differ from their rows."""
+
+
 class Checks(ABC):
     """What `verify` asks about all rows and about what is kept beside them, all of it as of one moment."""
 
@@ -163,12 +172,15 @@ class Checks(ABC):
         corrections of these."""
 
     @abstractmethod
-    def wrong_sums(self) -> Iterator[tuple[int, str]]:
-        """Yield the start (epoch ms) and the group of running sums that differ from their rows."""
+    def wrong_sums(self) -> WrongSums:
+        """Return the running sums that differ from their rows."""
 
 
 class Ledger(ABC):
     """Append-only entries, from which every balance is derived, and the tables stored beside them."""
+
+    has_server: ClassVar[bool] = False
+    """Whether a server of its own answers the checks, so that they take none of this process's time."""
 
     def __init__(
         self,
@@ -302,6 +314,12 @@ class Ledger(ABC):
         """Yield the rows after that one with their links, in the order in which they were written, in bounded
         chunks."""
 
+    def canonical(self) -> Iterator[Canonical]:
+        """Yield all rows as `chain` does, each as the text of which its link was made."""
+        for seq, row, link in self.chain():
+            kind = row[_KIND]
+            yield seq, dumps(row), link, kind == "charged" and row[_REF] != "", kind == "adjusted"
+
     @abstractmethod
     def sums(self) -> AbstractContextManager[Sums]:
         """Read sums over many rows, all of them as of one moment, while the block runs."""
@@ -314,6 +332,16 @@ class Ledger(ABC):
     @abstractmethod
     def checks(self) -> AbstractContextManager[Checks]:
         """Check all rows as of one moment, while the block runs."""
+
+    @contextmanager
+    def checking_sums(self) -> Iterator[Callable[[], WrongSums]]:
+        """Compare the running sums with their rows: while the block runs, if that takes no time from other work, or
+        else when what it yields is called, which returns those that differ."""
+        yield self._wrong_sums
+
+    def _wrong_sums(self) -> WrongSums:
+        with self.checks() as checks:
+            return list(checks.wrong_sums())
 
     @abstractmethod
     def sum_up(self, most_rows: int) -> int:

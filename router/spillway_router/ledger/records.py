@@ -229,6 +229,10 @@ class Linked(NamedTuple):
     link: bytes
 
 
+Canonical = tuple[int, str | bytes, bytes, bool, bool]
+"""A stored row as `verify` reads it: its `seq`, its canonical JSON (entries.link_of), its link, and whether it is a
+charge that names a price and whether it is an adjustment."""
+
 Rows = list[tuple[Any, ...]]
 """The rows that a database returns."""
 

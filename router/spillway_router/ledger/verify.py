@@ -15,9 +15,9 @@
     copy         the file of the ledger is not a copy that lacks its newest rows
     sums         the running sums from which reports are made are the sums of their rows
 
-The chain is walked here, row by row. The other rules are questions to the database (interface.Checks), which it answers
-meanwhile on another thread, so that neither needs memory for the rows. Routers may continue to write: what is compared
-with each other is read in one snapshot.
+The chain is walked here, row by row. The other rules are questions to the database (interface.Checks), so that neither
+needs memory for the rows. A server answers them meanwhile; of a file, the sums are checked in another process
+(store/sqlite/sums_process.py). Routers may continue to write: what is compared with each other is read in one snapshot.
 
 Rows from before the chain (in an upgraded database) have no link; they may only precede all others. The chain alone
 can't show that its last rows were cut off or that it was rewritten from some row on. Note its head (`Verified.head`)
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -37,20 +37,19 @@ from operator import itemgetter
 from secrets import randbits
 from typing import cast
 
-from orjson import dumps
+from orjson import loads
 
 from spillway_router.core.money.budget import Period, period_start
 from spillway_router.ledger.balance_proof import balances_agree
 from spillway_router.ledger.calendar import DAY_MS, day_of
-from spillway_router.ledger.entries import COLUMNS, GENESIS, Row
-from spillway_router.ledger.interface import AttemptRows, Checks, Ledger, Spent
+from spillway_router.ledger.entries import GENESIS, Row
+from spillway_router.ledger.interface import AttemptRows, Checks, Ledger, Spent, WrongSums
 from spillway_router.ledger.posting import HoldKey, OpenHold, balance_keys
 from spillway_router.ledger.recompute import ChargeChecker, ChargeCounts
-from spillway_router.ledger.records import Balance, BalanceKey, Linked
+from spillway_router.ledger.records import Balance, BalanceKey, Canonical
 from spillway_router.ledger.tables.acts import broken_link, unexplained
 
 _HOUR_MS = 3_600_000
-_KIND, _REF = COLUMNS.index("kind"), COLUMNS.index("tariff_ref")
 MOST_FAULTS = 20
 """The faults that a report lists, at most; all of them are counted."""
 
@@ -93,12 +92,12 @@ def verify(ledger: Ledger, noted_head: str = "", noted_act: str = "") -> Verifie
     walk = _Walk(charges=ChargeChecker(ledger.tariffs.texts), missing_head=noted_head.strip().lower())
     if ledger.notice:
         walk.fault("copy", 0, ledger.notice)
-    with ThreadPoolExecutor(1, "ledger-checks") as other:
-        checked = other.submit(_check_rules, ledger)
-        walk.read(ledger.chain())
+    with ledger.checking_sums() as wrong_sums, ThreadPoolExecutor(1, "ledger-checks") as other:
+        checked = other.submit(_check_rules, ledger, wrong_sums) if ledger.has_server else None
+        walk.read(ledger.canonical())
         walk.check_noted_head()
         acts = _check_acts(ledger, noted_act, walk)
-        rules = checked.result()
+        rules = _check_rules(ledger, wrong_sums) if checked is None else checked.result()
     return Verified(
         rows=walk.rows,
         linked=walk.linked,
@@ -130,21 +129,22 @@ class _Walk(_Faults):
     linked: int = 0
     link: bytes = GENESIS
 
-    def read(self, rows: Iterable[Linked]) -> None:
+    def read(self, rows: Iterable[Canonical]) -> None:
         """Walk over the rows, of which there may be millions: what all of them need is written out here."""
         link, is_broken, noted = self.link, False, self.missing_head
-        for seq, row, stored_link in rows:
+        for seq, text, stored_link, is_priced, is_adjusted in rows:
             self.rows += 1
-            if row[_KIND] == "charged" and row[_REF]:
-                self._check_charge(seq, row)
-            elif row[_KIND] == "adjusted":
+            if is_priced:
+                self._check_charge(seq, tuple(loads(text)))
+            elif is_adjusted:
                 self.charges.counts.adjusted += 1
             if not stored_link:
                 if self.linked:
                     self.fault("chain", seq, "has no link, though rows before it have")
                 continue
             self.linked += 1
-            if not is_broken and sha256(link + dumps(row)).digest() != stored_link:  # entries.link_of
+            written = text if isinstance(text, bytes) else text.encode()
+            if not is_broken and sha256(link + written).digest() != stored_link:  # entries.link_of
                 is_broken = True  # reported once, because every later row would repeat it
                 message = "doesn't follow from the row before: it was changed, or a row is missing or added"
                 self.fault("chain", seq, message)
@@ -189,7 +189,7 @@ def _check_acts(ledger: Ledger, noted_act: str, faults: _Faults) -> int:
 _LOOKS = 3
 
 
-def _check_rules(ledger: Ledger) -> _Faults:
+def _check_rules(ledger: Ledger, wrong_sums: Callable[[], WrongSums]) -> _Faults:
     faults = _Faults()
     with ledger.checks() as checks:
         for seq, name in checks.negative_rows():
@@ -209,8 +209,8 @@ def _check_rules(ledger: Ledger) -> _Faults:
                 faults.fault("open holds", 0, message)
         if not balances_agree(checks, open_holds.values(), randbits):
             _check_balances(checks, open_holds, faults)
-        for start_ms, name in checks.wrong_sums():
-            faults.fault("sums", 0, f"the running sums of {name} from {start_ms} ms differ from their rows")
+    for start_ms, name in wrong_sums():
+        faults.fault("sums", 0, f"the running sums of {name} from {start_ms} ms differ from their rows")
     return faults
 
 

@@ -52,6 +52,8 @@ class PostgresLedger(SqlLedger):
     OPEN_RESERVATIONS = statements.OPEN_RESERVATIONS
     ORPHANS = statements.ORPHANS
 
+    has_server = True
+
     def __init__(self, address: DatabaseAddress) -> None:
         super().__init__()
         self.address = address

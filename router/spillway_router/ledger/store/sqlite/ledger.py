@@ -11,6 +11,7 @@ still there.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -20,11 +21,12 @@ from threading import Lock
 from typing import Any
 
 import apsw
+from orjson import dumps, loads
 
 from spillway_router.ledger.entries import Entry, entry_of
 from spillway_router.ledger.errors import LedgerUnavailableError, no_ledger
-from spillway_router.ledger.interface import Checks, Sums
-from spillway_router.ledger.records import Rows, Write, WriteResult
+from spillway_router.ledger.interface import Checks, Sums, WrongSums
+from spillway_router.ledger.records import Canonical, Rows, Write, WriteResult
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.sql import SqlLedger
 from spillway_router.ledger.store.sqlite import migrations as schema
@@ -46,6 +48,7 @@ from spillway_router.ledger.store.sqlite.file import (
     wal_of,
 )
 from spillway_router.ledger.store.sqlite.sums import SqliteSums, checks, sum_up
+from spillway_router.ledger.store.sqlite.sums_process import MANY_ROWS, sums_process
 from spillway_router.ledger.store.statements import KEYS_REVISION
 from spillway_router.ledger.tables.acts import RunSql
 
@@ -165,6 +168,15 @@ class SqliteLedger(SqlLedger):
             for row in self._chunks(statements.ENTRIES_AFTER, first - 1, last, start_ms, end_ms):
                 yield entry_of(row[1:])
 
+    def canonical(self) -> Iterator[Canonical]:
+        # The database writes the JSON, which takes half as long as to make values of all columns and JSON of these.
+        for seq, text, link, is_priced, is_adjusted, confidence, rest in self._chunks(statements.CANONICAL_AFTER, 0):
+            if confidence is not None:
+                text = f"{text[:-1]},{dumps(confidence).decode()},{rest[1:]}"
+            if "\\" in text:
+                text = dumps(loads(text))  # which may escape other characters than the database does, or otherwise
+            yield seq, text, link, is_priced, is_adjusted
+
     @contextmanager
     def sums(self) -> Iterator[Sums]:
         with self._reading() as connection:
@@ -174,6 +186,19 @@ class SqliteLedger(SqlLedger):
     def checks(self) -> Iterator[Checks]:
         with self._reading() as connection:
             yield checks(connection)
+
+    @contextmanager
+    def checking_sums(self) -> Iterator[Callable[[], WrongSums]]:
+        if len(os.sched_getaffinity(0)) < 2 or self.head()[0] < MANY_ROWS:
+            yield self._wrong_sums
+            return
+        with sums_process(self.path) as elsewhere:
+
+            def wrong_sums() -> WrongSums:
+                wrong = elsewhere()
+                return self._wrong_sums() if wrong is None else wrong
+
+            yield wrong_sums
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:

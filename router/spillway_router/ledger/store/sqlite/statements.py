@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spillway_router.ledger.entries import COLUMNS
+from spillway_router.ledger.entries import BASE, BEFORE_EXPERIMENT, BEFORE_SAVED, COLUMNS, CONFIDENCE, REST
 
 _COLUMNS = ",".join(COLUMNS)
 
@@ -15,6 +15,35 @@ SEQS_BETWEEN = "SELECT min(seq), max(seq) FROM entries INDEXED BY entries_ts WHE
 ENTRIES_AFTER = (
     f"SELECT seq,{_COLUMNS} FROM entries NOT INDEXED"  # noqa: S608
     " WHERE seq > ? AND seq <= ? AND ts >= ? AND ts < ? ORDER BY seq LIMIT ?"
+)
+
+
+def _as_json(first: int, last: int) -> str:
+    """Return SQL for the JSON array of the columns from `first` on, without the `last` one."""
+    values = (
+        f"json(iif({name} = 1, 'true', 'false'))" if name in ("local", "document") else name
+        for name in COLUMNS[first:last]
+    )
+    return f"json_array({', '.join(values)})"
+
+
+def _canonical(first: int) -> str:
+    """Return SQL for the JSON array of the columns from `first` on that stand in a row's canonical JSON."""
+    at_defaults = " AND ".join(f"{name} = {value!r}" for name, value in zip(COLUMNS[BASE:], REST, strict=True))
+    return (
+        f"CASE WHEN {at_defaults} THEN {_as_json(first, BASE)} WHEN experiment <> '' THEN"
+        f" {_as_json(first, len(COLUMNS))} WHEN saved_nano <> 0 THEN {_as_json(first, BEFORE_EXPERIMENT)}"
+        f" ELSE {_as_json(first, BEFORE_SAVED)} END"
+    )
+
+
+# SQLite and orjson write a number with a fraction differently, so a row that has one is returned in two parts, those
+# before and after it.
+CANONICAL_AFTER = (
+    f"SELECT seq, CASE WHEN confidence IS NULL THEN {_canonical(0)} ELSE {_as_json(0, CONFIDENCE)} END,"  # noqa: S608
+    f" link, kind = 'charged' AND tariff_ref <> '', kind = 'adjusted', confidence,"
+    f" CASE WHEN confidence IS NOT NULL THEN {_canonical(CONFIDENCE + 1)} END"
+    " FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"
 )
 
 _HELD = (
