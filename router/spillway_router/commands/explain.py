@@ -44,7 +44,7 @@ def _print_entries(entries: Iterable[Entry]) -> None:
         amount = Amounts().money(e.reserved_nano if e.kind == "reserved" else e.amount_nano)
         tokens = f"{e.prompt_tokens:,} + {e.completion_tokens:,} tokens"
         sure = "" if e.confidence is None else f"  confidence {e.confidence:.2f}"
-        say(f"attempt {e.attempt_no}  {e.kind:9} {e.backend:12} {e.decision:10} {e.status:9} {tokens}  {amount}{sure}")
+        say(f"attempt {e.attempt}  {e.kind:9} {e.backend:12} {e.decision:10} {e.status:9} {tokens}  {amount}{sure}")
         if e.saved_nano:
             say(f"           saved: {Amounts().money(e.saved_nano)}, which the stored answer had cost")
         if e.reasons:

@@ -227,7 +227,7 @@ def rows_of(entries: Sequence[Entry]) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             datetime.fromtimestamp(entry.ts / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-            str(entry.attempt_no),
+            str(entry.attempt),
             f"{entry.backend} ({entry.model})" if entry.model else entry.backend,
             _KINDS.get(entry.kind, entry.kind),
             IN_USD.money(entry.reserved_nano if entry.kind == "reserved" else entry.amount_nano),

@@ -244,8 +244,8 @@ _SHAPES: tuple[tuple[frozenset[str], _Reader], ...] = (
 """The columns by which each kind of row is recognised, and what reads it."""
 
 
-_MOST_NANO, _MOST_ATTEMPTS = 10**18, 10**6
-"""A billion dollars, and more attempts than any request makes."""
+_MOST_NANO, _MOST_ATTEMPTS = 10**18, 10**6 - 1
+"""A billion dollars, and more attempts than any request makes (entries.FURTHER)."""
 
 
 def _attempt(row: Mapping[str, Any]) -> BilledAttempt:

@@ -11,7 +11,8 @@ The kinds, and what they mean for balances:
                which budgets go on holding until an estimated cost is known
     released   the attempt cost nothing (it was never sent, or refused); closes the hold
     adjusted   a later correction: `amount_nano` and all counts are signed differences, `reserved_nano` is what the
-               charge kept and is given back now
+               charge kept and is given back now. An attempt that was corrected before, but not for sure, has further
+               such rows, whose `attempt_no` is FURTHER higher each, and whose `ts` is that of the hold
     gpu_hour   rented time: `amount_nano` is the fixed cost of a span that starts at `ts`, `gpu_us` the GPU time in it
                (length x number of GPUs); see rentals/books.py
     fixed      another fixed cost, such as a disk: `amount_nano` is the cost of a span that starts at `ts`; see
@@ -54,6 +55,9 @@ CACHE = "cache"
 """The backend and the decision of a row whose request got a stored answer."""
 REVIEW = "review"
 """The backend of a document's last step, a person. Such a row is whole, but it answers nothing yet."""
+
+FURTHER = 1_000_000
+"""What is added to `attempt_no` for each further correction of an attempt; no request has as many attempts."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SIGNED: tuple[Kind, ...] = ("adjusted", "fixed_adjusted")
@@ -124,6 +128,11 @@ class Entry(NamedTuple):
     def key(self) -> tuple[str, int, str]:
         """The identity of the row in the ledger."""
         return (self.request_id, self.attempt_no, self.kind)
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that the row is about, also where it is a further correction."""
+        return self.attempt_no % FURTHER
 
 
 Row = tuple[Any, ...]

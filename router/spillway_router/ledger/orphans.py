@@ -4,7 +4,8 @@ A router that crashes between a hold and its settlement leaves an open reservati
 received the call, but at most the bound was spent. So once a router has been silent for `SILENT_MS`, any other router
 (or the next one to start) writes a charge of the bound with status `unknown`. Every router writes exactly the same row,
 so a race stores it once. `corrected` covers the opposite case: a router that was considered dead and settles late
-adjusts that charge to the real cost.
+adjusts that charge to the real cost. If it has an estimate only, what budgets would hold beside that stays in the
+charge until a bill says more (reconcile.py).
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ def close_orphans(ledger: Ledger, now_ms: int, silent_ms: int = SILENT_MS) -> tu
 
 def corrected(closing: Entry, bound_nano: int) -> Entry:
     """Return the adjustment from an `unknown` charge of the bound to what `closing` (charged or released) says."""
+    kept_nano = closing.reserved_nano  # held beside an estimate; the charge that this corrects holds nothing
     return closing._replace(
         kind="adjusted",
         status="unknown",
-        reserved_nano=0,  # the charge of the bound kept nothing
-        amount_nano=closing.amount_nano - bound_nano,
-        estimated_nano=closing.estimated_nano - bound_nano,
+        reserved_nano=0,
+        amount_nano=closing.amount_nano + kept_nano - bound_nano,
+        estimated_nano=closing.estimated_nano + kept_nano - bound_nano,
         at_most_nano=closing.at_most_nano - bound_nano,
         took_ms=0,
     )

@@ -5,8 +5,12 @@ left or that told no usage is charged by an estimate; a failed call counts as fr
 a header or as JSON lines, corrects each of them by an `adjusted` row. Its columns are `request_id`, `attempt_no`
 (providers get both as `x-client-request-id: REQUEST_ID.ATTEMPT_NO`), and `cost_usd` (decimal text) or `cost_nano`
 (integer nano-dollars). A bill that differs from the charge of an answer which came with its usage is reported, and only
-applied with `force`: after a price that was learnt late, say. Applying the same file twice changes nothing. Bills that
-tell days only are for reconcile_days.py.
+applied with `force`: after a price that was learnt late, say. So is one that differs from an earlier bill. Applying the
+same file twice changes nothing. Bills that tell days only are for reconcile_days.py.
+
+An orphan's charge may have been corrected already, by a router that was considered dead and settled late (orphans.py).
+Where it did so for sure, the bill has nothing to add, or contradicts it; where it could only estimate, a further row
+corrects that.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spillway_router.ledger.bills import BilledAttempt
-from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.entries import FURTHER, Entry
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import Write
 
@@ -66,23 +70,36 @@ def _reconcile(ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int, *, f
 
 def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int, *, force: bool) -> tuple[Reconciled, Entry | None]:
     """Return the outcome for a billed attempt, and the row that adjusts it, if any."""
-    rows = {e.kind: e for e in ledger.entries_of(bill.request_id) if e.attempt_no == bill.attempt_no}
-    closing, adjusted = rows.get("charged") or rows.get("released"), rows.get("adjusted")
+    rows = [e for e in ledger.entries_of(bill.request_id) if e.attempt == bill.attempt_no]
+    closing = next((e for e in rows if e.kind in ("charged", "released")), None)
     if closing is None:
         return Reconciled(bill, "not found"), None
-    difference_nano = bill.cost_nano - closing.amount_nano
-    if adjusted is not None:
-        return Reconciled(bill, "already" if adjusted.amount_nano == difference_nano else "adjusted otherwise"), None
-    if not difference_nano and closing.status != "unknown" and not closing.at_most_nano:
-        return Reconciled(bill, "already"), None
-    if closing.status in _MEASURED and not closing.at_most_nano and not force:
-        return Reconciled(bill, "not unknown"), None
+    adjusted = [e for e in rows if e.kind == "adjusted"]
+    booked = [closing, *adjusted]
+    difference_nano = bill.cost_nano - sum(e.amount_nano for e in booked)
+    is_estimate = sum(e.at_most_nano for e in booked) > 0
+    if not is_estimate:
+        if not difference_nano and (adjusted or closing.status != "unknown"):
+            return Reconciled(bill, "already"), None
+        if adjusted and not force:
+            return Reconciled(bill, "adjusted otherwise"), None
+        if closing.status in _MEASURED and not force:
+            return Reconciled(bill, "not unknown"), None
+    hold = next((e for e in rows if e.kind == "reserved"), closing)
+    entry = _adjustment(closing, adjusted, difference_nano)
+    # A further correction is found under no hold, and so counts in the periods of its own time.
+    return Reconciled(bill, "adjusted", difference_nano), entry._replace(ts=hold.ts if adjusted else now_ms)
+
+
+def _adjustment(closing: Entry, adjusted: Sequence[Entry], difference_nano: int) -> Entry:
+    """Return the row that adjusts an attempt for good, after the adjustments that it has already."""
+    booked = [closing, *adjusted]
     # The token counts of an adjustment are differences too, and the bill says nothing about tokens.
-    entry = closing._replace(
+    return closing._replace(
         kind="adjusted",
-        ts=now_ms,
+        attempt_no=closing.attempt_no + FURTHER * len(adjusted),
         amount_nano=difference_nano,
-        reserved_nano=closing.reserved_nano,
+        reserved_nano=closing.reserved_nano - sum(e.reserved_nano for e in adjusted),
         prompt_tokens=0,
         completion_tokens=0,
         cached_tokens=0,
@@ -93,8 +110,7 @@ def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int, *, force: bool) -> t
         billed_us=0,
         media_tokens="",
         calls="",
-        estimated_nano=-closing.estimated_nano,
-        at_most_nano=-closing.at_most_nano,
+        estimated_nano=-sum(e.estimated_nano for e in booked),
+        at_most_nano=-sum(e.at_most_nano for e in booked),
         took_ms=0,
     )
-    return Reconciled(bill, "adjusted", difference_nano), entry

@@ -34,7 +34,7 @@ def unsure_attempts(ledger: Ledger, start_ms: int, end_ms: int) -> Iterator[Unsu
     for charged in ledger.entries_between(start_ms, end_ms + DAY_MS):
         if charged.kind != "charged" or charged.at_most_nano <= 0:
             continue
-        rows = [row for row in ledger.entries_of(charged.request_id) if row.attempt_no == charged.attempt_no]
+        rows = [row for row in ledger.entries_of(charged.request_id) if row.attempt == charged.attempt_no]
         held_ms = next((row.ts for row in rows if row.kind == "reserved"), charged.ts)
         # An adjustment that leaves something open comes from a router that was considered dead and settled late.
         at_most_nano = sum([row.at_most_nano for row in rows])

@@ -171,7 +171,7 @@ def line_of_entries(entries: Sequence[Entry]) -> RequestLine:
         cost_nano=sum(entry.amount_nano for entry in charged),
         estimated=sum(entry.at_most_nano for entry in charged) > 0,
         confidence=shown.confidence,
-        attempts=0 if shown.backend == CACHE else len({entry.attempt_no for entry in entries}),
+        attempts=0 if shown.backend == CACHE else len({entry.attempt for entry in entries}),
         source="ledger",
     )
 
