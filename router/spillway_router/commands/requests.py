@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,7 +15,19 @@ from spillway_router.commands.running_router import KeyOption, RouterAddress, Ro
 
 _EVERY_S = 1.0
 """How often a router is asked for newer requests."""
-HEAD = f"{'time (UTC)':12} {'ended':8} {'decision':10} {'backend':12} {'tokens':>13} {'ms':>8} {'cost':>11}  id"
+_COLUMNS = {
+    "time (UTC)": "<12",
+    "ended": "<8",
+    "decision": "<10",
+    "backend": "<12",
+    "tokens": ">13",
+    "ms": ">8",
+    "cost": ">11",
+    " id": "",
+}
+"""The columns of a request with their alignment and width in characters; that of the id has no end."""
+_LESS_WIDE = (" id", "tokens", "ended", "backend", "ms")
+"""What a narrow terminal goes without, in this order."""
 
 
 def requests(
@@ -60,7 +72,7 @@ def requests(
 def _print_head(answer: Mapping[str, Any]) -> None:
     if answer["notice"]:
         typer.echo(f"warning: {answer['notice']}", err=True)
-    typer.echo(HEAD if answer["requests"] else "No requests yet. Try: spillway chat 'Hello'")
+    typer.echo(head_of() if answer["requests"] else "No requests yet. Try: spillway chat 'Hello'")
 
 
 def _print(lines: list[Mapping[str, Any]], as_json: bool) -> None:
@@ -68,17 +80,39 @@ def _print(lines: list[Mapping[str, Any]], as_json: bool) -> None:
         say(json.dumps(line) if as_json else row_of(line))
 
 
-def row_of(line: Mapping[str, Any]) -> str:
-    """Return a request as one line under HEAD; "-" stands for what the ledger does not keep."""
+def columns_within(width: int) -> tuple[str, ...]:
+    """Return the columns that a line of `width` characters holds; where it can't hold all, some are left out."""
+    shown = dict(_COLUMNS)
+    for name in _LESS_WIDE:
+        if sum(int(form[1:] or 30) + 1 for form in shown.values()) - 1 <= width:
+            break
+        del shown[name]
+    return tuple(shown)
+
+
+def head_of(columns: Iterable[str] = tuple(_COLUMNS)) -> str:
+    """Return the line above the requests."""
+    return " ".join(f"{name:{_COLUMNS[name]}}" for name in columns)
+
+
+def row_of(line: Mapping[str, Any], columns: Iterable[str] = tuple(_COLUMNS)) -> str:
+    """Return a request as one line under the head; "-" stands for what the ledger does not keep."""
     when = (
         "-" if line["arrived_ms"] is None else f"{datetime.fromtimestamp(line['arrived_ms'] / 1000, UTC):%H:%M:%S.%f}"
     )
     took = "-" if line["total_ms"] is None else f"{line['total_ms']:,.0f}"
-    tokens = f"{line['prompt_tokens']:,}+{line['completion_tokens']:,}"
-    cost = f"{'~' if line['estimated'] else ''}{shown_usd(line['cost_usd'])}"
     why = ",".join(line["reasons"]) or line["code"]
-    places = f"{line['ended']:8} {line['decision'] or '-':10} {line['backend'] or '-':12}"
-    return f"{when[:12]:12} {places} {tokens:>13} {took:>8} {cost:>11}  {line['id']}{f'  {why}' if why else ''}"
+    values = {
+        "time (UTC)": when[:12],
+        "ended": line["ended"],
+        "decision": line["decision"] or "-",
+        "backend": line["backend"] or "-",
+        "tokens": f"{line['prompt_tokens']:,}+{line['completion_tokens']:,}",
+        "ms": took,
+        "cost": f"{'~' if line['estimated'] else ''}{shown_usd(line['cost_usd'])}",
+        " id": f" {line['id']}{f'  {why}' if why else ''}",
+    }
+    return " ".join(f"{values[name]:{_COLUMNS[name]}}" for name in columns)
 
 
 def shown_usd(amount: str) -> str:

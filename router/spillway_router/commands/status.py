@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, router_url, say
-from spillway_router.commands.requests import HEAD, row_of, shown_usd
+from spillway_router.commands.requests import columns_within, head_of, row_of, shown_usd
 from spillway_router.commands.running_router import KeyOption, RouterAddress, RouterOption, get_json
 
 if TYPE_CHECKING:
@@ -91,13 +91,13 @@ def top(
     router = RouterAddress(router_url(path, url), key)
     console = Console()
     if once or not console.is_terminal:
-        console.print(_screen(state_of(router)))
+        console.print(_screen(state_of(router), console.width))
         return
-    with Live(_screen(state_of(router)), console=console, screen=True, auto_refresh=False) as live:
+    with Live(_screen(state_of(router), console.width), console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
                 time.sleep(every)
-                live.update(_screen(state_of(router)), refresh=True)
+                live.update(_screen(state_of(router), console.width), refresh=True)
         except KeyboardInterrupt:
             return
 
@@ -113,23 +113,30 @@ def state_of(router: RouterAddress) -> RouterState:
 
 def lines_of(state: RouterState) -> list[str]:
     """Return the lines of `spillway status`."""
-    fixed, cloud = state.usage["fixed"], state.usage["cloud"]
-    billed, used, idle = (shown_usd(fixed[f"{name}_usd"]) for name in ("billed", "used", "idle"))
     lines = [state.sentence]
     for name, backend in state.ready.get("backends", {}).items():
         word = "open breaker" if backend["breaker_open"] else backend["health"]
         lines.append(f"  {name:16} {word:12} {backend['reason']}".rstrip())
+    fixed, cloud = state.usage["fixed"], state.usage["cloud"]
+    billed, used, idle = (shown_usd(fixed[f"{name}_usd"]) for name in ("billed", "used", "idle"))
     lines.append(
         f"today ({state.usage['period']['timezone']}): GPU {billed} ({used} used, {idle} idle), "
         f"cloud {shown_usd(cloud['cost_usd'])}"
     )
+    unpriced_hours = state.usage["unpriced_gpu_hours"]
+    if unpriced_hours:
+        lines.append(f"The GPU's price is unknown: {unpriced_hours:,.3f} GPU-hours are in this at $0.")
+        lines.append("Set gpu.price_per_hour.")
     return lines
 
 
-def _screen(state: RouterState) -> RenderableType:
+def _screen(state: RouterState, width: int) -> RenderableType:
     from rich.text import Text
 
     from spillway_router.core.printable import printable
 
-    rows = [row_of(line) for line in state.requests[:_SHOWN]]
-    return Text("\n".join(map(printable, [*lines_of(state), "", HEAD, *rows])), no_wrap=True, overflow="crop")
+    columns = columns_within(width)
+    rows = [row_of(line, columns) for line in state.requests[:_SHOWN]]
+    return Text(
+        "\n".join(map(printable, [*lines_of(state), "", head_of(columns), *rows])), no_wrap=True, overflow="crop"
+    )

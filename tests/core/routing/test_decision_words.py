@@ -107,6 +107,7 @@ def test_the_words_keep_their_meaning_whatever_happens() -> None:
                 for hint in hints:
                     world = signals(local=local, groq=groq)
                     decision = decide(facts(model=model, hints=hint, prompt_bytes=3000), world, WORLD)
+                    assert (decision.kind == "refused") == (not decision.candidates)
                     if not decision.candidates:
                         continue
                     seen.add(decision.kind)

@@ -83,6 +83,8 @@ def test_the_first_line_says_whether_the_gpu_paid() -> None:
     lost = shown(report_of("0.1"), 200).splitlines()
     assert lost[0] == "The GPU cost $1.19 more than the same work at groq/oss would have."
     assert lost[1].startswith("It would pay from about 334 requests a day, which is more than it can answer")
+    dear = verdict_of(report_of("100000"))
+    assert dear.support[0].startswith("It pays from the first request on; you had ")
     nothing = verdict_of(report_of("1", answers=0))
     assert nothing.sentence == "The GPU was rented for $1.39 and answered nothing."
 

@@ -31,6 +31,9 @@ async def test_the_list_has_answered_and_refused_requests_newest_first(tmp_path:
         newest, oldest = await listed(router)
         assert newest["id"] == refused.headers["x-request-id"]
         assert (newest["ended"], newest["status"], newest["code"]) == ("refused", 404, "model_not_found")
+        assert newest["decision"] == "refused"
+        counted = (await router.client.get("/metrics")).text
+        assert 'spillway_requests_total{backend="",decision="refused",status="404"} 1.0' in counted
         assert (newest["alias"], newest["attempts"], newest["cost_usd"]) == ("nowhere", 0, "0.000000")
         assert oldest["id"] == spilled.headers["x-request-id"]
         assert (oldest["ended"], oldest["decision"], oldest["backend"]) == ("ok", "overflow", "cloud")

@@ -36,6 +36,7 @@ DecisionKind = Literal[
     "referee",  # a model says how likely an answer without log-probabilities is right
     "shadow",  # the arm of an experiment that no client sees is asked too
     "cache",  # the answer to an earlier request of the same content was given again
+    "refused",  # nobody may be asked, or nobody was
 ]
 Health = Literal["up", "starting", "down"]
 Sort = Literal["", "fastest", "cheapest"]

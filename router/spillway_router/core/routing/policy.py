@@ -195,7 +195,7 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
 def _decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     resolved = _resolve(facts, policy)  # 1
     if isinstance(resolved, Refusal):
-        return Decision(kind="local", candidates=(), reasons=(), removed=(), policy=policy.version, refusal=resolved)
+        return Decision(kind="refused", candidates=(), reasons=(), removed=(), policy=policy.version, refusal=resolved)
     ruling = policy.ruling
     if may_be_short(facts, resolved.chain) and not (
         any(resolved.models) or resolved.sorts or ruling.prefer or ruling.forbidden
@@ -229,7 +229,7 @@ def _decide_among(facts: RequestFacts, signals: Signals, policy: Policy, resolve
     if not passing:
         refusal = _refusal(removed, signals)  # 3
         return Decision(
-            kind="local",
+            kind="refused",
             candidates=(),
             reasons=_reason_tokens(removed),
             removed=removed,
@@ -244,7 +244,7 @@ def _decide_among(facts: RequestFacts, signals: Signals, policy: Policy, resolve
         tokens = tuple(dict.fromkeys(["queue", *_reason_tokens(removed)]))
         refusal = _overloaded(ordered, removed, slo)
         return Decision(
-            kind="local", candidates=(), reasons=tokens, removed=removed, policy=policy.version, refusal=refusal
+            kind="refused", candidates=(), reasons=tokens, removed=removed, policy=policy.version, refusal=refusal
         )
     passed_over = _passed_over(ordered[0], resolved, removed, policy) if removed else _NOBODY
     kind, reasons = _kind_and_reasons(ordered[0], resolved, overflow, passed_over, signals)  # 7

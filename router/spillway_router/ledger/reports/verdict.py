@@ -83,10 +83,17 @@ def _pays_from(report: Report, chosen: Alternative) -> str:
     if not point.reachable:
         most = "" if report.capacity_per_day is None else f" at most {report.capacity_per_day:,.0f}"
         return (
-            f"It would pay from about {point.requests_per_day:,.0f} requests a day, which is more than it can answer"
+            f"It would pay from {_volume(point.requests_per_day)}, which is more than it can answer"
             f"{most and f' ({most.strip()})'}; you had {had:,.0f}{of_that}."
         )
-    return f"It pays from about {point.requests_per_day:,.0f} requests a day; you had {had:,.0f}{of_that}."
+    return f"It pays from {_volume(point.requests_per_day)}; you had {had:,.0f}{of_that}."
+
+
+def _volume(per_day: float) -> str:
+    rounded = f"{per_day:,.0f}"
+    if rounded == "0":
+        return "the first request on"
+    return f"about {rounded} {'request' if rounded == '1' else 'requests'} a day"
 
 
 def _paying_days(report: Report, chosen: Alternative) -> str:
@@ -118,4 +125,5 @@ def _other(report: Report, chosen: Alternative) -> str:
     if easiest is None:
         return ""
     volume = f"{easiest.break_even.requests_per_day:,.0f}"
+    volume = "the first request on" if volume == "0" else volume
     return f"Against {easiest.name} it {'pays' if easiest.break_even.reachable else 'would pay'} from {volume}."

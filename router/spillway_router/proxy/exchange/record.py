@@ -17,7 +17,7 @@ def build_record(state: ExchangeState) -> RequestRecord:
         status=state.status,
         code=state.code,
         backend=state.backend,
-        decided=state.decided,
+        decided=_decided(state),
         reasons=state.reasons,
         wall_s=services.wall(),
         total_s=services.clock() - state.started_s,
@@ -27,6 +27,12 @@ def build_record(state: ExchangeState) -> RequestRecord:
         cache_hit=state.cache_hit,
         trace=state.trace,
     )
+
+
+def _decided(state: ExchangeState) -> str:
+    """Return the kind of the decision. Whatever was decided, nothing came of it where nobody was asked."""
+    refused = state.status >= 400 and state.code != "client_left" and not state.attempts
+    return "refused" if refused else state.decided
 
 
 def publish(services: Services, record: RequestRecord) -> None:
