@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from tests.documents.harness import PATH, rows, setup
 from tests.documents.office_files import docx, paragraph, pdf, png, scanned, scanned_pdf
@@ -26,6 +28,7 @@ from spillway_router.documents.recognition import PROGRAM_PATH, Recogniser
 from spillway_router.documents.schemas import Schema, shipped_schemas
 from spillway_router.documents.uploads import OF_ONE_WAITING, FileReader, FileRules
 from spillway_router.proxy.request.errors import RefusedError
+from spillway_router.testing.harness import LIMIT_S
 
 LINES = ["Biometry report", "Patient ID: K402211", "Eye: OD", "Axial length: 23.87 mm", "Flat K: 43.10 D",
          "Steep K: 44.90 D", "Anterior chamber depth: 3.21 mm", "Lens thickness: 4.41 mm",
@@ -178,6 +181,32 @@ async def test_a_reading_that_is_cancelled_leaves_no_process() -> None:
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
+
+
+@pytest.mark.parametrize("way", ["the body", "a member"])
+async def test_a_file_is_read_no_further_once_its_client_has_left(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, begun = tmp_path / "python", tmp_path / "begun"
+    os.mkfifo(begun)
+    program.write_text(
+        f'#!/bin/sh\n[ -p {begun} ] && echo $$ > {begun} && exec sleep 600\nexec {sys.executable} "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr("spillway_router.documents.services.FileReader", lambda: FileReader(str(program)))
+    async with setup(answer("none")) as (_, __, router):
+        async with httpx.AsyncClient(base_url=router.url, timeout=LIMIT_S) as leaving:
+            asking = asyncio.create_task(
+                upload(leaving, REPORT, "application/pdf")
+                if way == "the body"
+                else leaving.post(PATH, json={"file": {"data": b64encode(REPORT).decode()}})
+            )
+            process = psutil.Process(int(await asyncio.to_thread(begun.read_text)))
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        await router.until(lambda: not process.is_running())
+        begun.unlink()
+        assert (await upload(router.client, REPORT, "application/pdf", review="false")).status_code == 200
 
 
 def test_a_scanned_page_among_others_is_not_dropped() -> None:

@@ -28,6 +28,14 @@ def saying_parts(*texts: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": [{"type": "text", "text": text} for text in texts]}]}
 
 
+def with_members(**members: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "hi", **members}]}
+
+
+def with_part(**members: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", **members}]}]}
+
+
 MARKS: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
     "header": ({}, {"x_spillway_privacy": "local-only"}),
     "header in capitals": ({}, {"x_spillway_privacy": "Local-Only"}),
@@ -73,10 +81,28 @@ MARKS: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
     "headers of a client": ({"default_headers": {"X-Spillway-Privacy": "local-only"}}, {}),
     "an object of ours": ({"spillway": {"privacy": "local-only"}}, {}),
     "keyword with a quote": (saying('x a"b y'), {}),
+    "metadata of a message": (with_members(metadata={"privacy": "local-only"}), {}),
+    "metadata of a message in a list": (with_members(metadata=[["privacy", "local-only"]]), {}),
+    "a message's own mark": (with_members(privacy="local-only"), {}),
+    "a message's own mark, misspelt": (with_members(privcy=True), {}),
+    "options of a message": (with_members(providerOptions={"spillway": {"privacy": "local-only"}}), {}),
+    "metadata of a part": (with_part(metadata={"privacy": "local-only"}), {}),
+    "a part's own mark": (with_part(private=True), {}),
+    "tags": ({"tags": ["a", "privacy:local-only"]}, {}),
+    "tags of the metadata": ({"metadata": {"tags": ["private", "law"]}}, {}),
+    "tags in one text": ({"metadata": {"tags": "a; local-only"}}, {}),
+    "tags as JSON in a text": ({"metadata": {"tags": '["a", "privacy=private"]'}}, {}),
+    "tags of a message": (with_members(tags=["visibility:private"]), {}),
+    "tags as objects": ({"labels": [{"key": "privacy", "value": "local-only"}]}, {}),
+    "tags as names and values": ({"labels": {"privacy": "local-only"}}, {}),
+    "tags of a proxy": ({"litellm_metadata": {"tags": ["local-only"]}}, {}),
+    "options": ({"options": {"privacy": "local-only"}}, {}),
 }
 
 OPEN: list[dict[str, Any]] = [
-    {"metadata": {"tags": ["private", "law"]}},
+    {"metadata": {"tags": ["private law", "privacy:any", "privacy-policy", {"key": "privacy", "value": "public"}]}},
+    {"messages": [{"role": "user", "content": "hi", "metadata": {"privacy": "any", "source": "crm"}, "tags": ["x"]}]},
+    {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"privacy": {}}}}}]},
     {"metadata": {"run": {"privacy": "any"}}},
     {"metadata": {"note": "{no JSON", "list": "[1, 2]", "privacy": "public"}},
     {"spillway": {"note": "x"}, "headers": [["x-app", "local-only"]]},
@@ -94,6 +120,14 @@ HINTS_ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "query": ("?x-spillway-privacy=local-only", {}),
     "query with escapes": ("?x%2dspillway%2Dprivacy=local-only", {}),
     "query with underscores": ("?a=b&X_Spillway_Privacy=local-only", {}),
+    "query without a prefix": ("?privacy=local-only", {}),
+    "query with another word": ("?a=b&private", {}),
+    "query with members": ("?metadata%5Bprivacy%5D=local-only", {}),
+    "query with JSON": ('?metadata={"privacy":"local-only"}', {}),
+    "query with a tag": ("?tags=a,private", {}),
+    "header with a tag": ("", {"x_litellm_tags": "a,local-only"}),
+    "header with metadata": ("", {"x_portkey_metadata": '{"privacy": "local-only"}'}),
+    "header of another product": ("", {"helicone_property_privacy": "local-only"}),
     "shorter header": ("", {"x_spill_privacy": "local-only"}),
     "header without a prefix": ("", {"privacy": "local-only"}),
     "header of another prefix": ("", {"x_privacy": "local-only"}),
@@ -109,7 +143,7 @@ async def test_a_hint_where_nothing_reads_it_is_refused(where: str, path: str) -
     async with FaultUpstream(WHOLE) as other, routing(settings(cloud(other))) as router:
         reply = await router.post(body, path + query, **headers)
         assert reply.status_code == 400
-        assert "header" in error_of(reply)["message"]
+        assert "header" in error_of(reply)["message"].lower()
         assert not other.seen
 
 
@@ -285,11 +319,18 @@ async def test_a_misspelt_hint_is_refused_and_the_right_one_named(name: str) -> 
         assert not other.seen
 
 
-@pytest.mark.parametrize("name", ["x-session-id", "x-request-id", "x-stainless-lang", "x-spring-way", "x-slipway"])
+HEADERS_OF_OTHERS = [
+    *("x-session-id", "x-request-id", "x-stainless-lang", "x-spring-way", "x-slipway", "x-stage"),
+    *("x-litellm-tags", "x-portkey-metadata", "access-control-request-private-network"),
+]
+
+
+@pytest.mark.parametrize("name", HEADERS_OF_OTHERS)
 async def test_headers_of_others_are_no_hints(name: str) -> None:
     async with pair(WHOLE, WHOLE) as (_, _, router):
         body = {"model": "auto", "messages": MESSAGES}
-        assert (await router.client.post("/v1/chat/completions", json=body, headers={name: "x"})).status_code == 200
+        path = "/v1/chat/completions?api-version=2024-06-01&tags=x"
+        assert (await router.client.post(path, json=body, headers={name: "x"})).status_code == 200
 
 
 async def test_white_space_around_a_session_id_makes_no_other_session() -> None:

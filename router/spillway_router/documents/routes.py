@@ -49,23 +49,41 @@ def _add_extract(api: FastAPI, documents: DocumentServices) -> None:
         rules = documents.rules()
         documents.refuse_without_room(caller.key_id)
         upload = await read_upload(documents.proxy, request, caller, documents.files, rules.files)
+        if upload is None:
+            return Response(status_code=_NOBODY_LISTENS)
         body = upload.fields
         extraction = read_extraction_request(body, rules, () if upload.file is None else upload.file.unsure)
         review = True if body.get("review") is None else body["review"]
         if not isinstance(review, bool):
             raise bad_request("'review' must be true or false.", "review")
         with documents.place(caller.key_id):
-            exchange = await _open_exchange(documents, request, caller, upload, extraction)
-            if extraction.min_confidence is None:
-                extraction = replace(extraction, min_confidence=exchange.min_confidence)
+            work = _judged_and_answered(documents, request, caller, upload, extraction, review=review)
+            response = await unless_gone(request.receive, work)
+        return Response(status_code=_NOBODY_LISTENS) if response is None else response
 
-            async def answer() -> Response:
-                return await _answer(documents, exchange, extraction, caller, review=review, file=upload.file)
 
-            response = await unless_gone(
-                request.receive, _answer_once(documents, request, caller, upload.identity, exchange, answer)
-            )
-        return Response(status_code=204) if response is None else response  # the client left, so nobody reads the 204
+_NOBODY_LISTENS = 204
+"""The status of what is returned for a client that left, and reaches nobody."""
+
+
+async def _judged_and_answered(
+    documents: DocumentServices,
+    request: Request,
+    caller: Caller,
+    upload: Upload,
+    extraction: ExtractionRequest,
+    *,
+    review: bool,
+) -> Response:
+    """Judge the document and answer. Cancelled when the client leaves."""
+    exchange = await _open_exchange(documents, request, caller, upload, extraction)
+    if extraction.min_confidence is None:
+        extraction = replace(extraction, min_confidence=exchange.min_confidence)
+
+    async def answer() -> Response:
+        return await _answer(documents, exchange, extraction, caller, review=review, file=upload.file)
+
+    return await _answer_once(documents, request, caller, upload.identity, exchange, answer)
 
 
 async def _open_exchange(

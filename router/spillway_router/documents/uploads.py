@@ -18,6 +18,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.documents.file_process import MOST_CHARS, read_apart
 from spillway_router.documents.files import FileText, LongFileError, UnreadableFileError
@@ -102,30 +103,30 @@ class FileReader:
 
 async def read_upload(
     services: Services, request: Request, caller: Caller, reader: FileReader, rules: FileRules
-) -> Upload:
-    """Read the body of a request, and its file if it has one. Raise RefusedError."""
+) -> Upload | None:
+    """Read the body of a request, and its file if it has one; None if the client leaves before its file is read. Raise
+    RefusedError."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media in FILE_TYPES:
         content = await bounded_body(services, request, caller, FILE_TYPES)
         if not content:
             raise bad_request("The request body is empty. Send the file as the body.", "file")
-        fields = _query_fields(request)
-        return await _with_file(fields, await reader.read(content, "the file", rules, caller.key_id), content)
-    fields = await json_body(services, request, caller, services.config().limits.body_bytes)
-    file = fields.get("file")
-    if file is None:
-        fields.pop("file", None)
-        return Upload(fields, fields)
-    if fields.get("text") is not None or fields.get("messages") is not None:
-        raise bad_request("Send the document as one of 'file', 'text' and 'messages'.", "file")
-    content, name = await _member(file)
-    return await _with_file(fields, await reader.read(content, name, rules, caller.key_id), content)
+        name, fields = "the file", _query_fields(request)
+    else:
+        fields = await json_body(services, request, caller, services.config().limits.body_bytes)
+        file = fields.pop("file", None)
+        if file is None:
+            return Upload(fields, fields)
+        if fields.get("text") is not None or fields.get("messages") is not None:
+            raise bad_request("Send the document as one of 'file', 'text' and 'messages'.", "file")
+        content, name = await _member(file)
+    text = await unless_gone(request.receive, reader.read(content, name, rules, caller.key_id))
+    return None if text is None else await _with_file(fields, text, content)
 
 
 async def _with_file(fields: dict[str, Any], file: FileText, content: bytes) -> Upload:
-    rest = {name: value for name, value in fields.items() if name != "file"}
-    identity = {**rest, "file": await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())}
-    return Upload({**rest, "text": file.text}, identity, file)
+    identity = {**fields, "file": await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())}
+    return Upload({**fields, "text": file.text}, identity, file)
 
 
 def _query_fields(request: Request) -> dict[str, Any]:

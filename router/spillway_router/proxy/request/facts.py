@@ -27,11 +27,12 @@ from spillway_router.privacy.recognizer import Recognizer
 from spillway_router.privacy.unreadable import holds_unreadable
 from spillway_router.proxy.request.attachments import PICTURE_KINDS, attachments
 from spillway_router.proxy.request.errors import bad_request
-from spillway_router.proxy.request.hint_names import OPEN_MARKS, check_hint_names, privacy_mark
+from spillway_router.proxy.request.hint_names import check_hint_names
 from spillway_router.proxy.request.items import PLAIN_MESSAGE, hides_input, request_items, requested_mode
 from spillway_router.proxy.request.large_body import ExaminedBody, cut_strings
 from spillway_router.proxy.request.media_urls import addresses_in, refuse_media
 from spillway_router.proxy.request.passed_names import PASSED_TEXT
+from spillway_router.proxy.request.privacy_marks import OPEN_MARKS, privacy_mark
 
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_CHOICES = 128
@@ -386,7 +387,7 @@ _NO_HINTS = Hints()
 def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
     # One search in the joined names is faster than one in each name. A misspelt prefix is looked for as well.
     names = "\n".join(headers)
-    if "spil" in names or "priva" in names:
+    if "spil" in names or "priva" in names or "tag" in names or "label" in names or "metadata" in names:
         check_hint_names(headers)
     elif "x-session-id" not in headers:
         return _NO_HINTS
