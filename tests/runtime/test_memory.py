@@ -66,7 +66,7 @@ def test_trimming_frees_what_one_small_object_keeps_in_the_heap() -> None:
 
 async def test_the_heap_is_trimmed_once_after_large_bodies_are_gone() -> None:
     bodies, trims = BodyMemory(), list[int]()
-    keeper = HeapKeeper(bodies, lambda: trims.append(bodies.held))
+    keeper = HeapKeeper(bodies, lambda: trims.append(bodies.held), lambda: 0)
     body = HeldBody(bodies)
     assert body.grow("key", WORTH_BYTES, 1 << 30, 1 << 25) is None
     await keeper.look()
@@ -83,3 +83,29 @@ async def test_the_heap_is_trimmed_once_after_large_bodies_are_gone() -> None:
     await keeper.look()
     await keeper.look()
     assert trims == [0]
+
+
+async def test_the_heap_is_trimmed_when_the_process_has_grown() -> None:
+    """The memory of a report is free after it, but stays in the heap, which thus grew with each larger report."""
+    resident, trims = 100 << 20, list[int]()
+
+    def trim() -> None:
+        nonlocal resident
+        trims.append(resident)
+        resident -= 1 << 20
+
+    keeper = HeapKeeper(BodyMemory(), trim, lambda: resident)
+    await keeper.look()
+    resident += WORTH_BYTES - 1
+    await keeper.look()
+    assert not trims
+    resident += 1
+    await keeper.look()
+    assert trims == [(100 << 20) + WORTH_BYTES]
+    await keeper.look()  # what could not be given back is in use
+    assert len(trims) == 1
+    resident -= 10 << 20
+    await keeper.look()
+    resident += WORTH_BYTES
+    await keeper.look()
+    assert len(trims) == 2

@@ -2,7 +2,8 @@
 returns to the system.
 
 Blocks below LARGE_BLOCK lie in the heap. Freed ones leave it only if they are at its end, and a single small object
-that was made meanwhile keeps megabytes behind it. So the heap is trimmed after large bodies.
+that was made meanwhile keeps megabytes behind it. So the heap is trimmed after large bodies, and whenever the process
+has grown: SQLite's pages and sorted rows of a report are free after it, and lie before what requests made meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import os
 from collections.abc import Callable
 
 from spillway_router.aio.periodic import Periodic, Rhythm
@@ -23,7 +25,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 LOOK_S = 10.0
 """Seconds between two looks at whether the heap is to be trimmed."""
 WORTH_BYTES = 4 << 20
-"""Bytes of bodies that came and went since the last time, from which trimming is worth its milliseconds."""
+"""Bytes of bodies that came and went, or by which the process grew, since the last time, from which trimming is worth
+its milliseconds."""
 
 
 def tune_allocator() -> None:
@@ -59,13 +62,31 @@ def give_free_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class HeapKeeper:
-    """Trims the heap once large bodies have come and gone. Call `start` inside the event loop."""
+def own_resident_bytes() -> int:
+    """Return the bytes of memory that this process takes besides its files; 0 where the system doesn't tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statistics:
+            _, resident, shared = map(int, statistics.read().split()[:3])
+    except OSError:
+        return 0
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
-    def __init__(self, bodies: BodyMemory, trim: Callable[[], None] = give_free_memory_back) -> None:
+
+class HeapKeeper:
+    """Trims the heap once large bodies have come and gone, or the process has grown. Call `start` inside the event
+    loop."""
+
+    def __init__(
+        self,
+        bodies: BodyMemory,
+        trim: Callable[[], None] = give_free_memory_back,
+        resident_bytes: Callable[[], int] = own_resident_bytes,
+    ) -> None:
         self._bodies = bodies
         self._trim = trim
+        self._resident_bytes = resident_bytes
         self._seen_bytes = self._trimmed_bytes = 0
+        self._least_resident = resident_bytes()
         self._periodic = Periodic("heap", Rhythm(LOOK_S, wait_first=True), self.look)
 
     def start(self) -> None:
@@ -84,7 +105,12 @@ class HeapKeeper:
         """
         returned, before = self._bodies.returned_bytes, self._seen_bytes
         self._seen_bytes = returned
-        if returned != before or self._bodies.held or returned - self._trimmed_bytes < WORTH_BYTES:
+        if returned != before or self._bodies.held:
+            return
+        resident = self._resident_bytes()
+        self._least_resident = min(self._least_resident, resident)
+        if max(returned - self._trimmed_bytes, resident - self._least_resident) < WORTH_BYTES:
             return
         self._trimmed_bytes = returned
         await asyncio.to_thread(self._trim)
+        self._least_resident = self._resident_bytes()

@@ -191,3 +191,15 @@ def test_two_processes_write_at_once(path: Path) -> None:
     assert len(stored) == 2 * (requests + requests // 2)
     assert verify(ledger).holds
     ledger.close()
+
+
+def test_a_report_keeps_no_pages_in_memory(ledger: SqliteLedger) -> None:
+    ledger.append([entry("charged", f"r{i}", reasons="x" * 100) for i in range(5000)])
+    connection = ledger._sums_reader[0]
+
+    def kept() -> int:
+        return connection.status(apsw.SQLITE_DBSTATUS_CACHE_USED)[0]
+
+    before = kept()
+    assert ledger.totals(0, 2 * T0)
+    assert kept() <= before + 32 * 1024

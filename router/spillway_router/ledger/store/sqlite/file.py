@@ -58,6 +58,13 @@ def snapshot(connection: apsw.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
+def release_memory(connection: apsw.Connection) -> None:
+    """Free the pages that a connection keeps in memory after it has read much. Where others write, they would be read
+    anew the next time anyway."""
+    with contextlib.suppress(apsw.Error):  # a database that can't be used
+        connection.execute("PRAGMA shrink_memory")
+
+
 @contextlib.contextmanager
 def transaction(connection: apsw.Connection) -> Iterator[None]:
     """Run a write transaction: commit it at the end, and roll it back on any error."""

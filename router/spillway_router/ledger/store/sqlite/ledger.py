@@ -41,6 +41,7 @@ from spillway_router.ledger.store.sqlite.file import (
     has_mark,
     migrate,
     prepare_file,
+    release_memory,
     snapshot,
     transaction,
     translated,
@@ -209,6 +210,8 @@ class SqliteLedger(SqlLedger):
                     yield connection
             except apsw.Error as error:
                 raise unavailable(self.path, error) from error
+            finally:
+                release_memory(connection)
 
     def sum_up(self, most_rows: int) -> int:
         with self._writing():
