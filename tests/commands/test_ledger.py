@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.ledger.helpers import T0, entry, tamper
+from tests.sources import ROOT
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
@@ -263,3 +266,25 @@ def test_the_report_names_what_a_bill_adjusted(database: Path, tmp_path: Path) -
     assert sum(rows.values()) == 400_000
     text = RUNNER.invoke(app, ["report", "--from", "2026-09-21", "--to", "2026-09-21", "--config", config]).stdout
     assert any(line.split()[1:2] == ["bill"] for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("command", "ends"),
+    [
+        ("try_reconcile", {"reconcile none", "reconcile some", "reconcile all rows", "reconcile act"}),
+        ("try_update", {"update old", "update new"}),
+    ],
+)
+def test_a_reconciliation_and_an_update_of_prices_may_be_killed_at_any_step(
+    tmp_path: Path, command: str, ends: set[str]
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.commands.killed_commands", tmp_path, command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    assert {line for line in run.stdout.splitlines() if line.startswith(("reconcile ", "update "))} == ends

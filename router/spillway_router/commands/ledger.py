@@ -20,6 +20,7 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
     from spillway_router.ledger.bills import Bill
+    from spillway_router.ledger.interface import Ledger
     from spillway_router.ledger.recompute import ChargeCounts
     from spillway_router.ledger.reconcile import Reconciled
     from spillway_router.ledger.reconcile_days import ReconciledDay
@@ -306,8 +307,7 @@ def reconcile_ledger(
         calls = reconcile(ledger, billed.attempts, now_ms(), force=force)
         today = datetime.now(UTC).date()
         days = [one for daily in billed.daily for one in reconcile_days(ledger, daily, today, names, force=force)]
-        if any(one.outcome == "adjusted" for one in calls) or any(day.rows for day in days):
-            ledger.acts.record(_reconciled(bill, calls, days, force=force))
+        _record(ledger, _reconciled(bill, calls, days, force=force), calls, days)
     incomplete = [f"{daily.account}: {daily.incomplete}" for daily in billed.daily if daily.incomplete]
     if as_json:
         shown_calls = [asdict(one) for one in calls]
@@ -326,13 +326,26 @@ def reconcile_ledger(
         raise typer.Exit(1)
 
 
+def _record(ledger: Ledger, act: Change, calls: Sequence[Reconciled], days: Sequence[ReconciledDay]) -> None:
+    """Record a bill that changed something, or did so before in a run that was killed before it said so."""
+    outcomes = {one.outcome for one in calls} | {day.outcome for day in days}
+    if "adjusted" not in outcomes:
+        is_known = any(json.loads(one.act.details).get(_BILL) == act.fields[_BILL] for one in ledger.acts.all())
+        if is_known or "already" not in outcomes:
+            return
+    ledger.acts.record(act)
+
+
+_BILL = "bill_sha256"
+
+
 def _reconciled(file: Path, calls: Sequence[Reconciled], days: Sequence[ReconciledDay], *, force: bool) -> Change:
     """Return the act that a reconciliation is."""
     from spillway_router.ledger.tables.acts import Change
 
     changed_nano = sum(one.difference_nano for one in calls) + sum(nano for day in days for _, nano in day.rows)
     bill = sha256(file.read_bytes()).hexdigest()
-    fields = {"bill_sha256": bill, "calls": len(calls), "days": len(days), "changed_nano": changed_nano, "force": force}
+    fields = {_BILL: bill, "calls": len(calls), "days": len(days), "changed_nano": changed_nano, "force": force}
     return Change("ledger.reconcile", file.name, fields)
 
 

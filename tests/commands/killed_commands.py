@@ -1,0 +1,135 @@
+"""Kill `ledger reconcile` and `prices update` at each of their steps on files and in the database, in processes of
+their own; print a line for each end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import apsw
+from tests.ledger.helpers import DAY, T0, entry
+
+from spillway_router.cli import app
+from spillway_router.ledger.orphans import unknown_charge
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.ledger.verify import verify
+
+STEPS = ("os.rename", "os.link", "os.remove", "os.mkdir", "open")
+CALLS = 300
+"""More than one commit of a reconciliation takes."""
+
+
+def killed_at(step: int, command: list[str]) -> bool:
+    """Run a command in a process that is killed before its so many-th step; return whether it ended before that."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    steps = count(1)
+
+    def look() -> None:
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def look_at_statement(_cursor: object, sql: str, _values: object) -> bool:
+        if not sql.lstrip().startswith(("SELECT", "WITH", "PRAGMA")):
+            look()
+        return True
+
+    def look_at_event(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in STEPS and not str(arguments[0]).endswith((".py", ".pyc", ".so")):
+            look()
+
+    apsw.connection_hooks.append(lambda connection: connection.set_exec_trace(look_at_statement))
+    sys.addaudithook(look_at_event)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    run(command)
+    os._exit(0)
+
+
+def run(command: list[str]) -> None:
+    """Run a command of spillway, which must end without an error."""
+    assert not app(command, standalone_mode=False)
+
+
+def try_reconcile(folder: Path, step: int) -> bool:
+    """Kill a reconciliation of calls and days. Each call and each day is corrected as a whole or not at all, and the
+    next run completes the books and says in the acts what it was."""
+    path, bill, config = folder / "ledger.db", folder / "bill.jsonl", folder / "spillway.yaml"
+    config.write_text(f"ledger: {{url: 'sqlite:///{path}'}}\n")
+    holds = [entry("reserved", f"r{n}", reserved_nano=1000 + n) for n in range(CALLS)]
+    holds += [entry("reserved", f"b{n}", ts=T0 + DAY, reserved_nano=5000, backend=f"b{n}") for n in range(4)]
+    with closing(SqliteLedger.open(path)) as ledger:
+        ledger.append(holds)
+        ledger.append([unknown_charge(hold) for hold in holds])
+    calls: list[dict[str, Any]] = [{"request_id": f"r{n}", "cost_nano": n} for n in range(CALLS)]
+    days = [{"day": "2026-09-22", "backend": f"b{n}", "cost_usd": f"0.00000{n}"} for n in range(4)]
+    bill.write_text("\n".join(map(json.dumps, calls + days)))
+    command = ["ledger", "reconcile", str(bill), "-c", str(config)]
+    ended = killed_at(step, command)
+    rows, _, acts = books(path)
+    corrected = {request for request, _, kind, _, _ in rows if kind == "adjusted"}
+    print("reconcile", "act" if acts else {0: "none", CALLS + 4: "all rows"}.get(len(corrected), "some"))
+    run(command)
+    rows, balances, acts = books(path)
+    run(command)
+    assert books(path) == (rows, balances, acts)
+    assert acts == ["ledger.reconcile"], acts
+    charged = {f"r{n}": n for n in range(CALLS)}
+    assert {n: sum(row[3] for row in rows if row[0] == n) for n in charged} == charged
+    assert sum(row[3] for row in rows) == sum(charged.values()) + 1000 + 2000 + 3000
+    assert not sum(row[4] for row in rows if row[0].startswith("r"))
+    return ended
+
+
+def books(path: Path) -> tuple[list[tuple[Any, ...]], object, list[str]]:
+    """Return the rows, the balances and the acts of a ledger, which has no fault."""
+    with closing(SqliteLedger.open_to_read(path)) as ledger:
+        verification = verify(ledger)
+        assert verification.holds, verification.faults
+        rows = [(*row.key, row.amount_nano, row.at_most_nano) for row in ledger.entries_between(0, 2**62)]
+        rows = [row for row in rows if row[2] != "reserved"]
+        return rows, ledger.balances(), [one.act.kind for one in ledger.acts.all()]
+
+
+def try_update(folder: Path, step: int) -> bool:
+    """Kill an update of prices; the list is the old or the new one, and the next run leaves the new one alone."""
+    config, prices = folder / "spillway.yaml", folder / "prices.json"
+    config.write_text("prices: {file: prices.json}\n")
+    sources = [folder / "old.json", folder / "new.json"]
+    for source, price in zip(sources, ("1", "2"), strict=True):
+        row = {"input": price, "output": price, "from": f"2026-0{price}-01"}
+        source.write_text(json.dumps({"providers": {"groq": {"m": {"prices": [row]}}}}))
+    update = [["prices", "update", str(source), "--yes", "-c", str(config)] for source in sources]
+    run(update[0])
+    old = prices.read_bytes()
+    run(update[1])
+    new = prices.read_bytes()
+    prices.write_bytes(old)
+    ended = killed_at(step, update[1])
+    assert prices.read_bytes() in (old, new)
+    print("update", "old" if prices.read_bytes() == old else "new")
+    run(update[1])
+    assert prices.read_bytes() == new
+    assert sorted(path.name for path in folder.iterdir()) == ["new.json", "old.json", "prices.json", "spillway.yaml"]
+    return ended
+
+
+def main(folder: Path, *attempts: Callable[[Path, int], bool]) -> None:
+    """Try each step of each command, until there is none left."""
+    for attempt in attempts:
+        for step in count(1):
+            place = folder / f"{attempt.__name__}-{step}"
+            place.mkdir()
+            if attempt(place, step):
+                break
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *(globals()[name] for name in sys.argv[2:]))
