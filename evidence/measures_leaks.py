@@ -11,7 +11,10 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -36,7 +39,13 @@ WARM = 0.3
 """The share of the requests after which memory is looked at. Until then bounded stores fill: the dashboard's 60 steps
 of 15 s, the ledger's page caches of 4 MiB each, and the idle connections. A run of much less than an hour ends before
 they are full, and its slope holds their filling."""
-LEAST_SAMPLES = 3
+BLOCKS = 20
+"""Parts of the samples whose means make the line. Samples follow one another too closely to be independent: memory that
+a report took stays until the next look, so an interval by their number would be too narrow."""
+T_QUANTILE = 2.101
+"""Of Student's distribution with BLOCKS - 2 degrees of freedom, for an interval of 95%."""
+PARTS = 3
+"""Parts of the samples whose slopes are told besides: what fills only once has the steepest one first."""
 CLIENTS = 32
 _MORE = "slo: {ttft_ms: 60000, tpot_ms: 10000}\n"
 
@@ -97,42 +106,70 @@ async def _settled(router: Router, before: dict[str, int] | None) -> dict[str, i
             return now
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A look at the memory after so many answers: all of it, and that of mapped files such as libraries, in MiB."""
+
+    answers: int
+    rss_mib: float
+    file_mib: float
+
+
 def rss_slope(say: Callable[[str], None], requests: int = REQUESTS, seconds: float = SOAK_S) -> dict[str, Measurement]:
     """Measure the growth of the router's memory per million requests of mixed traffic, as fast as it goes: the upper
     end of the 95% interval of a line through the samples. It stops after `seconds`, with fewer requests."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         statuses, samples = runner.run(_soak(requests, seconds))
     asked = sum(statuses.values())
-    kept = [sample for sample in samples if sample[0] >= WARM * asked]
-    if len(kept) < LEAST_SAMPLES:
+    kept = [sample for sample in samples if sample.answers >= WARM * asked]
+    if len(kept) < BLOCKS:
         return {SLOPE: not_measured(f"{asked} requests were over after {len(kept)} looks at the memory")}
-    slope, upper = line(kept)
+    slope, upper = trend([(sample.answers, sample.rss_mib) for sample in kept])
+    first, last, duration_s = kept[0], kept[-1], len(samples) * SAMPLE_S
     details = {
         "statuses": dict(statuses),
         "slope_mib_per_million": round(slope, 2),
-        "first_mib": round(kept[0][1], 1),
-        "last_mib": round(kept[-1][1], 1),
+        "slopes_of_parts": [round(each, 2) for each in _slopes_of_parts(kept)],
+        "first_mib": round(first.rss_mib, 1),
+        "last_mib": round(last.rss_mib, 1),
+        "at_start_mib": round(samples[0].rss_mib, 1),
+        "of_files_mib": [round(each.file_mib, 1) for each in (samples[0], first, last)],
         "samples": len(kept),
-        "seconds": round(len(samples) * SAMPLE_S),
+        "seconds": round(duration_s),
+        "requests_per_s": round(asked / duration_s),
         "wanted_requests": requests,
     }
     say(f"  {asked} requests: {details}")
     return {SLOPE: Measurement(round(upper, 2), asked, details)}
 
 
-def line(samples: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """Return the slope of a line through (requests, MiB), per million, and the upper end of its 95% interval."""
-    count = len(samples)
-    mean_x, mean_y = sum(x for x, _ in samples) / count, sum(y for _, y in samples) / count
-    spread = sum((x - mean_x) ** 2 for x, _ in samples)
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in samples) / spread
-    errors = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in samples)
-    deviation = math.sqrt(errors / (count - 2) / spread)
-    return slope * 1e6, (slope + 1.96 * deviation) * 1e6
+def trend(samples: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Return the slope of a line through the means of blocks of (requests, MiB), per million, and the upper end of its
+    95% interval."""
+    edges = [len(samples) * number // BLOCKS for number in range(BLOCKS + 1)]
+    blocks = [samples[start:end] for start, end in pairwise(edges)]
+    means = [(mean(x for x, _ in block), mean(y for _, y in block)) for block in blocks]
+    slope, error = _line(means)
+    return slope * 1e6, (slope + T_QUANTILE * error) * 1e6
 
 
-async def _soak(requests: int, seconds: float) -> tuple[Counter[str], list[tuple[int, float]]]:
-    samples: list[tuple[int, float]] = []
+def _slopes_of_parts(samples: Sequence[Sample]) -> list[float]:
+    edges = [len(samples) * number // PARTS for number in range(PARTS + 1)]
+    parts = [samples[start:end] for start, end in pairwise(edges)]
+    return [1e6 * _line([(sample.answers, sample.rss_mib) for sample in part])[0] for part in parts]
+
+
+def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the slope of a line through the points, and its standard error."""
+    mean_x, mean_y = mean(x for x, _ in points), mean(y for _, y in points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    errors = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in points)
+    return slope, math.sqrt(errors / (len(points) - 2) / spread)
+
+
+async def _soak(requests: int, seconds: float) -> tuple[Counter[str], list[Sample]]:
+    samples: list[Sample] = []
     with TemporaryDirectory() as folder:
         async with upstream() as engine, upstream() as paid:
             with running("route", _soak_config(Path(folder), engine, paid)) as process:
@@ -144,7 +181,9 @@ async def _soak(requests: int, seconds: float) -> tuple[Counter[str], list[tuple
                 clients = [asyncio.create_task(traffic.client()) for _ in range(CLIENTS)]
                 while not all(client.done() for client in clients):
                     await asyncio.sleep(SAMPLE_S)
-                    samples.append((traffic.statuses.total(), router.memory_info().rss / 2**20))
+                    memory = router.memory_info()
+                    taken = Sample(traffic.statuses.total(), memory.rss / 2**20, memory.shared / 2**20)
+                    samples.append(taken)
                 await asyncio.gather(*clients)
                 await asyncio.to_thread(process.end)
     return traffic.statuses, samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from evidence.measures_leaks import LEAKS, SLOPE, line, rss_slope, tasks_and_fds
+from evidence.measures_leaks import LEAKS, SLOPE, rss_slope, tasks_and_fds, trend
 from evidence.measures_ledger_away import LOST, WAIT, ledger_away
 
 from evidence import measures_leaks
@@ -42,7 +42,7 @@ def test_a_task_that_stays_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_is_followed_over_mixed_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures_leaks, "SAMPLE_S", 0.05)
+    monkeypatch.setattr(measures_leaks, "SAMPLE_S", 0.01)
     measured = rss_slope(quiet, requests=1_500, seconds=60)[SLOPE]
     assert measured.n >= 1_500
     assert set(measured.details["statuses"]) == {"200", "404", "left"}
@@ -51,7 +51,16 @@ def test_memory_is_followed_over_mixed_traffic(monkeypatch: pytest.MonkeyPatch) 
 def test_the_slope_of_a_leak_is_found_and_that_of_noise_is_not() -> None:
     noise = [3.0, -2.0, 0.5, -1.5] * 250
     leaking = [(number * 1000, 80 + number * 0.004 + noise[number]) for number in range(1000)]
-    slope, upper = line(leaking)
+    slope, upper = trend(leaking)
     assert slope == pytest.approx(4.0, abs=0.1)
     assert upper > slope
-    assert line([(x, 80 + noise[x // 1000]) for x, _ in leaking])[1] < 1.0
+    assert trend([(x, 80 + noise[x // 1000]) for x, _ in leaking])[1] < 1.0
+
+
+def test_memory_that_stays_for_a_while_makes_the_interval_wider() -> None:
+    """As many looks at the same few values say no more than those values."""
+    uneven = [3.0, -2.0, 0.5, -1.5, 2.5, -3.0, 1.0, -0.5]
+    brief = [(number * 1000, 80 + uneven[number % 8]) for number in range(1000)]
+    lasting = [(number * 1000, 80 + uneven[number // 60 % 8]) for number in range(1000)]
+    (_, narrow), (slope, wide) = trend(brief), trend(lasting)
+    assert wide - slope > 5 * narrow
