@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from spillway_router.aio import fair_turns
 from spillway_router.aio.fair_turns import FairTurns
 
 LIMIT_S = 20.0
@@ -78,3 +79,47 @@ async def test_work_that_fails_ends_its_turn() -> None:
         with pytest.raises(ValueError, match="no"):
             await turns.in_thread("a", fail)
     assert await turns.in_thread("b", threading.get_ident) != threading.get_ident()
+
+
+async def long_work(turns: FairTurns, owner: str, steps: int, order: list[str]) -> None:
+    async with turns.turn(owner) as turn:
+        for _ in range(steps):
+            order.append(owner)
+            await turn.step()
+
+
+async def test_long_work_lets_others_have_the_turn_between_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_turns, "SHARE_S", 0.0)
+    turns, order = FairTurns(), list[str]()
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.gather(
+            long_work(turns, "long", 100, order), long_work(turns, "long", 1, order), long_work(turns, "b", 3, order)
+        )
+    # The second piece of the same owner waits for the end of the first.
+    assert "".join(owner[0] for owner in order).rstrip("l") == "llblblb"
+    assert order.count("long") == 101
+
+
+async def test_nobody_waits_for_work_that_is_under_way_less_than_a_share() -> None:
+    turns, order = FairTurns(), list[str]()
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.gather(long_work(turns, "a", 3, order), long_work(turns, "b", 3, order))
+    assert order == ["a"] * 3 + ["b"] * 3
+
+
+async def test_work_that_is_cancelled_while_others_have_the_turn_ends_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_turns, "SHARE_S", 0.0)
+    turns, gate, order = FairTurns(), asyncio.Event(), list[str]()
+    left = asyncio.create_task(long_work(turns, "left", 100, order))
+    holding = asyncio.create_task(entered(turns, "holds", gate, order))
+    waiting = asyncio.create_task(long_work(turns, "left", 1, order))
+    await queued(left, holding, waiting)
+    assert order[-1] == "holds"
+    left.cancel()
+    await asyncio.wait({left}, timeout=LIMIT_S)
+    assert not holding.done()
+    assert order.count("left") < 100
+    gate.set()
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.gather(holding, waiting, long_work(turns, "c", 2, order))
+    assert order[-3:] == ["left", "c", "c"]

@@ -8,6 +8,8 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stdnum.fr import nir
+from stdnum.no import fodselsnummer
 
 from spillway_router.privacy.detectors import PATTERN_NAMES, Detectors
 from spillway_router.privacy.payment import is_card, passes_luhn
@@ -28,12 +30,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "FR1420041010050500013M02606", "NL91ABNA0417164300", "IBAN:DE89-3704-0044-0532-0130-00",
     ),
     "us_ssn": ("123-45-6789", "078-05-1120", "SSN 123456789", "social security number: 123 45 6789"),
-    "us_itin": ("912-90-3456",),
+    "us_itin": ("912-90-3456", "ITIN 912 90 3456"),
     "ca_sin": ("SIN 046 454 286", "046-454-286"),
     "uk_nino": ("AB123456C", "ab 12 34 56 c"),
     "uk_nhs": ("NHS 943 476 5919",),
     "de_tax_id": ("Steuer-ID 36574261809", "36 574 261 809"),
-    "fr_nir": ("2 95 10 99 126 111 93", "295109912611193"),
+    "fr_nir": ("2 95 10 99 126 111 93", "295109912611193", "2 95 10 99 126 111-93", "2 53 07 2B 073 004 70"),
     "es_dni": ("54362315K", "54362315-K"),
     "es_nie": ("X2482300W", "x-2482300W"),
     "it_codice_fiscale": ("RCCMNL83S18D969H", "rccmnl83s18d969h"),
@@ -51,12 +53,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "cz_rc": ("710319/2745",),
     "br_cpf": ("390.533.447-05", "CPF 39053344705"),
     "mx_curp": ("BOXW310820HNERXN09",),
-    "cn_resident_id": ("11010519491231002X", "身份证11010519491231002x号"),
+    "cn_resident_id": ("11010519491231002X", "身份证11010519491231002x号", "638117 190805257039"),
     "in_aadhaar": ("Aadhaar 2341 2341 2346",),
     "in_pan": ("PAN: ACUPA7085R",),
     "jp_my_number": ("マイナンバー 6214 9832 0257",),
     "kr_rrn": ("971013-9019902",),
-    "au_tfn": ("TFN 123 456 782",),
+    "au_tfn": ("TFN 123 456 782", "tax file number 123-456-782", "TFN 458 710-76"),
     "za_id": ("ID 7503305044089",),
     "tr_tckn": ("TC Kimlik 17291716060",),
     "email": (
@@ -191,3 +193,18 @@ def test_the_check_digit_is_that_of_luhns_formula(digits: str) -> None:
 )
 def test_a_card_is_one_of_an_issuers_range_and_length(number: str, is_issued: bool) -> None:
     assert is_card(number) is is_issued
+
+
+@given(st.from_regex(r"[12378][0-9]{4}(?:[0-9]{2}|2A|2B)[0-9]{8}", fullmatch=True))
+def test_french_numbers_are_checked_as_by_python_stdnum(number: str) -> None:
+    right = nir.calc_check_digits(number)
+    for text in (number, number[:13] + right):
+        assert ("fr_nir" in kinds(text)) is nir.is_valid(text)
+
+
+@given(st.from_regex(r"(?:0[1-9]|1[0-9]|2[0-8])(?:0[1-9]|1[0-2])[0-9]{7}", fullmatch=True))
+def test_norwegian_numbers_are_checked_as_by_python_stdnum(number: str) -> None:
+    first = fodselsnummer.calc_check_digit1(number)
+    second = fodselsnummer.calc_check_digit2(number[:9] + first)
+    for text in (number, number[:9] + first + second[:1]):
+        assert ("no_fodselsnummer" in kinds(text)) is fodselsnummer.is_valid(text)

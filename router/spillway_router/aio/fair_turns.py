@@ -1,6 +1,7 @@
 """Turns at work that is too long to be done twice at once: one after the other, and each owner's in its own line.
 
-Whoever has many pieces of work waits behind the next one of everybody else, so that nobody keeps others from it.
+Whoever has many pieces of work waits behind the next one of everybody else, so that nobody keeps others from it. And
+work on the event loop gives its turn away now and then: a body of a few MB may take seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 Made = TypeVar("Made")
+SHARE_S = 0.05
+"""Seconds after which work that goes on step by step lets others have the turn."""
 
 
 @dataclass(slots=True)
@@ -26,10 +29,12 @@ class _Line:
 class _LoopTurns:
     """The turns of one event loop."""
 
-    __slots__ = ("_lines", "_lock")
+    __slots__ = ("_lines", "_lock", "_waiting")
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
+        self._waiting = 0
+        """Owners that wait for the turn."""
         self._lines: dict[str, _Line] = {}
 
     async def begin(self, owner: str) -> None:
@@ -38,7 +43,7 @@ class _LoopTurns:
         try:
             await line.lock.acquire()
             try:
-                await self._lock.acquire()
+                await self._take()
             except BaseException:
                 line.lock.release()
                 raise
@@ -46,9 +51,30 @@ class _LoopTurns:
             self._leave(owner, line)
             raise
 
-    def end(self, owner: str) -> None:
-        line = self._lines[owner]
+    async def pass_on(self, owner: str) -> None:
+        """Let everybody have the turn who waits for it. If the caller is cancelled meanwhile, its turn has ended."""
+        if not self._waiting:
+            return
         self._lock.release()
+        try:
+            await self._take()
+        except BaseException:
+            self._end_line(owner)
+            raise
+
+    def end(self, owner: str) -> None:
+        self._lock.release()
+        self._end_line(owner)
+
+    async def _take(self) -> None:
+        self._waiting += 1
+        try:
+            await self._lock.acquire()
+        finally:
+            self._waiting -= 1
+
+    def _end_line(self, owner: str) -> None:
+        line = self._lines[owner]
         line.lock.release()
         self._leave(owner, line)
 
@@ -56,6 +82,35 @@ class _LoopTurns:
         line.count -= 1
         if not line.count:
             del self._lines[owner]
+
+
+class Turn:
+    """A turn of one owner, for work that goes on step by step on the event loop."""
+
+    __slots__ = ("_began_s", "_is_held", "_owner", "_turns")
+
+    def __init__(self, turns: _LoopTurns, owner: str) -> None:
+        self._turns = turns
+        self._owner = owner
+        self._began_s = asyncio.get_running_loop().time()
+        self._is_held = True
+
+    async def step(self) -> None:
+        """Give the event loop its turn between two steps; after `SHARE_S` everybody else, too, who waits for this."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._began_s < SHARE_S:
+            await asyncio.sleep(0)
+            return
+        self._is_held = False  # unless it comes back
+        await self._turns.pass_on(self._owner)
+        self._is_held = True
+        self._began_s = loop.time()
+        await asyncio.sleep(0)
+
+    def end(self) -> None:
+        """End the turn, if it has not ended by a cancellation."""
+        if self._is_held:
+            self._turns.end(self._owner)
 
 
 class FairTurns:
@@ -67,14 +122,15 @@ class FairTurns:
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopTurns] = WeakKeyDictionary()
 
     @asynccontextmanager
-    async def turn(self, owner: str) -> AsyncIterator[None]:
+    async def turn(self, owner: str) -> AsyncIterator[Turn]:
         """Wait for the turn of an owner, and hold it."""
         turns = self._turns()
         await turns.begin(owner)
+        turn = Turn(turns, owner)
         try:
-            yield
+            yield turn
         finally:
-            turns.end(owner)
+            turn.end()
 
     async def in_thread(self, owner: str, work: Callable[..., Made], *arguments: object) -> Made:
         """Return what `work` returns, which runs in a thread. Nothing stops a thread: if the caller is cancelled, the

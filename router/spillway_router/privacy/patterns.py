@@ -98,9 +98,10 @@ def number(name: str, shape: str, check: Callable[[str], bool], context: str = "
 
 def compact(text: str) -> str:
     """Return the letters and digits of a match, in upper case."""
-    return "".join(c for c in text if c.isalnum()).upper()
+    return _NO_SIGNS.sub("", text).upper()
 
 
+_NO_SIGNS = re.compile("[^0-9A-Za-z]+")
 _NO_DIGITS = re.compile("[^0-9]+")
 
 

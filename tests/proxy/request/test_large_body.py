@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.proxy.request.json_texts import NAMES, TEXT, WRITERS
 
+from spillway_router.aio import fair_turns
 from spillway_router.privacy.detectors import Detectors
 from spillway_router.proxy.request import large_body
 from spillway_router.proxy.request.body import Spans, edit, load, spans
@@ -262,3 +263,16 @@ async def test_others_get_a_turn_while_a_large_answer_is_read(name: str) -> None
         turns += 1
         await asyncio.sleep(0)
     assert turns >= len(ANSWERS[name]) // SLICE
+
+
+async def test_a_large_body_of_another_key_is_read_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_turns, "SHARE_S", 0.0)
+    done: list[str] = []
+
+    async def read(key_id: str, size: int) -> None:
+        text = "12345 67890 " * (size // 12)
+        await read_body(orjson.dumps({"messages": [{"role": "user", "content": text}]}), key_id=key_id)
+        done.append(key_id)
+
+    await asyncio.gather(read("long", 8 << 20), read("calm", 300_000))
+    assert done == ["calm", "long"]

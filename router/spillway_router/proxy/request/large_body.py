@@ -20,7 +20,6 @@ one go. Of a long list of numbers, as embeddings are, only the first and the las
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -123,8 +122,9 @@ async def read_body(
 ) -> dict[str, Any]:
     """Parse a body of any size as a JSON object with unique keys. Raise RefusedError, which says what to change.
 
-    Large bodies take turns, of which each key (`key_id`) has its own line. With detectors, a body of more than
-    SEARCHED_AT_ONCE bytes is returned as an ExaminedBody; with a recognizer every body is.
+    Large bodies take turns, of which each key (`key_id`) has its own line, and which pass on while one is read. With
+    detectors, a body of more than SEARCHED_AT_ONCE bytes is returned as an ExaminedBody; with a recognizer every body
+    is.
     """
     if len(body) <= LARGE:
         parsed = load(body)
@@ -132,10 +132,10 @@ async def read_body(
             return parsed
         return await examined(parsed, detectors, recognizer, key_id=key_id)
     # The steps of several bodies would add up within one turn of the loop.
-    async with _LARGE_BODIES.turn(key_id):
+    async with _LARGE_BODIES.turn(key_id) as turn:
         reading = Reading(body, detectors)
         for _ in reading.steps():
-            await asyncio.sleep(0)
+            await turn.step()
     result = reading.result
     result.kinds |= await _recognized(result, recognizer, key_id)
     return result
@@ -163,7 +163,7 @@ async def examined(
     result.text_bytes = len(text)
     if detectors is not None:
         searched = text if also is None else orjson.dumps([parsed, also])
-        async with _SEARCHED_BODIES.turn(key_id):
+        async with _SEARCHED_BODIES.turn(key_id) as turn:
             steps = search_body(detectors, parsed, searched)
             while True:
                 try:
@@ -171,7 +171,7 @@ async def examined(
                 except StopIteration as end:
                     result.kinds = end.value
                     break
-                await asyncio.sleep(0)
+                await turn.step()
     result.kinds |= await _recognized(result, recognizer, key_id)
     return result
 
@@ -196,11 +196,11 @@ async def read_answer(body: bytes) -> dict[str, Any] | MalformedObject:
     """Parse a whole answer of any size as a JSON object."""
     if len(body) <= LARGE_ANSWER:
         return parse_object(body)
-    async with _LARGE_BODIES.turn(_ANSWERS):
+    async with _LARGE_BODIES.turn(_ANSWERS) as turn:
         reading = Reading(body, is_answer=True)
         try:
             for _ in reading.steps():
-                await asyncio.sleep(0)
+                await turn.step()
         except RefusedError:  # no valid JSON, an odd key, or too many values
             return parse_object(body)
         return reading.result
