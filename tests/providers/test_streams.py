@@ -9,7 +9,13 @@ from tests.providers.recorded import STREAMED, shape
 from spillway_router.core.money.tariff import Usage
 from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.sse import SseDecoder
-from spillway_router.providers.streams import ChatMonitor, MessagesMonitor, ResponsesMonitor
+from spillway_router.providers.streams import (
+    ChatMonitor,
+    MalformedObject,
+    MessagesMonitor,
+    ResponsesMonitor,
+    parse_object,
+)
 from spillway_router.providers.usage import UsageDialect
 
 MONITORS: dict[str, type[ChatMonitor] | type[ResponsesMonitor] | type[MessagesMonitor]] = {
@@ -152,3 +158,17 @@ def test_a_failed_response_and_an_incomplete_one() -> None:
     short = {"type": "response.incomplete", "response": {"usage": {"input_tokens": 3, "output_tokens": 4}}}
     assert monitor.check(b"response.incomplete", orjson.dumps(short)) is None
     assert (monitor.missing(), monitor.usage) == (None, Usage(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("data", "flaw"),
+    [(b'{"message": "boom"}', "boom"), (b'{"message": ""}', "error event"), (b'{"error": {"message": "no"}}', "no")],
+)
+def test_an_event_named_error_says_why(data: bytes, flaw: str) -> None:
+    assert ChatMonitor(1).check(b"error", data) == flaw
+
+
+def test_a_stream_where_json_should_be_is_called_so() -> None:
+    malformed = parse_object(b'data: {"choices": []}\n\n')
+    assert isinstance(malformed, MalformedObject)
+    assert malformed.flaw == "a stream of events came instead of JSON"

@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
     """One socket with one answer at a time. Parser callbacks fill it; the reader empties it."""
 
     __slots__ = (
-        "_buffer", "_error", "_feeding", "_keep_alive", "_loop", "_outbox", "_parser", "_paused", "_sending",
+        "_buffer", "_error", "_feeding", "_flaw", "_keep_alive", "_loop", "_outbox", "_parser", "_paused", "_sending",
         "_sent_headers", "_sink", "_size", "_timer", "_timer_at", "_transport", "_unsent", "_waiter",
         "_writing_paused", "complete", "deadline", "head_done", "idle_since", "on_lost", "reused", "status",
     )  # fmt: skip
@@ -91,6 +91,8 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._sink: Callable[[bytes], bool] | None = None
         self._error: TransportError | None = None
+        self._flaw = ""
+        """What the parser's callbacks found; the parser itself says only which of them it was."""
         self._paused = False
         self._keep_alive = False
         self.head_done = False
@@ -113,9 +115,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:  # the second one: a 101
-            self._fail(ConnectionBrokenError(f"the upstream's HTTP is malformed: {error}"))
             self.abort()
-            return
+            if not self.complete:  # else the answer is whole, and what follows it is nobody's
+                self._fail(ConnectionBrokenError(f"the upstream's HTTP is malformed: {self._flaw or error}"))
+                return
         if self._size > HIGH_WATER and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -145,11 +148,16 @@ class Connection(asyncio.Protocol):
 
     # Called by llhttp
 
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise httptools.HttpParserCallbackError  # a second answer must not become part of the first
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._sent_headers.append((name, value))
         self._size += len(name) + len(value)
         if self._size > MAX_HEADER_BYTES:
-            raise httptools.HttpParserCallbackError("headers too large")
+            self._flaw = f"its headers have more than {MAX_HEADER_BYTES // 1024} KiB"
+            raise httptools.HttpParserCallbackError
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()

@@ -11,8 +11,8 @@ decisions/0002 explains with figures why it is not a library. Its guarantees:
 - A kept-alive connection that the server closes before a byte of the answer is replaced once. For paid calls it is not
   (`PoolLimits.resend`): the server may have processed the call, so sending it again may cost again.
 
-Redirects, cookies, compression and proxies are missing on purpose: none of them belongs between a router and its
-engines.
+Redirects, cookies and proxies are missing on purpose: none of them belongs between a router and its engines. What comes
+compressed although no request allows it is decoded (encoded.py).
 """
 
 from __future__ import annotations
@@ -35,9 +35,12 @@ from spillway_router.http_client.connection import (
     StaleConnectionError,
 )
 from spillway_router.http_client.dial import Dialer, MayDial
+from spillway_router.http_client.encoded import Inflater, decoded, is_encoded
 from spillway_router.http_client.own_limits import is_own
 from spillway_router.http_client.types import Pieces, Reply, Target
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Some servers on Windows put it before their JSON; clients know what to do with it, and parsers don't."""
 MUST_NOT_LEAVE = "private content must not leave for it"
 
 
@@ -60,13 +63,18 @@ class Response:
     """An answer whose head has arrived. Read it, then call `close()`, which aborts an answer that is not read to its
     end."""
 
-    __slots__ = ("_connection", "_pool", "headers", "status")
+    __slots__ = ("_broken", "_connection", "_inflater", "_pool", "_sink", "headers", "status")
 
     def __init__(self, pool: Pool, connection: Connection) -> None:
         self._pool = pool
         self._connection: Connection | None = connection
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
+        self._inflater = Inflater() if is_encoded(self.headers) else None
+        self._sink: Callable[[bytes], bool] | None = None
+        """Takes what the inflater decodes."""
+        self._broken: ConnectionBrokenError | None = None
+        """Why what came could not be decoded."""
 
     def expect_within(self, seconds: float) -> None:
         """Move the deadline of the current or next read to `seconds` from now."""
@@ -82,9 +90,15 @@ class Response:
             await asyncio.sleep(0)  # between two parts everybody else has a turn of the loop
         while True:
             data = connection.take()
-            if data or connection.complete:
+            ended = not data and connection.complete
+            if self._inflater is not None:
+                if ended:
+                    self._inflater.end()
+                data = self._inflater.feed(data)
+            if data or ended:
                 return data
-            await connection.wait()
+            if not connection.has_data and not connection.complete:
+                await connection.wait()
 
     async def stream_to(self, sink: Callable[[bytes], bool]) -> bool:
         """Pass bytes to `sink` as they arrive, within the socket's own callback, so that no task wakes up per chunk.
@@ -95,19 +109,48 @@ class Response:
         connection = self._connection
         if connection is None:
             return False
-        await connection.stream_to(sink)
-        return not connection.complete or connection.has_data
+        if self._inflater is None:
+            await connection.stream_to(sink)
+            return not connection.complete or connection.has_data
+        self._sink = sink
+        await connection.stream_to(self._take_encoded)
+        if self._broken is not None:
+            raise self._broken
+        if not connection.complete or connection.has_data:
+            return True
+        self._inflater.end()
+        return False
+
+    def _take_encoded(self, data: bytes) -> bool:
+        """Pass on what these bytes decode to. Nothing may be raised here: the socket's callback is the caller."""
+        inflater, sink = self._inflater, self._sink
+        assert inflater is not None
+        assert sink is not None
+        try:
+            part = inflater.feed(data)
+        except ConnectionBrokenError as error:
+            self._broken = error
+            return False
+        return sink(part) if part else True
 
     async def read_all(self, limit: int) -> bytes:
         """Return the whole body. Raises TooLargeError over `limit` bytes, ConnectionBrokenError or StallError."""
         connection = self._connection
-        return b"" if connection is None else await connection.read_all(limit, [])
+        return b"" if connection is None else (await _whole(connection, limit, [])).body
 
     def close(self) -> None:
         """Return the connection to the pool if its answer is complete, else abort it. May be called repeatedly."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._pool.release(connection)
+
+
+async def _whole(connection: Connection, limit: int, parts: list[bytes]) -> Reply:
+    """Return the whole answer, without what only says how its text is written."""
+    body, headers = await connection.read_all(limit, parts), connection.headers
+    if body and is_encoded(headers):
+        body = await decoded(body, limit)
+    return Reply(connection.status, headers, body.removeprefix(BYTE_ORDER_MARK))
 
 
 def _without(head: bytes, names: frozenset[str]) -> bytes:
@@ -231,7 +274,7 @@ class Pool:
         """
         connection = await self._send(head, body, within_s, pending)
         try:
-            return Reply(connection.status, connection.headers, await connection.read_all(limit, pending.parts))
+            return await _whole(connection, limit, pending.parts)
         except asyncio.CancelledError:
             pending.leave_open(connection)
             raise
@@ -244,7 +287,7 @@ class Pool:
         """Return the whole answer of a call whose reader was cancelled. Raises TransportError."""
         connection = await self._left_open(pending, within_s)
         try:
-            return Reply(connection.status, connection.headers, await connection.read_all(limit, pending.parts))
+            return await _whole(connection, limit, pending.parts)
         finally:
             self.release(connection)
 

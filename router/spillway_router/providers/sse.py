@@ -10,7 +10,6 @@ stream.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from spillway_router.core.frozen import fast_frozen
 
@@ -53,6 +52,10 @@ class SseDecoder:
     def pending(self) -> bool:
         """Whether the decoder holds bytes of an unfinished event (blank lines don't count)."""
         return bool(self._more or self._tail.strip())
+
+    def begins_with(self, text: bytes) -> bool:
+        """Return whether the unfinished event begins with these bytes."""
+        return self._tail.startswith(text)
 
     @property
     def holds_large(self) -> bool:
@@ -174,8 +177,9 @@ def _first_line_end(data: bytes) -> int:
 
 
 def _first(raw: bytes) -> Event:
-    """Parse the first event. A byte order mark can only precede it; anywhere else it is part of a field's name."""
-    return replace(_parse(raw[len(_BOM) :]), raw=raw) if raw.startswith(_BOM) else _parse(raw)
+    """Parse the first event. A byte order mark can only precede it; anywhere else it is part of a field's name. It is
+    taken off, because clients that don't know it would miss the event."""
+    return _parse(raw.removeprefix(_BOM))
 
 
 def _is_one_line(raw: bytes) -> bool:

@@ -60,6 +60,8 @@ def parse_object(data: bytes) -> dict[str, Any] | MalformedObject:
     except orjson.JSONDecodeError as error:
         body = _with_lone_surrogates(data)
         if body is None:
+            if data.startswith((b"data:", b"event:")):
+                return MalformedObject("a stream of events came instead of JSON")
             return MalformedObject(f"bad JSON: {error}")
     return body if isinstance(body, dict) else MalformedObject("an event is not a JSON object")
 
@@ -110,6 +112,12 @@ def valid_text(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def _message(body: Mapping[str, Any]) -> str:
+    """Return what an event named `error` says without a member `error`."""
+    message = body.get("message")
+    return message if isinstance(message, str) and message else "error event"
 
 
 class ChatMonitor:
@@ -172,7 +180,7 @@ class ChatMonitor:
             if error is not None or name == b"error":
                 self._note_overload(body)
                 self.reported = True
-                return error or "error event"
+                return error or _message(body)
         usage = body.get("usage")
         for place in self._places:
             if place in body:

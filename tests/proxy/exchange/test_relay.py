@@ -95,6 +95,26 @@ async def test_an_error_that_the_provider_reports_is_not_billed() -> None:
         assert (outcome.kind, outcome.billed) == ("failed", False)
 
 
+async def test_a_whole_answer_to_a_request_for_a_stream_is_called_so() -> None:
+    async with relaying() as relayed:
+        relayed.upstream.packet(b'{"object": "chat.completion",')
+        relayed.upstream.packet(b' "choices": []}')
+        relayed.upstream.end()
+        outcome = await relayed.relay.begin()
+        assert outcome is not None
+        assert (outcome.kind, outcome.detail) == ("failed", "a whole answer came instead of a stream")
+
+
+async def test_a_byte_order_mark_hides_the_first_event_from_no_client() -> None:
+    async with relaying() as relayed:
+        running = asyncio.create_task(relayed.run())
+        for part in (b"\xef\xbb", b"\xbf" + WORD.body):
+            relayed.upstream.packet(part)
+        relayed.upstream.end()
+        assert await running is None
+        assert relayed.client.stream + relayed.tail() == WORD.body
+
+
 @pytest.mark.parametrize("events", [1, 2])
 async def test_a_stream_that_ends_early_breaks_the_answer(events: int) -> None:
     async with relaying() as relayed:

@@ -412,9 +412,10 @@ class Relay:
         if not self._decoder.pending:
             return b""
         before = self.events
+        is_json = not before and self._decoder.begins_with(b"{")
         good = self._take(_BLANK_LINE)
         if self.events == before or (self.flaw is not None and not self._upstream_reported_error):
-            self.flaw = "the stream ended inside an event"
+            self.flaw = "a whole answer came instead of a stream" if is_json else "the stream ended inside an event"
             return b""
         return good
 
