@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType
 
 import typer
 
@@ -64,10 +65,15 @@ def run_router(loaded: Loaded, *companions: Callable[[], Awaitable[object]], eng
 
 
 def _leave_out_unused_modules() -> None:
-    """Keep libraries from importing what a router never uses: 4 MB of its memory.
+    """Keep libraries from importing what a router never uses: 5 MB of its memory.
 
     httpx imports its own command line, with rich and pygments, and FastAPI imports the first version of pydantic, which
-    no model here is of, and its deprecated colours. Both do without where these are not installed.
+    no model here is of, and its deprecated colours. Both do without where these are not installed. uvicorn imports its
+    own command line, with click and what starts several processes, only to offer it to those who import uvicorn.
     """
     for name in _UNUSED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None: an import of it fails
+    if "uvicorn" not in sys.modules:
+        command_line = ModuleType("uvicorn.main")
+        vars(command_line).update(Server=None, main=None, run=None)  # the names that uvicorn imports from it
+        sys.modules["uvicorn.main"] = command_line

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
-import uvicorn
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from spillway_router.aio.enduring import enduring
 from spillway_router.aio.line_output import LineOutput
@@ -38,11 +39,11 @@ KEEP_ALIVE_S = 75
 """How long a client's connection may be idle: longer than common clients keep it in their pools, so they close it."""
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn without its signal handling: it raises the signal again when it has finished, which would end the process
     before the ledger is flushed and the engine has stopped."""
 
-    def __init__(self, config: uvicorn.Config, descriptors: Descriptors, leave: Callable[[], float]) -> None:
+    def __init__(self, config: Config, descriptors: Descriptors, leave: Callable[[], float]) -> None:
         """`leave` is called at the first signal to stop, and returns for how many seconds to serve on."""
         super().__init__(config)
         self._descriptors = descriptors
@@ -111,7 +112,7 @@ async def route(
     runtime.tls = tls
     runtime.engine_log = engine_log
     server = _Server(
-        uvicorn.Config(
+        Config(
             runtime.app,
             lifespan="off",
             access_log=False,
