@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from typing import get_args
 
 import apsw
 import pytest
@@ -16,6 +17,7 @@ from evidence.durability.powercut import powercut_trials
 from tests.ledger.contract import LedgerContract
 from tests.ledger.helpers import T0, entry, requests_in
 
+from spillway_router.ledger.entries import Kind
 from spillway_router.ledger.errors import LedgerConfigError, LedgerUnavailableError
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.store.migrations import Migration, load_migrations
@@ -101,6 +103,25 @@ def test_rows_can_be_neither_changed_nor_deleted(ledger: SqliteLedger, path: Pat
         other.execute("UPDATE entries SET amount_nano = 0")
     with pytest.raises(apsw.ConstraintError, match="append-only"):
         other.execute("DELETE FROM entries")
+    other.close()
+
+
+def test_only_rows_of_a_known_kind_are_stored_and_none_costs_an_index_of_the_kinds(
+    ledger: SqliteLedger, path: Path
+) -> None:
+    ledger.append((entry("charged", "r1", amount_nano=5),))
+    other = apsw.Connection(str(path))
+    columns = [row[1] for row in other.execute("PRAGMA table_info(entries)") if row[1] != "seq"]
+    stored = other.execute(f"SELECT {','.join(columns)} FROM entries").fetchall()[0]
+    insert = f"INSERT INTO entries ({','.join(columns)}) VALUES ({','.join('?' * len(columns))})"
+    place = columns.index("kind")
+    for number, kind in enumerate(get_args(Kind)):
+        other.execute(insert, (*stored[:place], kind, f"s{number}", *stored[place + 2 :]))
+    with pytest.raises(apsw.ConstraintError, match="CHECK"):
+        other.execute(insert, (*stored[:place], "gift", "s9", *stored[place + 2 :]))
+    steps = [row[1] for row in other.execute(f"EXPLAIN {insert}", stored)]
+    assert "Insert" in steps
+    assert "OpenEphemeral" not in steps
     other.close()
 
 
