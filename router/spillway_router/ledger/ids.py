@@ -22,11 +22,14 @@ def request_ids(wall: Callable[[], float], prefix: str = "req_") -> Iterator[str
 
     The randomness is drawn 340 ids at a time, because each draw is a system call.
     """
+    latest_ms, beginning = -1, ""
     while True:
         pool = secrets.token_hex((_RANDOM * _POOL + 1) // 2)
         for at in range(0, _RANDOM * _POOL, _RANDOM):
-            # With mypyc, this takes half the time of an f-string.
-            yield "%s%011x%s" % (prefix, int(wall() * 1000), pool[at : at + _RANDOM])  # noqa: UP031
+            now_ms = int(wall() * 1000)
+            if now_ms != latest_ms:
+                latest_ms, beginning = now_ms, f"{prefix}{now_ms:011x}"
+            yield beginning + pool[at : at + _RANDOM]
 
 
 def arrival_ms(request_id: str) -> int | None:

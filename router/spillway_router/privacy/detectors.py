@@ -85,7 +85,8 @@ class Detectors:
         seen = glance(text)
         sought = self._likely(text, texts, seen)
         kinds = _NOTHING if sought is None else _kinds_in_json(text, sought) | _kinds_across(texts, sought)
-        if not kinds and (seen & (HOLDS | FOREIGN) or b"data" in text or b"base64" in text) and may_embed(text):
+        # In this order: the first question is answered in C, and nearly always with no.
+        if not kinds and may_embed(text) and (seen & (HOLDS | FOREIGN) or b"data" in text or b"base64" in text):
             inner = "\0".join(filter(None, embedded_texts(text)))
             if inner:
                 kinds = self.kinds_in_text(inner)

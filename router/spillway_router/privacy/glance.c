@@ -5,7 +5,6 @@
  * beyond the text. `Kept` is the state of the expressions that are matched on the text without its dropped bytes.
  */
 
-#define _GNU_SOURCE /* memmem */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <string.h>
@@ -228,10 +227,9 @@ static int is_space(Text t, Py_ssize_t at)
     return one_of(t, at, " \t\n\f\r");
 }
 
-/* Whether data\*"\s?:\s?\*" and eight characters of base64 stand at `at`, which is behind the word. */
-static int is_data_member(Text t, Py_ssize_t at)
+/* Whether "\s?:\s?\*" and eight characters of base64 stand at `at`. */
+static int is_member_with_base64(Text t, Py_ssize_t at)
 {
-    while (is(t, at, '\\')) at++;
     if (!is(t, at++, '"')) return 0;
     at += is_space(t, at);
     if (!is(t, at++, ':')) return 0;
@@ -240,13 +238,18 @@ static int is_data_member(Text t, Py_ssize_t at)
     return is(t, at, '"') && all(t, at + 1, at + 9, BASE64);
 }
 
+/* Whether data\*"\s?:\s?\*" and eight characters of base64 are in the text, or base64, and four. Both are looked for from
+ * a byte that is rarer than the letters before it. */
 static int has_place_for_base64(Text t)
 {
     const unsigned char *end = t.s + t.n, *found;
-    for (found = t.s; (found = memmem(found, (size_t)(end - found), "data", 4)) != NULL; found += 4)
-        if (is_data_member(t, found + 4 - t.s)) return 1;
-    for (found = t.s; (found = memmem(found, (size_t)(end - found), "base64,", 7)) != NULL; found += 7)
-        if (all(t, found + 7 - t.s, found + 11 - t.s, BASE64)) return 1;
+    for (found = t.s; (found = memchr(found, '"', (size_t)(end - found))) != NULL; found++) {
+        Py_ssize_t word = found - t.s;
+        while (is(t, word - 1, '\\')) word--;
+        if (ends(t, word, "data") && is_member_with_base64(t, found - t.s)) return 1;
+    }
+    for (found = t.s; (found = memchr(found, ',', (size_t)(end - found))) != NULL; found++)
+        if (ends(t, found - t.s, "base64") && all(t, found + 1 - t.s, found + 5 - t.s, BASE64)) return 1;
     return 0;
 }
 

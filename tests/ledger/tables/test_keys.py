@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,25 @@ def test_nothing_but_the_token_opens(text: str) -> None:
 def test_one_wrong_character_is_enough(at: int, character: str) -> None:
     token = NEW.token[:at] + character + NEW.token[at + 1 :]
     assert (RING.verify(token) is not None) == (token == NEW.token)
+
+
+def test_a_token_that_was_right_once_expires_as_it_did_before() -> None:
+    now = [1.0]
+    expiring = mint(KeySpec("ann", expires=2_000), bytes(6), bytes(range(32)), 5)
+    ring = KeyRing([expiring.record])
+    assert ring.verify(expiring.token, lambda: now[0]) == expiring.record
+    assert ring.verify(expiring.token, lambda: now[0]) == expiring.record
+    now[0] = 2.0
+    assert ring.verify(expiring.token, lambda: now[0]) is None
+
+
+def test_a_rotated_token_works_until_its_time_however_often_it_was_used() -> None:
+    now = [1.0]
+    rotated = replace(NEW.record, secret_sha256=bytes(32), old_sha256=NEW.record.secret_sha256, old_until=2_000)
+    ring = KeyRing([rotated])
+    assert ring.verify(NEW.token, lambda: now[0]) == rotated
+    now[0] = 2.0
+    assert ring.verify(NEW.token, lambda: now[0]) is None
 
 
 def test_an_all_zero_digest_does_not_open_for_unknown_ids() -> None:

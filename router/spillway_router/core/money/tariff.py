@@ -101,7 +101,10 @@ class Usage:
 
     def __post_init__(self) -> None:
         if (
-            min(self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.reasoning_tokens) < 0
+            self.prompt_tokens < 0
+            or self.completion_tokens < 0
+            or self.cached_tokens < 0
+            or self.reasoning_tokens < 0
             or self.cache_write_tokens < 0
             or self.cache_write_long_tokens < 0
         ):

@@ -1,9 +1,9 @@
 """API keys: `sk-spill-<id>-<secret>`, a public id and a 256-bit secret of which only the SHA-256 is stored.
 
-A fast hash is right here, because a secret of 256 random bits can't be guessed. Checking a key on the hot path is one
-dictionary look-up and one constant-time comparison on a snapshot. The snapshot is read again when the keys' revision in
-the database has changed, which `spillway keys` in another process causes too. The revision is read at most once per
-`every_s` seconds, so a revoked key works at most that much longer.
+A fast hash is right here, because a secret of 256 random bits can't be guessed. Checking a key on the hot path is a
+look-up in a snapshot; a token that comes for the first time is hashed and compared in constant time. The snapshot is
+read again when the keys' revision in the database has changed, which `spillway keys` in another process causes too. The
+revision is read at most once per `every_s` seconds, so a revoked key works at most that much longer.
 """
 
 from __future__ import annotations
@@ -74,14 +74,19 @@ class NewKey:
 
 
 class KeyRing:
-    """An immutable snapshot of all valid keys; `verify` is on the hot path."""
+    """A snapshot of all valid keys, which never change; `verify` is on the hot path.
 
-    __slots__ = ("_by_id", "_rules")
+    A token that was right once is known by itself, which saves hashing it at each request. Only right ones are, so
+    there are at most as many as keys, and they go with the snapshot.
+    """
+
+    __slots__ = ("_by_id", "_known", "_rules")
 
     def __init__(self, records: Iterable[KeyRecord]) -> None:
         self._by_id: Mapping[str, KeyRecord] = {r.id: r for r in records if r.revoked is None}
         rules = {key_id: rules_of(record) for key_id, record in self._by_id.items()}
         self._rules: Mapping[str, KeyRules] = {key_id: each for key_id, each in rules.items() if each is not None}
+        self._known: dict[str, KeyRecord] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -104,6 +109,9 @@ class KeyRing:
     def verify(self, token: str, wall: Callable[[], float] = time.time) -> KeyRecord | None:
         """Return the key of this token, or None if the token is malformed, unknown, expired, revoked or wrong. Never
         raises. `wall` returns epoch seconds."""
+        record = self._known.get(token)
+        if record is not None:
+            return None if record.expires is not None and wall() * 1000 >= record.expires else record
         if len(token) > _MAX_TOKEN or not token.startswith(PREFIX):
             return None
         key_id, _, secret = token[len(PREFIX) :].partition("-")
@@ -116,6 +124,8 @@ class KeyRing:
             old, until = record.old_sha256, record.old_until
             if old is None or until is None or wall() * 1000 >= until or not hmac.compare_digest(digest, old):
                 return None
+        else:
+            self._known[token] = record
         return None if record.expires is not None and wall() * 1000 >= record.expires else record
 
 

@@ -321,8 +321,8 @@ class FrontendConnection(HttpToolsProtocol):
     def _read_again(self, head: KnownHead, data: bytes) -> bool:
         """Read a whole request whose head is that of the last one; return False, having done nothing, if it is not."""
         start = head.body_start(data)
-        previous = cast("Any", self.cycle)
-        if not start or previous is None or not previous.response_complete:
+        previous: Any = self.cycle
+        if not start or not isinstance(previous, IncomingRequest) or not previous.response_complete:
             return False
         self.unlike = 0
         self._begin(head.endpoint, head.headers(data), None, chunked=True, keep_alive=True)
@@ -647,7 +647,7 @@ class FrontendConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        request = self.cycle
+        request: Any = self.cycle  # `Any`: uvicorn's annotation would make compiled code look attributes up by name
         if not isinstance(request, IncomingRequest):
             self.control_bytes += len(body)
             super().on_body(body)
@@ -680,10 +680,10 @@ class FrontendConnection(HttpToolsProtocol):
         if self.known_head:
             return
         self.between_requests = True
-        request = self.cycle
+        request: Any = self.cycle
         if not isinstance(request, IncomingRequest):
             super().on_message_complete()
-            cast("Any", request).more_body = False  # uvicorn leaves it if the answer was sent before
+            request.more_body = False  # uvicorn leaves it if the answer was sent before
             if self.late_timer is not None:
                 self.late_timer.cancel()
                 self.late_timer = None

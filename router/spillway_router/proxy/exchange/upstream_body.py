@@ -89,7 +89,7 @@ def prepare(
             changes |= {"logprobs": True, "top_logprobs": top_logprobs}
         else:
             changes["logprobs"] = top_logprobs
-    drop = entry.drops_fields.intersection(body)
+    drop = NO_FIELDS if entry.drops_fields.isdisjoint(body) else entry.drops_fields.intersection(body)
     if entry.withheld_fields:
         drop |= entry.withheld_fields.intersection(body)
     if backend.knows_preferences:

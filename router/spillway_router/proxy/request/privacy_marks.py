@@ -58,6 +58,16 @@ def privacy_mark(body: Mapping[str, object]) -> bool:
     metadata = body.get("metadata")
     if metadata is not None and (not isinstance(metadata, dict) or _marks(metadata, exact="privacy")):
         return True
+    if not body.keys() <= _USUAL and _is_marked_beside_prompt(body):
+        return True
+    for name in _PROMPT_PARTS:
+        parts = body.get(name)
+        if isinstance(parts, list) and _is_marked_prompt(parts):
+            return True
+    return False
+
+
+def _is_marked_beside_prompt(body: Mapping[str, object]) -> bool:
     for name in body:
         if name not in _USUAL and _is_marking_member(name, body[name]):
             return True
@@ -69,10 +79,6 @@ def privacy_mark(body: Mapping[str, object]) -> bool:
             if _marks(inner, exact="x-spillway-privacy") or privacy_mark(inner):
                 return True
         elif _marks_within(inner, pairs=True):
-            return True
-    for name in _PROMPT_PARTS:
-        parts = body.get(name)
-        if isinstance(parts, list) and _is_marked_prompt(parts):
             return True
     return False
 
@@ -88,15 +94,21 @@ def _is_marked_prompt(parts: list[object]) -> bool:
     for part in parts:
         if not isinstance(part, dict):
             continue
-        for name, value in part.items():
-            if name in _USUAL_IN_PROMPT:
-                continue
-            if _is_marking_member(name, value):
-                return True
-            if (name == "metadata" or name in _CONTAINERS) and _marks_within(value, pairs=True):
-                return True
+        if not part.keys() <= _USUAL_IN_PROMPT and _is_marked_part(part):
+            return True
         content = part.get("content")
         if isinstance(content, list) and _is_marked_prompt(content):
+            return True
+    return False
+
+
+def _is_marked_part(part: Mapping[str, object]) -> bool:
+    for name, value in part.items():
+        if name in _USUAL_IN_PROMPT:
+            continue
+        if _is_marking_member(name, value):
+            return True
+        if (name == "metadata" or name in _CONTAINERS) and _marks_within(value, pairs=True):
             return True
     return False
 
