@@ -133,7 +133,9 @@ async def test_an_inference_route_is_found_in_every_usual_spelling(target: bytes
         assert (await answer_of(reader))[0] == 200
 
 
-@pytest.mark.parametrize("target", ["http://a/v1/models", "/v1/models/", "//v1/models", "/v1/v1/models"])
+@pytest.mark.parametrize(
+    "target", ["http://a/v1/models", "/v1/models/", "//v1/models", "/v1/v1/models", "/models", "/models/auto"]
+)
 async def test_a_control_route_is_found_in_every_usual_spelling(target: str) -> None:
     async with pair(saying("hi")) as (_, _, router), talking(router) as (reader, writer):
         writer.write(f"GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
@@ -147,11 +149,26 @@ async def test_no_path_outside_of_the_api_has_a_second_spelling_or_a_redirect(pa
         assert (await answer_of(reader))[0] == 404
 
 
-async def test_a_path_without_v1_gets_a_hint() -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "cure"),
+    [
+        ("GET", "/v1", "Name a route below it, such as /v1/models."),
+        ("GET", "/usage", "Did you mean /v1/usage? The base URL of a client of OpenAI's API ends with /v1."),
+        ("GET", "/openai/v1/models", "Did you mean /v1/models?"),
+        ("POST", "/openai/deployments/auto/chat/completions", "Did you mean /v1/chat/completions?"),
+        ("POST", "/api/v1/messages", "Did you mean /v1/messages?"),
+        ("GET", "/v1/health", "Did you mean /health? GET /docs"),
+        ("POST", "/api/chat", "That is a route of Ollama's API."),
+        ("GET", "/api/tags", "That is a route of Ollama's API."),
+        ("POST", "/v1/images/generations", "does not exist. GET /docs lists the routes."),
+        ("GET", "/v1/no/such/thing", "does not exist. GET /docs lists the routes."),
+    ],
+)
+async def test_a_path_that_is_no_route_is_told_with_its_cure(method: str, path: str, cure: str) -> None:
     async with pair(saying("hi")) as (_, _, router):
-        reply = await send(router, "GET", "/models")
+        reply = await send(router, method, path)
         assert reply.status_code == 404
-        assert "/v1/models" in reply.json()["error"]["message"]
+        assert cure in reply.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from spillway_router.core.routing.policy import ConfidenceRule, Policy, backends
 from spillway_router.ledger.calls import CLIENT_LIMIT_S, LEDGER_CALLS
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQuery
+from spillway_router.providers.interface import PATHS
 from spillway_router.proxy.client.error_shapes import endpoint_of, error_body
 from spillway_router.proxy.client.replies import refusal_headers
 from spillway_router.proxy.control.count_tokens import add_count_tokens
@@ -39,6 +40,7 @@ from spillway_router.proxy.control.openapi import described
 from spillway_router.proxy.control.request_list import EntriesBefore, add_request_list
 from spillway_router.proxy.control.requests import bounded_body, caller_of, host_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
+from spillway_router.proxy.control.unknown_paths import cure_of
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.ruling import in_arm, under_rules, with_traits
@@ -51,6 +53,7 @@ from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.request.large_body import in_thread, read_body
 
 _USAGE_PARAMS = frozenset({"day", "month", "from", "to", "by", "timezone", "against"})
+_INFERENCE = frozenset(f"/v1{path}" for path in PATHS.values())
 _ENDPOINT_FIELDS: tuple[tuple[str, Endpoint], ...] = (
     ("messages", "chat"),
     ("prompt", "completions"),
@@ -132,15 +135,15 @@ async def _on_http(request: Request, error: Exception) -> Response:
         return _method_not_allowed(request)
     code = "not_found" if error.status_code == 404 else "invalid_request"
     path = request.url.path
-    hint = "" if path.startswith("/v1/") else f" The API is below /v1: did you mean /v1{path}?"
-    message = f"{request.method} {path} does not exist.{hint} GET /docs lists the routes."
+    cure = cure_of(path, lambda meant: meant in _INFERENCE or bool(_routes_of(request, meant)))
+    message = f"{request.method} {path} does not exist. {f'{cure} ' if cure else ''}GET /docs lists the routes."
     return JSONResponse(error_body(Refusal(error.status_code, code, message), _error_shape(request)), error.status_code)
 
 
 def _method_not_allowed(request: Request) -> Response:
     """Answer OPTIONS, and refuse other methods that the path does not have, with the ones that it has."""
     methods = {"OPTIONS"}
-    for route in _routes_of(request):
+    for route in _routes_of(request, request.url.path):
         assert route.methods is not None
         methods |= route.methods | ({"HEAD"} if "GET" in route.methods else set())
     allow = {"allow": ", ".join(sorted(methods))}
@@ -151,11 +154,12 @@ def _method_not_allowed(request: Request) -> Response:
     return JSONResponse(error_body(refusal, _error_shape(request)), 405, allow)
 
 
-def _routes_of(request: Request) -> list[Route]:
+def _routes_of(request: Request, path: str) -> list[Route]:
     """Return the routes of a path: those that name it, or else those with a parameter in its place."""
     routes = [route for route in request.app.routes if isinstance(route, Route) and route.methods]
-    named = [route for route in routes if route.path == request.url.path]
-    return named or [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    named = [route for route in routes if route.path == path]
+    scope = {**request.scope, "path": path}
+    return named or [route for route in routes if route.matches(scope)[0] is not Match.NONE]
 
 
 def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:

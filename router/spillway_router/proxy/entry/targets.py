@@ -15,6 +15,8 @@ ROUTES: dict[bytes, Endpoint] = {
 }
 PROBES = frozenset({"/", "/health", "/ready", "/ping"})
 """Paths that load balancers ask, some of them with HTTP/1.0 and without a Host."""
+_WITHOUT_V1 = ("/models/", "/responses/", "/messages/count_tokens")
+"""How paths of OpenAI's and Anthropic's API begin besides the inference routes, where the base URL lacks `/v1`."""
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
 _SLASHES = re.compile(r"/{2,}")
 
@@ -31,13 +33,13 @@ def usual_spelling(path: str) -> str:
     """Return the path of an API route as it is documented; every other path unchanged.
 
     A base URL that ends in a slash or has `/v1` once too often or not at all leads to slashes at the end, doubled
-    slashes, `/v1/v1/…` and inference paths without `/v1`. A path that is not below `/v1` stays as it is, because a
-    proxy in front of the router may have rules for it.
+    slashes, `/v1/v1/…` and paths of OpenAI's API without `/v1`. Any other path that is not below `/v1` stays as it is,
+    because a proxy in front of the router may have rules for it.
     """
     plain = _SLASHES.sub("/", path).rstrip("/")
     while plain.startswith("/v1/v1/"):
         plain = plain[3:]
-    if f"/v1{plain}".encode("utf-8", "replace") in ROUTES:
+    if f"/v1{plain}".encode("utf-8", "replace") in ROUTES or plain == "/models" or plain.startswith(_WITHOUT_V1):
         return f"/v1{plain}"
     return plain if plain.startswith("/v1/") else path
 
