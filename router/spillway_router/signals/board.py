@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from spillway_router.core.routing import breaker, retry_budget
-from spillway_router.core.routing.backlog import KV_SHARE_LIMIT, Backlog, EngineLoad, EngineRates, predict
+from spillway_router.core.routing.backlog import Backlog, EngineLoad, EngineRates, predict
 from spillway_router.core.routing.breaker import CLOSED, Breaker, BreakerRule
 from spillway_router.core.routing.estimators import EWMA_WEIGHT, MarginLearner, TokenEstimator
 from spillway_router.core.routing.model import Backend, BackendSignals, Candidate, Capability, Health, Outcome, Signals
@@ -255,13 +255,16 @@ class Board:
         prediction = predict(view, state.backlog.rates(monotonic_s), prompt_tokens, output_tokens)
         return max(0.0, prediction.ttft_s - prediction.alone_ttft_s)
 
-    def has_kv_room(self, name: str, prompt_tokens: int, output_tokens: int, monotonic_s: float) -> bool:
-        """Return whether the KV cache of a local backend has room for a request; True where there is no backlog."""
+    def has_kv_room(
+        self, name: str, prompt_tokens: int, output_tokens: int, monotonic_s: float, share_limit: float
+    ) -> bool:
+        """Return whether a request would fill the KV cache of a local backend to at most `share_limit`; True where
+        there is no backlog."""
         state = self._states.get(name)
         if state is None or state.backlog is None:
             return True
         view, rates = state.backlog.view(monotonic_s), state.backlog.rates(monotonic_s)
-        return predict(view, rates, prompt_tokens, output_tokens).kv_share <= KV_SHARE_LIMIT
+        return predict(view, rates, prompt_tokens, output_tokens).kv_share <= share_limit
 
     def predicted_ttft_s(self, name: str, prompt_tokens: int, output_tokens: int, monotonic_s: float) -> float | None:
         """Return the time to first token of a request at a local backend if it is sent now; None for others."""

@@ -59,6 +59,32 @@ async def test_a_request_that_would_overflow_waits_for_the_engine_instead(more: 
             assert {(await task).status_code for task in tasks} == {200}
 
 
+@pytest.mark.parametrize(("more", "share", "count"), [(CALM, "half", 4), (AT_ARRIVAL, "a quarter", 2)])
+async def test_the_engine_holds_more_where_what_leaves_is_chosen_by_price(more: str, share: str, count: int) -> None:
+    async with FaultUpstream() as engine:
+        gate = asyncio.Event()
+        engine.answer = WHOLE.after(gate)
+        async with routing(settings(engine_line(engine), more=more)) as router:
+            tasks = await filled(router, 6)  # each one that waits takes 3 s, and the promise is 20 s
+            assert router.runtime.board.in_flight()["local"] == count, f"work for {share} of the promise"
+            gate.set()
+            assert {(await task).status_code for task in tasks} == {200}
+
+
+async def test_a_request_whose_first_token_would_come_late_leaves_though_the_engine_has_room() -> None:
+    async with FaultUpstream() as engine, FaultUpstream(WHOLE) as other:
+        gate = asyncio.Event()
+        engine.answer = WHOLE.after(gate)
+        async with routing(settings(engine_line(engine), cloud(other), more=CALM)) as router:
+            tasks = await filled(router, 2)
+            # Two answers are before it, 6 s, which is less than half of the promise of the others.
+            reply = await router.chat(asking("hurried"), x_spillway_slo_ttft_ms="900")
+            assert reply.headers["x-spillway-backend"] == "cloud"
+            assert "hurried" not in names(engine)
+            gate.set()
+            assert {(await task).status_code for task in tasks} == {200}
+
+
 async def test_a_request_that_still_waits_at_the_last_moment_leaves() -> None:
     async with FaultUpstream() as engine, FaultUpstream(WHOLE) as other:
         gate = asyncio.Event()
@@ -91,21 +117,21 @@ async def test_a_request_whose_cloud_fails_at_the_last_moment_goes_on_waiting_fo
 
 async def test_the_dearest_per_second_of_gpu_work_goes_first_and_a_private_one_before_it() -> None:
     async with FaultUpstream() as engine, FaultUpstream(WHOLE) as other:
-        gates = [asyncio.Event() for _ in range(5)]
+        gates = [asyncio.Event() for _ in range(6)]
         engine.script.extend([WHOLE.after(gate) for gate in gates])
-        text = settings(engine_line(engine), cloud(other), more=CALM)
+        text = settings(engine_line(engine), cloud(other), more=CALM.replace("20000", "17500"))
         async with routing(text) as router:
-            tasks = await filled(router, 2)  # one is answered, and one waits in the engine
+            tasks = await filled(router, 3)  # one is answered, and two wait in the engine
             for number, (body, headers) in enumerate(
                 (
                     (asking("long", words=2_000), {}),
-                    (asking("short"), {}),
                     (asking("private", words=2_000), {"x_spillway_privacy": "local-only"}),
+                    (asking("short"), {}),
                 )
             ):
                 tasks.append(asyncio.create_task(router.chat(body, **headers)))
-                await router.until(lambda number=number: held(router) == 3 + number)
+                await router.until(lambda number=number: held(router) == 4 + number)
             for gate in gates:
                 gate.set()
-            assert [(await task).status_code for task in tasks] == [200] * 5
-            assert names(engine)[2:] == ["private", "short", "long"]
+            assert [(await task).status_code for task in tasks] == [200] * 6
+            assert names(engine)[3:] == ["private", "short", "long"]

@@ -57,6 +57,7 @@ from spillway_router.proxy.exchange.hedged import HEDGED, Leg, fetch_hedged, sec
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
 from spillway_router.proxy.exchange.last_moment import density_of, leave_by_s, waits_first
+from spillway_router.proxy.exchange.local_queue import GateEntry
 from spillway_router.proxy.exchange.outcomes import PRIVATE, failure_refusal, final_refusal
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.record import build_record, publish
@@ -471,14 +472,15 @@ async def ask(
 async def _turn_of(state: ExchangeState, candidate: Candidate) -> Candidate | None:
     """Wait for the turn at a local engine that is busy; None, with the refusal noted, if it does not come in time."""
     slo_ttft_s = state.facts.hints.slo_ttft_s or state.config.policy.slo.ttft_s
-    until_s, density = state.started_s + longest_wait_s(candidate, slo_ttft_s), None
+    until_s, at_gate = state.started_s + longest_wait_s(candidate, slo_ttft_s), None
     if state.config.leaves_by_price is not None:
-        leave_s = leave_by_s(state)
-        if leave_s > state.services.clock():
-            until_s, density = min(until_s, leave_s), density_of(state, candidate)
-        else:
+        leave_s, first_by_s, density = leave_by_s(state), math.inf, density_of(state, candidate)
+        if leave_s <= state.services.clock():
             density = MAY_NOT_LEAVE  # the clouds had their time, and none has taken it
-    turn = await state.services.local_queues.enter(candidate, state.facts.caller, until_s, density)
+        elif leave_s < until_s:
+            until_s, first_by_s = leave_s, state.started_s + slo_ttft_s
+        at_gate = GateEntry(density, first_by_s, needs_kv=state.facts.endpoint != "embeddings")
+    turn = await state.services.local_queues.enter(candidate, state.facts.caller, until_s, at_gate)
     if turn is None:
         state.refusal, state.skipped = QUEUE_FULL, "queue"
     return turn

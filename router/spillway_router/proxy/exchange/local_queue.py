@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from spillway_router.core.routing.fair_queue import (
     ENGINE_WAIT_SHARE,
@@ -20,14 +20,29 @@ from spillway_router.core.routing.fair_queue import (
     behind,
     rank_of,
 )
+from spillway_router.core.routing.leaving import GateTerms
 from spillway_router.core.routing.model import BackendSignals, Caller, Candidate
 from spillway_router.signals.board import Board
+
+
+@dataclass(frozen=True, slots=True)
+class GateEntry:
+    """What the gate must know of a request where what leaves is chosen by price.
+
+    `density` is its price per GPU-second at the cloud. `first_token_by_s` is when its first token is due, in monotonic
+    seconds; infinity if no cloud may have it, so that late is better than never. `needs_kv`: its answer is generated,
+    and takes room in the KV cache.
+    """
+
+    density: float
+    first_token_by_s: float
+    needs_kv: bool
 
 
 class _Waiting:
     """One request that waits. `turn` gets the candidate with today's prediction, or None if it waits no more."""
 
-    __slots__ = ("candidate", "needs_kv", "send_by_s", "turn", "until_s")
+    __slots__ = ("at_gate", "candidate", "send_by_s", "turn", "until_s")
 
     def __init__(
         self,
@@ -36,12 +51,11 @@ class _Waiting:
         *,
         until_s: float,
         send_by_s: float,
-        needs_kv: bool,
+        at_gate: GateEntry | None,
     ) -> None:
         self.candidate, self.turn = candidate, turn
         self.until_s, self.send_by_s = until_s, send_by_s
-        self.needs_kv = needs_kv
-        """Whether it waits for room in the KV cache, too."""
+        self.at_gate = at_gate
 
 
 class LocalQueues:
@@ -73,19 +87,18 @@ class LocalQueues:
         return replace(signals, backlog=behind(backlog, ahead))
 
     async def enter(
-        self, candidate: Candidate, caller: Caller, until_s: float, density: float | None = None
+        self, candidate: Candidate, caller: Caller, until_s: float, at_gate: GateEntry | None = None
     ) -> Candidate | None:
         """Wait for the turn of a request; None if it did not come until `until_s` or the engine left the rotation.
 
-        `density`: where what leaves is chosen by price, the request's price per GPU-second at the cloud. It then waits
-        for room in the KV cache, too, and denser ones of its caller go before it.
+        `at_gate`: given where what leaves is chosen by price. The request then waits on the terms of the gate
+        (core/routing/leaving.py), and denser ones of its caller go before it.
 
         Call `go_on` once the request has been sent. If it never is, the next one goes with the next tick.
         """
         name, now_s = candidate.backend.name, self._clock()
         queue = self._queues.get(name)
-        needs_kv = density is not None
-        if queue is None and self._has_room(candidate, now_s, needs_kv=needs_kv):
+        if queue is None and self._has_room(candidate, now_s, at_gate):
             return self._as_now(candidate, now_s)
         if queue is None:
             queue = self._queues[name] = FairQueue()
@@ -94,9 +107,10 @@ class LocalQueues:
             self._loop.create_future(),
             until_s=until_s,
             send_by_s=now_s + LONGEST_WAIT_S,
-            needs_kv=needs_kv,
+            at_gate=at_gate,
         )
-        work = Work(candidate.prompt_tokens, candidate.output_tokens, density=density or 0.0)
+        density = 0.0 if at_gate is None else at_gate.density
+        work = Work(candidate.prompt_tokens, candidate.output_tokens, density=density)
         queue.put(caller.key_id, rank_of(caller.tier), waiting, work)
         self.count += 1
         if self._tick is None:
@@ -125,7 +139,7 @@ class LocalQueues:
                 queue.pop()
                 self.count -= 1
                 continue
-            has_room = self._has_room(waiting.candidate, now_s, needs_kv=waiting.needs_kv)
+            has_room = self._has_room(waiting.candidate, now_s, waiting.at_gate)
             if now_s < waiting.send_by_s and not has_room:
                 break
             queue.pop()
@@ -145,12 +159,19 @@ class LocalQueues:
         if not len(queue):
             del self._queues[name]
 
-    def _has_room(self, candidate: Candidate, now_s: float, *, needs_kv: bool) -> bool:
+    def _has_room(self, candidate: Candidate, now_s: float, at_gate: GateEntry | None) -> bool:
         name, prompt, output = candidate.backend.name, candidate.prompt_tokens, candidate.output_tokens
-        if needs_kv and not self._board.has_kv_room(name, prompt, output, now_s):
-            return False
+        slo_ttft_s = self._slo_ttft_s()
         wait_s = self._board.own_wait_s(name, prompt, output, now_s)
-        return wait_s <= ENGINE_WAIT_SHARE * self._slo_ttft_s()
+        if at_gate is None:
+            return wait_s <= ENGINE_WAIT_SHARE * slo_ttft_s
+        terms = GateTerms(slo_ttft_s)
+        if wait_s > terms.engine_wait_share * slo_ttft_s:
+            return False
+        if at_gate.needs_kv and not self._board.has_kv_room(name, prompt, output, now_s, terms.kv_share_limit):
+            return False
+        ttft_s = self._board.predicted_ttft_s(name, prompt, output, now_s) or 0.0
+        return now_s + ttft_s <= at_gate.first_token_by_s
 
     def _as_now(self, candidate: Candidate, now_s: float) -> Candidate:
         ttft_s = self._board.predicted_ttft_s(
