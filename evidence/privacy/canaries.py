@@ -131,6 +131,26 @@ def _invisible(text: str, random: Random) -> str:
     return text[:at] + random.choice("\u200b\u00ad\u2060\ufeff\u200d") + text[at:]
 
 
+def _within(start: str, end: str) -> Spelling:
+    def spelled(text: str, random: Random) -> str:
+        at = random.randint(1, len(text) - 1)
+        return f"{text[:at]}{start}{text[at:]}{end}"
+
+    return spelled
+
+
+def _keypad(text: str, _: Random) -> str:
+    return "".join(f"{c}\ufe0f\u20e3" if c in string.digits else c for c in text)
+
+
+def _tags(text: str, _: Random) -> str:
+    return "".join(chr(0xE0000 + ord(c)) for c in text) if text.isascii() else text
+
+
+def _selectors(text: str, _: Random) -> str:
+    return "".join(chr(0xFE00 + octet) if octet < 16 else chr(0xE0100 + octet - 16) for octet in text.encode())
+
+
 ANY_SPELLINGS: dict[str, Spelling] = {
     "as it is": lambda text, _: text,
     "JSON": lambda text, _: json.dumps({"note": text}),
@@ -143,6 +163,14 @@ ANY_SPELLINGS: dict[str, Spelling] = {
     "entities": lambda text, _: "".join(f"&#{ord(c)};" for c in text),
     "HTML": lambda text, _: f"<td>{html.escape(text)}</td>",
     "decomposed": lambda text, _: unicodedata.normalize("NFD", text),
+    "colours of a terminal": _within("\x1b[01;31m", "\x1b[0m"),
+    "inline markup": _within("<b>", "</b>"),
+    "marked by a search": _within('<mark class="hit">', "</mark>"),
+    "emoji of a keypad": _keypad,
+    "tag characters": _tags,
+    "variation selectors": _selectors,
+    "from right to left": lambda text, _: f"\u202e{text[::-1]}\u202c",
+    "escape() of JavaScript": lambda text, _: "".join(f"%u{ord(c):04x}" for c in text),
 }
 """Spellings of words and numbers alike."""
 WORD_SPELLINGS: dict[str, Spelling] = {

@@ -56,6 +56,8 @@ WORDS = (
         "\\n",
         "\\",
         "%41",
+        "%u0041",
+        "\\u{4",
         "%",
         "&#",
         "&a",
@@ -120,6 +122,9 @@ def test_where_base64_may_be(reference: ModuleType, text: bytes, may: bool) -> N
         (b"caf=C3=A9", ENCODED),
         (b"a =20 b", 0),
         (b"\\u0041", HOLDS | ENCODED | ESCAPED),
+        (b"\\u{41}", HOLDS | ENCODED | ESCAPED),
+        (b"%u0041", HOLDS | ENCODED),
+        (b"%unless", HOLDS),
         ("na\u00efve sk-abc".encode(), FOREIGN),
     ],
 )

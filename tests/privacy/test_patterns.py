@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 
 import orjson
 import pytest
@@ -193,6 +194,32 @@ def test_the_check_digit_is_that_of_luhns_formula(digits: str) -> None:
 )
 def test_a_card_is_one_of_an_issuers_range_and_length(number: str, is_issued: bool) -> None:
     assert is_card(number) is is_issued
+
+
+SPELLINGS = {
+    "keypad": "4\ufe0f\u20e31\ufe0f\u20e31\ufe0f\u20e31\ufe0f\u20e3 1111 1111 1111",
+    "dark circles": "\u2779\u2776\u2776\u2776 1111 1111 1111",
+    "tag characters": "Hello" + "".join(chr(0xE0000 + ord(c)) for c in "4111 1111 1111 1111"),
+    "tag characters between others": "".join(f"x{chr(0xE0000 + ord(c))}" for c in "4111111111111111"),
+    "tag characters as noise": "4111 11\U000e006111 1111 1111",
+    "variation selectors": "\U0001f600" + "".join(chr(0xE0100 + ord(c) - 16) for c in "4111 1111 1111 1111"),
+    "from right to left": "\u202e1111 1111 1111 1114\u202c",
+    "colours": "4111 \x1b[01;31m1111\x1b[0m 1111 1111",
+    "markup": "4111 <em class='hit'>1111</em> 1111 1111",
+    "bold": "**4111** 1111 1111 1111",
+    "escape() of JavaScript": "".join(f"%u{ord(c):04x}" for c in "4111 1111 1111 1111"),
+    "braces": "".join(f"\\u{{{ord(c):x}}}" for c in "4111 1111 1111 1111"),
+    "UTF-16 in base64": b64encode("It is 4111 1111 1111 1111.".encode("utf-16-le")).decode(),
+    "UTF-16 of the other order": b64encode("It is 4111 1111 1111 1111.".encode("utf-16-be")).decode(),
+    "entities in base64": b64encode("".join(f"&#{ord(c)};" for c in "4111 1111 1111 1111").encode()).decode(),
+    "two that a control parts": "1234\x004111111111111111",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_card_is_found_in_every_spelling(spelling: str) -> None:
+    for text in (SPELLINGS[spelling], json.dumps({"a": SPELLINGS[spelling]})):
+        assert "card" in kinds(text)
 
 
 @given(st.from_regex(r"[12378][0-9]{4}(?:[0-9]{2}|2A|2B)[0-9]{8}", fullmatch=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,10 +18,12 @@ HIDDEN = "***"
 PIECE = 8
 """Characters of a secret that are cut out wherever they stand together. A secret that is shorter is cut out whole."""
 _TOKEN = re.compile(
-    r"%[0-9A-Fa-f]{2}|\\+u[0-9A-Fa-f]{4}|\\+x[0-9A-Fa-f]{2}|&#x[0-9A-Fa-f]{1,6};|&#[0-9]{1,7};|\\+(?=[\"'/\\-])|.",
+    r"%(?:25)*u[0-9A-Fa-f]{4}|%(?:25)*[0-9A-Fa-f]{2}|\\+u[0-9A-Fa-f]{4}|\\+u\{[0-9A-Fa-f]{1,6}\}|\\+U[0-9A-Fa-f]{8}"
+    r"|\\+x[0-9A-Fa-f]{2}|\\+[0-3][0-7]{2}|&(?:amp;)*#[xX][0-9A-Fa-f]{1,8};?|&(?:amp;)*#[0-9]{1,8};?"
+    r"|\\+(?=[\"'/\\-])|.",
     re.DOTALL,
 )
-"""One character as it may be written: as it is, in percent, JSON, Python or HTML escapes."""
+"""One character as it may be written: as it is, in percent, JSON, Python, shell or HTML escapes, once or repeatedly."""
 _PLAIN = re.compile(r"[\w:/+=-]*", re.ASCII)
 """Text without escapes, white space and marks."""
 _MASKED = re.compile(r"([\w-]{3,})[*.•…xX]{2,}([\w-]{2,})")
@@ -100,13 +103,14 @@ NOTHING_SECRET = Redactor()
 
 def _forms(secret: str) -> Sequence[str]:
     """Return how a secret may be written besides escapes: as it is, in hexadecimal, and in base64 at each of the three
-    places where it may begin. Everything is in lower case, without white space."""
-    raw = secret.encode()
-    forms = [secret, raw.hex()]
-    for before in range(3):
-        coded = base64.b64encode(b"\0" * before + raw).decode()
-        cut = coded[-(-before * 8 // 6) : len(coded) - (len(coded) - len(coded.rstrip("="))) - 1]
-        forms += [cut, cut.replace("+", "-").replace("/", "_")]
+    places where it may begin, also of its UTF-16 and of its base64. All is in lower case, without white space."""
+    raw, wide = secret.encode(), secret.encode("utf-16-le")
+    forms = [secret, raw.hex(), raw.hex(":"), wide.hex()]
+    for octets in (raw, wide, base64.b64encode(raw)):
+        for before in range(3):
+            coded = base64.b64encode(b"\0" * before + octets).decode()
+            cut = coded[-(-before * 8 // 6) : len(coded) - (len(coded) - len(coded.rstrip("="))) - 1]
+            forms += [cut, cut.replace("+", "-").replace("/", "_")]
     return ["".join(form.lower().split()) for form in forms]
 
 
@@ -117,28 +121,49 @@ def _pieces_of(form: str) -> Iterable[str]:
 
 
 def _decoded(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """Return the characters of the text in lower case, without escapes and white space, and where each one stands."""
-    if "%" not in text and "\\" not in text and "&#" not in text:
-        places = [(at, at + 1) for at, character in enumerate(text) if not character.isspace()]
-        return "".join([text[at].lower()[0] for at, _ in places]), places
+    """Return the characters of the text in lower case, without escapes, white space and what is not shown, and where
+    each one stands."""
     characters: list[str] = []
-    places = []
-    for token in _TOKEN.finditer(text):
-        character = _character(token.group())
-        if character and not character.isspace():
-            characters.append(character.lower()[0])
-            places.append(token.span())
+    places: list[tuple[int, int]] = []
+    if "%" not in text and "\\" not in text and "&" not in text:
+        tokens = ((character, (at, at + 1)) for at, character in enumerate(text))
+    else:
+        tokens = ((token.group(), token.span()) for token in _TOKEN.finditer(text))
+    for token, place in tokens:
+        character = _shown(token if len(token) == 1 else _character(token))
+        if character:
+            characters.append(character)
+            places.append(place)
     return "".join(characters), places
 
 
 def _character(token: str) -> str:
-    if len(token) == 1:
-        return token
+    """Return what an escape stands for; "" for none."""
     if token[0] == "&":
-        code = int(token[3:-1], 16) if token[2] == "x" else int(token[2:-1])
-        return chr(code) if code <= _MOST_CODE else ""
-    digits = token.lstrip("%\\").removeprefix("u").removeprefix("x")
-    return chr(int(digits, 16)) if digits else ""
+        digits = token.rpartition("#")[2].rstrip(";")
+        code = int(digits[1:], 16) if digits[0] in "xX" else int(digits)
+    elif token[0] == "%":
+        code = int(token[-4:] if "u" in token else token[-2:], 16)
+    else:
+        digits = token.lstrip("\\")
+        if not digits:
+            return ""
+        code = int(digits[1:].strip("{}"), 16) if digits[0] in "uUx" else int(digits, 8)
+    return chr(code) if code <= _MOST_CODE else ""
+
+
+def _shown(character: str) -> str:
+    """Return the ASCII character in lower case that another one looks like or stands for, itself if there is none, and
+    "" for white space and what is not shown."""
+    if character.isascii():
+        return "" if character <= " " or character == "\x7f" else character.lower()
+    if "\U000e0020" <= character <= "\U000e007e":  # a tag
+        return chr(ord(character) - 0xE0000).lower()
+    if character.isspace() or unicodedata.category(character) in ("Cc", "Cf", "Mn"):
+        return ""
+    if "\u2010" <= character <= "\u2015":
+        return "-"
+    return unicodedata.normalize("NFKC", character).lower()[:1]
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

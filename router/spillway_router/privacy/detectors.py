@@ -27,6 +27,10 @@ from spillway_router.privacy.word_lists import WORD_LISTS
 PATTERNS: tuple[Pattern, ...] = (*PAYMENT, *NATIONAL_IDS, *CONTACTS, *SECRETS)
 PATTERN_NAMES = tuple(pattern.name for pattern in PATTERNS)
 _TAG = Expression("</?[A-Za-z][^<>]{0,200}>")
+_INLINE = Expression(
+    r"(?i:</?(?:a|b|em|font|i|mark|s|small|span|strong|sub|sup|u|wbr)(?:\s[^<>]{0,200})?/?>|<!--[^<>]{0,200}-->)|\*\*|~~"
+)
+"""Markup within a number or an address that someone marked or that a search has found."""
 _CONTROLS = (b"\\r", b"\\t", b"\\f", b"\\b")
 _LONG_RUN = 512
 _RUN_END = 64
@@ -47,12 +51,12 @@ class _Sought:
         data = text.encode(errors="replace")
         kinds: list[str] = []
         if self.keywords:
-            line = data if text.isascii() else folded(text).encode(errors="replace")
-            if b"<" in line:
-                line = _TAG.cut_from(line)
+            line = _without_tags(data if text.isascii() else folded(text).encode(errors="replace"))
             kinds += [kind for kind, words in self.keywords if words.may_occur(line) and words.occur_in(text)]
-        if self.patterns and MAY_MATCH.search(data) is not None:
-            kinds += [pattern.name for pattern in self.patterns if pattern.occurs_in(data)]
+        if self.patterns:
+            for form in (data, _INLINE.cut_from(data)) if _may_be_marked_up(data) else (data,):
+                if MAY_MATCH.search(form) is not None:
+                    kinds += [pattern.name for pattern in self.patterns if pattern.occurs_in(form)]
         return frozenset(kinds)
 
 
@@ -113,7 +117,10 @@ class Detectors:
         if (seen | seen_met) & (FOREIGN | ENCODED):
             return self._all
         patterns, keywords = self._all.patterns, self._all.keywords
-        if not (seen | seen_met) & HOLDS:
+        if patterns and _may_be_marked_up(met):
+            seen_met |= glance(_INLINE.cut_from(met))
+        marked_up = bool(patterns) and _may_be_marked_up(text)
+        if not (seen | seen_met) & HOLDS and not (marked_up and glance(_INLINE.cut_from(text)) & HOLDS):
             if not keywords:
                 return None
             patterns = ()
@@ -121,13 +128,22 @@ class Detectors:
         if patterns:
             if plain is not text:
                 seen = glance(plain)
+            if marked_up:
+                seen |= glance(_INLINE.cut_from(plain))
             if not (seen | seen_met) & MATCHES:
                 patterns = ()
         if keywords:
-            if b"<" in plain:
-                plain = _TAG.cut_from(plain)
+            plain, met = _without_tags(plain), _without_tags(met)
             keywords = tuple([pair for pair in keywords if pair[1].may_occur(plain) or pair[1].may_occur(met)])
         return _Sought(keywords, patterns) if keywords or patterns else None
+
+
+def _without_tags(text: bytes) -> bytes:
+    return _TAG.cut_from(text) if b"<" in text else text
+
+
+def _may_be_marked_up(text: bytes) -> bool:
+    return b"<" in text or b"**" in text or b"~~" in text
 
 
 def _without_controls(text: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """Text that is written in base64 within a body: text files, document blocks, `data:` URLs, whole messages.
 
-What is encoded is text if its beginning decodes to printable UTF-8, UTF-16 with a mark of its byte order, or a Western
+What is encoded is text if its beginning decodes to printable UTF-8, UTF-16, or a Western
 8-bit encoding. Pictures, recordings and compressed files are not, and are passed over after their first bytes. All work
 is linear in the length of the text and is done in small steps.
 """
@@ -23,6 +23,8 @@ _HEAD = 96
 """Characters by which text is told from other content."""
 _LEAST_BYTES = 6
 """Bytes below which a beginning says nothing."""
+_LEAST_UTF_16 = 12
+"""Bytes of which every second one is 0 in ASCII text in UTF-16, which Windows encodes without a mark of its order."""
 _STEP = 8 << 10
 """Bytes that are looked at between two steps."""
 _OVERLAP = 1 << 10
@@ -93,6 +95,8 @@ def _encoding(head: bytes) -> str:
         return ""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
+    if len(head) >= _LEAST_UTF_16 and (not any(head[1::2]) or not any(head[::2])):
+        return "utf-16-be" if head[0] == 0 else "utf-16-le"
     if _CONTROLS.search(head) is not None:
         return ""
     try:

@@ -21,6 +21,8 @@ _ESCAPE = re.compile(
 _ONE_LEVEL = re.compile(r'\\(?:u([0-9A-Fa-f]{4})|([nrtfb])|(["\\/]))')
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "b": " ", "v": " "}
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})++")
+_PERCENT_U = re.compile("%u([0-9A-Fa-f]{4})")
+"""What JavaScript's `escape` writes."""
 _QUOTED_PRINTABLE = re.compile(r"=[89A-F][0-9A-F](?:(?:=\r?\n)?=[89AB][0-9A-F])++")
 """Characters beyond ASCII in e-mails. What stands for one of ASCII is left, as code is full of `=20`."""
 _ENTITY = re.compile(r"&#?[0-9A-Za-z]{1,32};?")
@@ -31,8 +33,24 @@ _IGNORABLES = (
 )
 """Unicode's Default_Ignorable_Code_Point: soft hyphens, joiners, marks of direction, variation selectors."""
 _IGNORABLE = re.compile(f"[{_IGNORABLES}]")
-_STRIKES = "\u0334-\u0338\u20d2\u20d3\u20d8-\u20da\u20e5-\u20eb"
-"""Marks that strike a letter through."""
+_STRIKES = "\u0305\u0332\u0333\u0334-\u0338\u033f\u20d2\u20d3\u20d8-\u20da\u20dd-\u20e0\u20e2-\u20eb"
+"""Marks that strike a letter through, underline or enclose it, as in the digits of a keypad."""
+_SELECTORS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_HIDDEN = re.compile(rf"([\U000e0020-\U000e007e])|([{_SELECTORS}]{{4,}})|\u202e([^\n\u202c-\u202e\u2066-\u2069]+)")
+"""Text that people do not see, or see in another order, and models read: tag characters, bytes as variation selectors,
+and what is shown from right to left."""
+_HIDDEN_GAP = 8
+"""Characters that may stand between two signs of one hidden text."""
+_NEGATIVE = {
+    **{first + i: "123456789"[i] for first in (0x2776, 0x24F5, 0x2780, 0x278A) for i in range(9)},
+    0x24FF: "0",
+    **{first + i: chr(ord("A") + i) for first in (0x1F150, 0x1F170) for i in range(26)},
+}
+"""Digits and letters on dark circles and squares, and digits in circles without serifs, which NFKC leaves."""
+_DARK = "\u24f5-\u24fd\u24ff\u2776-\u277e\u2780-\u2788\u278a-\u2792\U0001f150-\U0001f169\U0001f170-\U0001f189"
+_ON_DARK = re.compile(f"[{_DARK}]")
+_TERMINAL = re.compile(r"\x1b\[[0-9;?]{0,32}[A-Za-z]")
+"""Colours of terminals, which stand within a word that a search has found."""
 _STRUCK = re.compile(f"[{_STRIKES}]")
 _LOOKALIKES = {
     ord(foreign): letter
@@ -92,13 +110,14 @@ _MIXED = re.compile(rf"[A-Za-z][^\W\d_]{{0,64}}?[{_FOREIGN}]|[{_FOREIGN}][^\W\d_
 _WORD = re.compile(r"[^\W\d_]+")
 _DASHES = "\u2010-\u2015\u2212\u2e3a\u2e3b\ufe58\ufe63\uff0d"
 _DASH = re.compile(f"[{_DASHES}]")
-_SPACES = "\u0085\u1680\u2028\u2029"
+_SPACES = "\u0085\u1680\u2028\u2029\u2800\ufff9-\ufffc"
+"""What separates words though it is no white space to `re`, or shows nothing."""
 _SPACE = re.compile(f"[{_SPACES}]")
 _SINGLE_QUOTES = "\u2018-\u201b\u2032\u02bc"
 _SINGLE_QUOTE = re.compile(f"[{_SINGLE_QUOTES}]")
 _DOUBLE_QUOTES = "\u201c-\u201f\u2033\u00ab\u00bb"
 _DOUBLE_QUOTE = re.compile(f"[{_DOUBLE_QUOTES}]")
-_REPLACED = re.compile(f"[{_IGNORABLES}{_STRIKES}{_DASHES}{_SPACES}{_SINGLE_QUOTES}{_DOUBLE_QUOTES}]")
+_REPLACED = re.compile(f"[{_IGNORABLES}{_STRIKES}{_DARK}{_DASHES}{_SPACES}{_SINGLE_QUOTES}{_DOUBLE_QUOTES}]")
 """All that `neat` replaces, but foreign digits and what NFKC replaces."""
 _FOREIGN_DIGIT = re.compile(r"[^\D0-9]")
 _LINE_LEAD = re.compile(r"\n[ \t]*(?:[>#*|]|//)[>#*|/ \t]*")
@@ -120,7 +139,10 @@ _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 def unescaped_once(text: str) -> str:
     """Return the text of JSON with the escapes of its strings undone, as a parser does."""
-    return _joined_surrogates(_ONE_LEVEL.sub(_once, text)) if "\\" in text else text
+    if "\\" not in text:
+        return text
+    once = _joined_surrogates(_ONE_LEVEL.sub(_once, text))
+    return _TERMINAL.sub("", once) if "\x1b" in once else once
 
 
 def _once(match: re.Match[str]) -> str:
@@ -139,13 +161,15 @@ def decoded(text: str) -> str:
             text = _joined_surrogates(_ESCAPE.sub(_unescaped, text))
         if "%" in text:
             text = _PERCENT.sub(_unquoted, text)
+            if "%u" in text:
+                text = _joined_surrogates(_PERCENT_U.sub(lambda code: chr(int(code[1], 16)), text))
         if "=" in text:
             text = _QUOTED_PRINTABLE.sub(_unquoted_printable, text)
         if "&" in text:
             text = _ENTITY.sub(_entity, text)
         if text == before:
             break
-    return text
+    return _TERMINAL.sub("", text) if "\x1b" in text else text
 
 
 def _unescaped(match: re.Match[str]) -> str:
@@ -199,10 +223,28 @@ def neat(text: str) -> str:
         and unicodedata.is_normalized("NFKC", text)
     ):
         return text
+    text = _ON_DARK.sub(lambda sign: _NEGATIVE[ord(sign[0])], _with_hidden(text))
     text = unicodedata.normalize("NFKC", _STRUCK.sub("", _IGNORABLE.sub("", text)))
     text = _SPACE.sub(" ", _DASH.sub("-", _IGNORABLE.sub("", text)))
     text = _DOUBLE_QUOTE.sub('"', _SINGLE_QUOTE.sub("'", text))
     return _FOREIGN_DIGIT.sub(_ascii_digit, text)
+
+
+def _with_hidden(text: str) -> str:
+    """Return the text, and after it what is hidden in it. Signs that stand close by are one hidden text."""
+    hidden, end = list[str](), -1
+    for match in _HIDDEN.finditer(text):
+        tag, selectors, shown_backwards = match.groups()
+        if tag is not None:
+            found = chr(ord(tag) - 0xE0000)
+        elif selectors is not None:
+            octets = bytes([ord(c) - 0xFE00 if c <= "\ufe0f" else ord(c) - 0xE0100 + 16 for c in selectors])
+            found = octets.decode(errors="replace")
+        else:
+            found = shown_backwards[::-1]
+        hidden.append(found if match.start() - end < _HIDDEN_GAP else "\n" + found)
+        end = match.end()
+    return text + "\n" + "".join(hidden) if hidden else text
 
 
 def unmixed(text: str) -> str:

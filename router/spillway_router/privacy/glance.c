@@ -137,13 +137,13 @@ static int matches_at(Text t, Py_ssize_t at)
 static int is_encoded_at(Text t, Py_ssize_t at)
 {
     switch (t.s[at]) {
-    case '%': return all(t, at + 1, at + 3, HEX);
+    case '%': return all(t, at + 1, at + 3, HEX) || (is(t, at + 1, 'u') && all(t, at + 2, at + 4, HEX));
     case '=': /* the first two bytes of a character in quoted-printable */
         return one_of(t, at + 1, "89ABCDEF") && one_of(t, at + 2, "0123456789ABCDEF") && is(t, at + 3, '=') &&
                one_of(t, at + 4, "89AB") && one_of(t, at + 5, "0123456789ABCDEF");
     case '&': return is(t, at + 1, '#') || (kind(t, at + 1) & (UPPER | LOWER)) != 0;
     case '\\':
-        return is(t, at + 1, 'x') || (is(t, at + 1, 'u') && kind(t, at + 2) & HEX) ||
+        return is(t, at + 1, 'x') || (is(t, at + 1, 'u') && (kind(t, at + 2) & HEX || is(t, at + 2, '{'))) ||
                (is(t, at + 1, 'U') && all(t, at + 2, at + 10, HEX));
     }
     return 0;
