@@ -169,11 +169,15 @@ def _caller_of(record: KeyRecord, rules: KeyRules | None) -> Caller:
 def _token(headers: Mapping[str, str]) -> str:
     # authorization comes last, as a load balancer in front of the router may use it itself (RunPod's does). An empty
     # header counts as not sent: Anthropic's SDKs send one beside a bearer token. api-key is Azure's name.
-    for name in ("x-api-key", "api-key"):
-        api_key = headers.get(name)
-        if api_key is not None and (api_key := api_key.strip()):
-            return api_key
-    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if "x-api-key" in headers or "api-key" in headers:
+        for name in ("x-api-key", "api-key"):
+            api_key = headers.get(name)
+            if api_key is not None and (api_key := api_key.strip()):
+                return api_key
+    authorization = headers.get("authorization", "")
+    if authorization.startswith("Bearer "):
+        return authorization[7:].strip()
+    scheme, _, token = authorization.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 

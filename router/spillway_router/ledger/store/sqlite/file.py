@@ -129,20 +129,24 @@ class FilePlace:
     SQLite goes on with files that were deleted, and every row that it stores in them is lost.
     """
 
-    path: Path
+    path: str
+    wal: str
     files: tuple[tuple[int, int] | None, ...]
 
     @classmethod
     def of(cls, path: Path) -> FilePlace:
         """Return the place of a database that is open. Raises OSError."""
-        return cls(path, (_identity(path), _identity(wal_of(path))))
+        database, wal = str(path), str(wal_of(path))
+        return cls(database, wal, (_identity(database), _identity(wal)))
 
     def check(self) -> None:
         """Raise LedgerUnavailableError if the files are no longer there, or are others."""
         try:
-            now = (_identity(self.path), _identity(wal_of(self.path)))
+            now = (_identity(self.path), _identity(self.wal))
         except OSError as error:
             raise LedgerUnavailableError(f"the ledger {self.path} can't be reached: {error.strerror}") from error
+        if now == self.files:  # asked of every commit
+            return
         if any(before is not None and after != before for before, after in zip(self.files, now, strict=True)):
             raise LedgerUnavailableError(
                 f"the ledger {self.path} was deleted or replaced while this router had it open; put the files back, or "
@@ -150,9 +154,9 @@ class FilePlace:
             )
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str) -> tuple[int, int] | None:
     try:
-        status = path.stat()
+        status = os.stat(path)
     except FileNotFoundError:
         return None
     return (status.st_dev, status.st_ino)
