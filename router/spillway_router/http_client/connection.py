@@ -326,10 +326,10 @@ class Connection(asyncio.Protocol):
         size = sum([len(part) for part in parts])
         while True:
             data = self._take_all()
+            size += len(data)
+            if size > limit:
+                raise TooLargeError(f"the upstream's answer is larger than {limit} bytes")
             if data:
-                size += len(data)
-                if size > limit:
-                    raise TooLargeError(f"the upstream's answer is larger than {limit} bytes")
                 parts.append(data)
             elif self.complete:
                 return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -58,6 +58,11 @@ class SseDecoder:
         return self._tail.startswith(text)
 
     @property
+    def held_bytes(self) -> int:
+        """The bytes of the unfinished event."""
+        return len(self._tail) + self._more_bytes
+
+    @property
     def holds_large(self) -> bool:
         """Whether the unfinished event is so large that its end is work for a turn of the event loop of its own."""
         return self._more_bytes > _LARGE_EVENT

@@ -8,14 +8,18 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.proxy.helpers import asking
 
 from spillway_router.core.money.budget import period_start
+from spillway_router.core.routing.model import Outcome
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.reconcile import BilledAttempt, reconcile
 from spillway_router.ledger.verify import verify
+from spillway_router.proxy.exchange.active_config import DrainLimits, Pace
+from spillway_router.proxy.exchange.drains import BYTES_PER_S, Drains
 from spillway_router.testing import Answer, Arrival, FaultUpstream, openai_wire
 from spillway_router.testing.harness import LIMIT_S, Router, cloud, local, routing, settings
 from spillway_router.testing.streams import SHAPES, USAGE, delta
@@ -192,6 +196,55 @@ async def test_a_drain_ends_at_its_limits(limit: str, tmp_path: Path) -> None:
                 await arrived.closed.wait()
         assert (row.status, row.completion_tokens, results(router)) == ("aborted", 100, {"limit": 1})
         assert 0 < row.estimated_nano < row.at_most_nano
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_in_one_endless_piece_ends_at_its_share_of_the_memory(stream: bool, tmp_path: Path) -> None:
+    """What all drains keep in memory is bounded, and what is cut off may have cost its bound."""
+    endless = Answer.stream(OPENING + b"data: " + bytes(2**21), end="hang")
+    if not stream:
+        endless = replace(Answer.json({}), body=b'{"text":"' + bytes(2**21), end="hang", chunked=True)
+    async with (
+        FaultUpstream(endless) as upstream,
+        routing(settings(going_on(upstream), more="limits: {drains: 512}\n"), tmp_path) as router,
+    ):
+        async with left(router, upstream, {"stream": stream}, b"alpha" if stream else b"") as (request_id, arrived):
+            row = await settled(router, request_id)
+            async with asyncio.timeout(CLOSED_S):
+                await arrived.closed.wait()
+        assert (row.status, row.completion_tokens, results(router)) == ("aborted", 100, {"limit": 1})
+        assert row.amount_nano + row.reserved_nano == row.at_most_nano > row.amount_nano
+
+
+class _Paced:
+    """An answer that comes as fast as it is read, in pieces of a tenth of what all may read in a second."""
+
+    def __init__(self, log: list[str], name: str) -> None:
+        self._log, self._name = log, name
+
+    async def read(self, limits: DrainLimits, pace: Pace) -> Outcome:
+        del limits
+        for _ in range(10):
+            await pace(BYTES_PER_S // 10)
+            self._log.append(self._name)
+        return Outcome("ok", 200)
+
+    def close(self) -> None:
+        self._log.append("closed")
+
+
+async def test_all_drains_together_have_one_pace() -> None:
+    log: list[str] = []
+    drains = Drains(DrainLimits, lambda _: None)
+    began_s = asyncio.get_running_loop().time()
+    for name in ("a", "b"):
+        assert drains.take(Mock(), _Paced(log, name), Outcome("cancelled"))
+    async with asyncio.timeout(LIMIT_S):
+        while log.count("closed") < 2:
+            await asyncio.sleep(0.01)
+    # Two seconds' worth was read, one of which was made up for.
+    assert asyncio.get_running_loop().time() - began_s > 0.9
+    assert set(log[-4:-2]) <= {"a", "b", "closed"}
 
 
 async def test_beyond_the_number_of_drains_a_call_is_estimated_at_once(tmp_path: Path) -> None:

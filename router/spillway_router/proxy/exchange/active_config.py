@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field, replace
 
 from spillway_router.caching.cache import AnswerCache
@@ -24,6 +24,11 @@ from spillway_router.proxy.client.replies import naming_headers
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.facts import PrivacyRule
 
+HELD_BYTES = 256 * 1024 * 1024
+"""What all answers that are read to their usage may keep in memory together."""
+Pace = Callable[[int], Awaitable[None]]
+"""Waits until so many bytes more may have been read."""
+
 
 @fast_frozen(frozen=True, slots=True)
 class DrainLimits:
@@ -37,6 +42,11 @@ class DrainLimits:
     """For each."""
     stop_s: float = 5.0
     """For all of them when the router stops."""
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of a whole answer, or of an event of a stream, that one of them may keep in memory at a time."""
+        return HELD_BYTES // max(1, self.count)
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 The provider bills all of such an answer, and tells how much that was only at its end. The client is let go at once; the
 connection, the hold and the ledger's row wait for the usage. The number of drains, their bytes and their time are
-bounded. What doesn't fit, breaks or is cut off at the router's stop is charged by an estimate.
+bounded, so is what they keep in memory, and so is their pace: providers that send as fast as they can must not keep the
+router from those who wait for an answer. What doesn't fit, breaks or is cut off at the router's stop is charged by an
+estimate.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ from typing import Literal, get_args
 
 from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.routing.model import Attempt, Outcome
-from spillway_router.http_client.connection import TransportError
-from spillway_router.proxy.exchange.active_config import DrainLimits
+from spillway_router.http_client.connection import TooLargeError, TransportError
+from spillway_router.proxy.exchange.active_config import DrainLimits, Pace
 from spillway_router.proxy.exchange.unread import DrainedAttempt, UnreadAnswer
 
 DrainResult = Literal["usage", "no_usage", "refused", "broken", "limit", "stopped", "full"]
 """How a drain ended: with the usage; whole, but without one; with an error status; the connection broke; its bytes or
 its time were used up; the router stopped. `full`: it never began, as there were too many."""
+BYTES_PER_S = 8 * 1024 * 1024
+"""Of all drains together, so that they take a tenth of a core at most. As many as there may be, each from a model that
+writes 200 tokens a second, need as much."""
 RESULTS: tuple[DrainResult, ...] = get_args(DrainResult)
 _CUT_OFF = Outcome("cancelled", billed=True, detail="the client left")
 """The outcome of an answer whose end nobody saw."""
@@ -38,6 +43,7 @@ class Drains:
         self._on_settled = on_settled
         self._tasks: set[asyncio.Task[_End]] = set()
         self._closed = False
+        self._paced_until_s = 0.0
         self.results: Counter[tuple[str, DrainResult]] = Counter()
         """How many ended how, by backend."""
 
@@ -53,11 +59,18 @@ class Drains:
             self._count(attempt, "stopped" if self._closed else "full")
             return False
         attempt.let_go(outcome)
-        task = asyncio.get_running_loop().create_task(_read(unread, limits), name="drain")
+        task = asyncio.get_running_loop().create_task(_read(unread, limits, self._pace), name="drain")
         self._tasks.add(task)
         # A callback, because a task that is cancelled before its first step runs nothing of its own.
         task.add_done_callback(lambda done: self._finish(done, attempt, unread))
         return True
+
+    async def _pace(self, size: int) -> None:
+        """Wait until `size` bytes more may have been read, at BYTES_PER_S. An idle second before them counts."""
+        now_s = asyncio.get_running_loop().time()
+        self._paced_until_s = max(self._paced_until_s, now_s - 1.0) + size / BYTES_PER_S
+        if self._paced_until_s > now_s:
+            await asyncio.sleep(self._paced_until_s - now_s)
 
     def _finish(self, task: asyncio.Task[_End], attempt: DrainedAttempt, unread: UnreadAnswer) -> None:
         """Settle the attempt, however reading on ended."""
@@ -83,12 +96,14 @@ class Drains:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _read(unread: UnreadAnswer, limits: DrainLimits) -> _End:
+async def _read(unread: UnreadAnswer, limits: DrainLimits, pace: Pace) -> _End:
     """Return how the answer ended, and the drain with it."""
     try:
         async with asyncio.timeout(limits.within_s):
-            outcome = await unread.read(limits)
+            outcome = await unread.read(limits, pace)
     except TimeoutError:
+        return _CUT_OFF, "limit"
+    except TooLargeError:
         return _CUT_OFF, "limit"
     except TransportError:
         return _CUT_OFF, "broken"

@@ -30,6 +30,7 @@ from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE, json_bytes, parse_object
 from spillway_router.proxy.client.client import Client
+from spillway_router.proxy.exchange.active_config import DrainLimits, Pace
 from spillway_router.proxy.exchange.attempt import ReceivedAnswer
 from spillway_router.proxy.exchange.outcomes import REPORTED_ERROR
 from spillway_router.proxy.exchange.upstream_body import with_cost
@@ -149,8 +150,8 @@ class Relay:
             count=monitor.count,
         )
 
-    async def drain(self, most_bytes: int) -> bool:
-        """Read on for the usage, for nobody. Return True if the answer has ended, False after `most_bytes`.
+    async def drain(self, limits: DrainLimits, pace: Pace) -> bool:
+        """Read on for the usage, for nobody. Return True if the answer has ended, False at the limits of bytes.
 
         Raises TransportError.
         """
@@ -158,7 +159,7 @@ class Relay:
         self._response.expect_within(self._stall_s)
         size = 0
         while self.flaw is None and not self.has_all():
-            if size > most_bytes:
+            if size > limits.most_bytes or self._decoder.held_bytes > limits.held_bytes:
                 return False
             before = self.events
             data = await self._response.read()
@@ -168,6 +169,7 @@ class Relay:
             await self._take_in_turn(data)
             self.tail = HeldEvents([])  # nobody gets it
             size += len(data)
+            await pace(len(data))
             if self.events > before:
                 self._response.expect_within(self._stall_s)
         return True

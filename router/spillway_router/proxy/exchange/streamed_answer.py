@@ -13,7 +13,7 @@ from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.streams import DONE, ResponsesMonitor
 from spillway_router.proxy.client.error_shapes import error_event
 from spillway_router.proxy.client.heartbeat import Heartbeat, Pulse
-from spillway_router.proxy.exchange.active_config import DrainLimits
+from spillway_router.proxy.exchange.active_config import DrainLimits, Pace
 from spillway_router.proxy.exchange.attempt import PAGE, UpstreamAttempt, is_page
 from spillway_router.proxy.exchange.byok import redacted
 from spillway_router.proxy.exchange.cached_answers import store_stream
@@ -219,7 +219,7 @@ class UnreadStream:
         self._attempt, self._stall_s = attempt, stall_s
         self._response, self._relay = response, relay
 
-    async def read(self, limits: DrainLimits) -> Outcome:
+    async def read(self, limits: DrainLimits, pace: Pace) -> Outcome:
         """Read it to its usage, its end or the limits. Raises TransportError."""
         attempt = self._attempt
         if self._response is None:
@@ -234,7 +234,7 @@ class UnreadStream:
             self._relay = Relay(response, monitor, self._stall_s, done_follows=facts.endpoint in _OPENAI)
         relay = self._relay
         assert relay is not None
-        ended = await relay.drain(limits.most_bytes)
+        ended = await relay.drain(limits, pace)
         received = relay.received()
         if received.whole:
             return Outcome("ok", 200, usage=received.usage)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Protocol
 
 from spillway_router.core.routing.model import Attempt, Backend, Outcome
-from spillway_router.proxy.exchange.active_config import DrainLimits
+from spillway_router.proxy.exchange.active_config import DrainLimits, Pace
 
 
 class UnreadAnswer(Protocol):
     """What is still to come of an answer."""
 
-    async def read(self, limits: DrainLimits) -> Outcome:
-        """Read it to its end, or as far as the limits permit. Raises TransportError."""
+    async def read(self, limits: DrainLimits, pace: Pace) -> Outcome:
+        """Read it to its end, or as far as the limits permit; events are read at the pace. Raises TransportError."""
 
     def close(self) -> None:
         """Note what arrived, and give the connection back. Harmless when repeated."""

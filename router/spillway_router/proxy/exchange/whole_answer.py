@@ -6,7 +6,7 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.proxy.client.replies import JSON
-from spillway_router.proxy.exchange.active_config import DrainLimits
+from spillway_router.proxy.exchange.active_config import DrainLimits, Pace
 from spillway_router.proxy.exchange.attempt import FetchedAnswer, UpstreamAttempt, fetch_whole, judged
 from spillway_router.proxy.exchange.cached_answers import store_whole
 from spillway_router.proxy.exchange.embedding_calls import WantedVectors, fetch_embeddings, is_split
@@ -142,10 +142,11 @@ class UnreadWhole:
     def __init__(self, attempt: UpstreamAttempt, limit_bytes: int) -> None:
         self._attempt, self._limit_bytes = attempt, limit_bytes
 
-    async def read(self, limits: DrainLimits) -> Outcome:
+    async def read(self, limits: DrainLimits, pace: Pace) -> Outcome:
         """Read it for its usage. Raises TransportError."""
+        del pace  # the bytes of a whole answer are only collected, and there are few
         attempt = self._attempt
-        most_bytes = min(limits.most_bytes, self._limit_bytes)
+        most_bytes = min(limits.most_bytes, limits.held_bytes, self._limit_bytes)
         reply = await attempt.route.pool.rest_of_call(attempt.pending, limits.within_s, most_bytes)
         return (await judged(attempt, attempt.hold.facts.endpoint, reply)).outcome
 
