@@ -276,6 +276,14 @@ def test_openrouters_list_of_models_comes_in() -> None:
     assert skipped["openrouter/some/model:free"] == "a price of 0"
 
 
+def test_a_claude_behind_openrouter_has_the_price_of_a_write_for_an_hour() -> None:
+    pricing = {"prompt": "0.000003", "completion": "0.000015", "input_cache_write": "0.00000375"}
+    rows = [{"id": name, "pricing": pricing} for name in ("anthropic/claude-sonnet-5", "openai/gpt-5.6-sol")]
+    models = read_source(orjson.dumps({"data": rows}), DAY, "a list").prices.providers["openrouter"]
+    writes = {name: model["prices"][0].get("cache_write_long") for name, model in models.items()}
+    assert writes == {"anthropic/claude-sonnet-5": "6", "openai/gpt-5.6-sol": None}
+
+
 def hugging_face(*hosts: tuple[str, float, float], status: str = "live") -> dict[str, Any]:
     return {
         "id": "org/m",

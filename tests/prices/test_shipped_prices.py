@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from datetime import date
@@ -117,3 +118,21 @@ def test_the_prices_are_not_kept_in_memory() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert int(ran.stdout) < 131_072  # five records with their prices of all days; one file as objects takes megabytes
+
+
+def test_writes_to_a_prompt_cache_have_their_prices() -> None:
+    """A write for an hour costs twice the input at every Claude, and GPT-5.6 and its successors bill writes, too."""
+    writes = 0
+    for path in LISTS.glob("*.json"):
+        for model, row in read_list(path, "snapshot").providers[path.stem].items():
+            for rates in (rates for dated in row["prices"] for rates in (dated, *dated.get("steps", ()))):
+                if "claude" in model and "cache_write" in rates:
+                    assert Decimal(rates["cache_write_long"]) >= 2 * Decimal(rates["input"]), (path.stem, model)
+                    writes += 1
+                if re.search(r"gpt-(5\.[6-9]|[6-9])|gpt-latest", model):
+                    assert Decimal(rates["cache_write"]) >= Decimal("1.25") * Decimal(rates["input"]), (
+                        path.stem,
+                        model,
+                    )
+                    writes += 1
+    assert writes > 150

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from spillway_router.prices.book import LISTS as PRICES
+from spillway_router.prices.book import read_list
 from spillway_router.providers.bounded import BOUNDED_FILE, bounded_lists, load_bounded
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import ProviderError
@@ -55,10 +58,31 @@ def test_a_regional_host_has_a_surcharge() -> None:
     assert openai.factor("api.openai.com") == openai.factor("127.0.0.1") == 1
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-search-preview-2025-03-11", "o3-deep-research", "GPT-5-search-api"])
-def test_models_that_search_by_themselves_are_not_bounded(model: str) -> None:
-    assert LISTS.providers["openai"].unbounded_model(model)
-    assert not LISTS.providers["openai"].unbounded_model("gpt-4o")
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("openai", "gpt-4o-search-preview-2025-03-11"),
+        ("openai", "o3-deep-research"),
+        ("openai", "GPT-5-search-api"),
+        ("openrouter", "openai/gpt-4o-mini-search-preview"),
+        ("openrouter", "openai/o4-mini-deep-research"),
+        ("openrouter", "x-ai/grok-4.20-multi-agent-20260309"),
+        ("generic", "grok-4.20-multi-agent"),
+        ("generic", "sonar-deep-research"),
+    ],
+)
+def test_models_that_search_or_ask_others_by_themselves_are_not_bounded(provider: str, model: str) -> None:
+    bounded = LISTS.providers[provider]
+    assert bounded.unbounded_model(model)
+    assert not any(map(bounded.unbounded_model, ("gpt-4o", "x-ai/grok-4.20", "nousresearch/hermes-4-70b")))
+
+
+def test_every_shipped_model_that_searches_by_itself_is_known() -> None:
+    """Their prices are in the lists, so anybody may configure them under a cap."""
+    for path in PRICES.glob("*.json"):
+        for model in read_list(path, "snapshot").providers[path.stem]:
+            if re.search(r"search-preview|search-api|deep-research|multi-agent|sonar|:online", model):
+                assert LISTS.providers[path.stem].unbounded_model(model), (path.stem, model)
 
 
 @pytest.mark.parametrize(

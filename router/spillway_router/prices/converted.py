@@ -59,6 +59,27 @@ def checked_price(price: dict[str, Any]) -> dict[str, Any]:
     return price
 
 
+_HOUR_WRITE = Decimal(2)
+"""What a write to Anthropic's cache for an hour costs, as a multiple of the input
+(platform.claude.com/docs/en/about-claude/pricing); whoever passes the call on to Anthropic passes that on, too."""
+
+
+def with_hour_writes(model: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's row with the price of a cache write for an hour, where it is a Claude whose source lists only
+    the usual write: a request chooses between both, and the hold must cover the dearer one."""
+    if "claude" not in model.lower():
+        return row
+    return {**row, "prices": [_with_hour_write(price) for price in row["prices"]]}
+
+
+def _with_hour_write(price: dict[str, Any]) -> dict[str, Any]:
+    if "cache_write" in price and "cache_write_long" not in price:
+        price = {**price, "cache_write_long": text(Decimal(price["input"]) * _HOUR_WRITE)}
+    if "steps" in price:
+        price = {**price, "steps": [_with_hour_write(step) for step in price["steps"]]}
+    return price
+
+
 def whole_number(row: Mapping[str, Any], name: str) -> int | None:
     """Return a count of a file, None if it is absent or no whole number above 0."""
     value = row.get(name)

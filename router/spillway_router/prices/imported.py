@@ -26,7 +26,7 @@ import orjson
 
 from spillway_router.prices import genai_prices, huggingface, litellm, openrouter
 from spillway_router.prices.book import LISTS, SOURCE, UNIT, PriceBook, PriceList, parse_list, read_list
-from spillway_router.prices.converted import ConvertedPrices
+from spillway_router.prices.converted import ConvertedPrices, with_hour_writes
 from spillway_router.prices.rows import PriceError, dated_price, load_json, model_record
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -123,7 +123,12 @@ def _converted(data: object, day: date) -> ConvertedPrices:
     if convert is None:
         raise PriceError("the price file must be LiteLLM's model -> prices, a list of models, or {providers: ...}")
     try:
-        return convert(data, day.isoformat())
+        converted = convert(data, day.isoformat())
+        rows = {
+            provider: {model: with_hour_writes(model, row) for model, row in models.items()}
+            for provider, models in converted.providers.items()
+        }
+        return replace(converted, providers=rows)
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         if isinstance(error, PriceError):
             raise

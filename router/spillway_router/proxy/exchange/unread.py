@@ -12,7 +12,7 @@ class UnreadAnswer(Protocol):
     """What is still to come of an answer."""
 
     async def read(self, limits: DrainLimits, pace: Pace) -> Outcome:
-        """Read it to its end, or as far as the limits permit; events are read at the pace. Raises TransportError."""
+        """Read it to its end or to the limits, parsing no faster than the pace. Raises TransportError."""
 
     def close(self) -> None:
         """Note what arrived, and give the connection back. Harmless when repeated."""

@@ -144,10 +144,10 @@ class UnreadWhole:
 
     async def read(self, limits: DrainLimits, pace: Pace) -> Outcome:
         """Read it for its usage. Raises TransportError."""
-        del pace  # the bytes of a whole answer are only collected, and there are few
         attempt = self._attempt
         most_bytes = min(limits.most_bytes, limits.held_bytes, self._limit_bytes)
         reply = await attempt.route.pool.rest_of_call(attempt.pending, limits.within_s, most_bytes)
+        await pace(len(reply.body))
         return (await judged(attempt, attempt.hold.facts.endpoint, reply)).outcome
 
     def close(self) -> None:
