@@ -60,7 +60,7 @@ async def fetch_embeddings(
     if is_split(attempt):
         reply = await _in_several_calls(attempt, body, within_s, limit_bytes)
     else:
-        reply = await _one_call(attempt, body, within_s, limit_bytes)
+        reply = _counted(await _one_call(attempt, body, within_s, limit_bytes), attempt.hold.facts.inputs)
     return await _as_wanted(reply, wanted) if reply.outcome.kind == "ok" else reply
 
 
@@ -75,14 +75,20 @@ async def _in_several_calls(
     for start in range(0, len(inputs), most):
         batch = inputs[start : start + most]
         left_bytes = max(1, limit_bytes - sum(len(reply.body) for reply in replies))
-        reply = await _one_call(attempt, json_bytes({**fields, "input": batch}), within_s, left_bytes)
-        if reply.outcome.kind == "ok" and len(reply.answer["data"]) != len(batch):
-            detail = f"{len(reply.answer['data'])} vectors came for {len(batch)} inputs"
-            reply = FetchedAnswer(replace(reply.outcome, kind="failed", detail=detail, billed=True), reply.headers)
+        one_call = await _one_call(attempt, json_bytes({**fields, "input": batch}), within_s, left_bytes)
+        reply = _counted(one_call, len(batch))
         if reply.outcome.kind != "ok":
             return replace(reply, outcome=_after(replies, reply.outcome))
         replies.append(reply)
     return await _joined(attempt, replies)
+
+
+def _counted(reply: FetchedAnswer, inputs: int) -> FetchedAnswer:
+    """Return the reply, or what is wrong with it if it has not one vector per input."""
+    if reply.outcome.kind != "ok" or len(reply.answer["data"]) == inputs:
+        return reply
+    detail = f"{len(reply.answer['data'])} vectors came for {inputs} inputs"
+    return FetchedAnswer(replace(reply.outcome, kind="failed", detail=detail, billed=True), reply.headers)
 
 
 async def _one_call(attempt: UpstreamAttempt, body: bytes | Pieces, within_s: float, limit_bytes: int) -> FetchedAnswer:
