@@ -236,13 +236,13 @@ def _with_hidden(text: str) -> str:
     for match in _HIDDEN.finditer(text):
         tag, selectors, shown_backwards = match.groups()
         if tag is not None:
-            found = chr(ord(tag) - 0xE0000)
+            reading = chr(ord(tag) - 0xE0000)
         elif selectors is not None:
             octets = bytes([ord(c) - 0xFE00 if c <= "\ufe0f" else ord(c) - 0xE0100 + 16 for c in selectors])
-            found = octets.decode(errors="replace")
+            reading = octets.decode(errors="replace")
         else:
-            found = shown_backwards[::-1]
-        hidden.append(found if match.start() - end < _HIDDEN_GAP else "\n" + found)
+            reading = shown_backwards[::-1]
+        hidden.append(reading if match.start() - end < _HIDDEN_GAP else "\n" + reading)
         end = match.end()
     return text + "\n" + "".join(hidden) if hidden else text
 
