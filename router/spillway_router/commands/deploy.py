@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,7 @@ import typer
 from spillway_hardware.gpus import BASE, listed
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 from spillway_router.commands.deploy_uploads import Uploads, bring_all, model_to_plan, upload_notes, uploads_of
+from spillway_router.core.money.tariff import TariffError, amount_of
 from spillway_router.deploy import TARGETS
 from spillway_router.deploy.container import pin_notes
 from spillway_router.deploy.order import PLACEHOLDER_IMAGE, DeployError, DeploymentOrder, DeploymentPlan
@@ -52,7 +53,7 @@ _Lora = Annotated[
     typer.Option("--lora", help="A LoRA adapter, NAME=DIRECTORY (brought to --to) or NAME=s3://... Repeatable."),
 ]
 _Price = Annotated[
-    str, typer.Option(help="USD per hour of one GPU. The default is gpu.price_per_hour of the configuration.")
+    str | None, typer.Option(help="USD per hour of one GPU. The default is gpu.price_per_hour of the configuration.")
 ]
 _Image = Annotated[str, typer.Option(help=f"The image that you pushed. The default is the variable {IMAGE_VARIABLE}.")]
 _Place = Annotated[str, typer.Option("--place", help="Data centre, region or namespace, as the target names it.")]
@@ -64,7 +65,7 @@ _ModelConfig = Annotated[
     Path | None, typer.Option(help="A folder with a copy of the hub model's config.json, for want of a network.")
 ]
 _Budget = Annotated[
-    str, typer.Option(help="The most that all clouds together may cost, in USD per day; `none`: without limit.")
+    str | None, typer.Option(help="The most that all clouds together may cost, in USD per day; `none`: without limit.")
 ]
 _Wait = Annotated[int, typer.Option(min=0, max=240, help="Minutes to wait until the machine answers; 0: don't ask it.")]
 _Unrecorded = Annotated[
@@ -80,7 +81,7 @@ class DeployOptions:
     gpu: str
     model: str
     gpus: int
-    price: str
+    price: str | None
     image: str
     name: str
     interruptible: bool
@@ -91,7 +92,7 @@ class DeployOptions:
     clouds: tuple[str, ...]
     options: tuple[str, ...]
     send: Path | None
-    budget: str
+    budget: str | None
     model_config: Path | None = None
     force: bool = False
     to: str = ""
@@ -106,7 +107,7 @@ def deploy(
     to: _To = "",
     lora: _Lora = None,
     gpus: Annotated[int, typer.Option(min=1, max=16, help="GPUs to split the model over.")] = 1,
-    price: _Price = "",
+    price: _Price = None,
     image: _Image = "",
     name: Annotated[str, typer.Option(help="What to call the deployment.")] = "spillway",
     interruptible: _Interruptible = False,
@@ -119,7 +120,7 @@ def deploy(
     send: _Send = None,
     model_config: _ModelConfig = None,
     force: Annotated[bool, typer.Option("--force", help="Rent although the model may not fit or is unknown.")] = False,
-    budget: _Budget = "",
+    budget: _Budget = None,
     wait: _Wait = 20,
     unrecorded: _Unrecorded = False,
     no_key: Annotated[bool, typer.Option("--no-key", help="Create no first API key.")] = False,
@@ -286,16 +287,16 @@ class _AnyVariable(dict[str, str]):
         return ""
 
 
-def _budget(text: str) -> Decimal | None:
+def _budget(text: str | None) -> Decimal | None:
     """Return USD per day. Raises `DeployError`."""
-    if text in ("", "none"):
+    if text is None or text == "none":
         return None
     try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite() or amount <= 0:
-        raise DeployError(f"--budget {text!r} is not an amount; write USD per day, such as 5, or none")
+        amount = amount_of(text)
+    except TariffError as error:
+        raise DeployError(f"--budget {error}, in USD per day, or none") from None
+    if amount <= 0:
+        raise DeployError(f"--budget {text!r} lets no cloud answer; leave out --cloud, or write USD per day, such as 5")
     return amount
 
 
@@ -308,12 +309,12 @@ def _inspect(target: str, order: DeploymentOrder) -> None:
         raise DeployError("this can't work, and nothing was rented:\n" + "\n".join(f"  - {each}" for each in problems))
 
 
-def _price(text: str, configured: Decimal) -> Decimal:
+def _price(text: str | None, configured: Decimal) -> Decimal:
     try:
-        amount = Decimal(text) if text else configured
-    except InvalidOperation:
-        raise DeployError(f"--price {text!r} is not an amount; write USD per hour, such as 1.39") from None
-    if not amount.is_finite() or not LEAST_USD <= amount <= 1000:
+        amount = configured if text is None else amount_of(text)
+    except TariffError as error:
+        raise DeployError(f"--price {error}, in USD per hour") from None
+    if not LEAST_USD <= amount <= 1000:
         raise DeployError(
             f"say what one GPU costs: --price in USD per hour, from {LEAST_USD}, or gpu.price_per_hour in the "
             "configuration"

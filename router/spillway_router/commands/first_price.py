@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from decimal import Decimal, InvalidOperation
+from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import yaml
 from spillway_router.config import load as config
 from spillway_router.config.load import DEFAULT_FILE
 from spillway_router.config.yaml_faults import YAML_ERRORS
+from spillway_router.core.money.tariff import TariffError, amount_of
 
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
@@ -49,12 +51,10 @@ def _asked() -> Decimal | None:
         text = typer.prompt(_QUESTION, default="", show_default=False).strip().removeprefix("$")
         if not text:
             return None
-        try:
-            price = Decimal(text)
-        except InvalidOperation:
-            price = Decimal(-1)
-        if price.is_finite() and 0 <= price <= 1000:
-            return price
+        with suppress(TariffError):
+            price = amount_of(text)
+            if 0 <= price <= 1000:
+                return price
         typer.echo("Write an amount in USD, such as 1.39.")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ import yaml
 
 from spillway_router.commands.common import fail
 from spillway_router.config.load import DEFAULT_FILE, ConfigError, parse
+from spillway_router.core.money.tariff import TariffError, amount_of
 
 _CLOUD_MODELS = {
     "groq": "openai/gpt-oss-20b",
@@ -47,6 +47,8 @@ def init(
     clouds = cloud if cloud is not None else _words(_ask(f"Which clouds ({', '.join(_CLOUD_MODELS)})?", asks))
     keywords = keyword if keyword is not None else _words(_ask("Which words make a request private?", asks))
     daily = budget if budget is not None else _ask("How many USD may clouds cost in a day?", asks and bool(clouds))
+    if "" in (gpu_price, budget):
+        fail("an amount is empty; write USD such as 1.39, or leave the option out")
     unknown = [name for name in clouds if name not in _CLOUD_MODELS]
     if unknown:
         fail(
@@ -78,11 +80,11 @@ def _amount(what: str, text: str) -> str:
     if number in ("", "unknown"):
         return ""
     try:
-        amount = Decimal(number)
-    except InvalidOperation:
-        amount = Decimal(-1)
-    if not amount.is_finite() or amount < 0:
-        fail(f"{what}: write an amount in USD with a point, such as 1.39, not {text!r}")
+        amount = amount_of(number)
+    except TariffError as error:
+        fail(f"{what} {error}")
+    if amount < 0:
+        fail(f"{what}: an amount can't be negative, and {text!r} is")
     return f"{amount:f}"
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from spillway_router.commands.numbers import in_plain_digits
+
 _MARKUP = re.compile(r"\[(?=[a-z#/@])")
 """A bracket with which rich's markup may begin."""
 COMMANDS = {
@@ -62,7 +64,7 @@ class CommandTable(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         module, _, attribute = self._places[name].partition(":")
-        return _command(name, getattr(import_module(module), attribute))
+        return in_plain_digits(_command(name, getattr(import_module(module), attribute)))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -14,16 +14,17 @@ from spillway_router.commands.option_groups import takes
 from spillway_router.commands.rental_book import rental_book
 from spillway_router.commands.requests import shown_usd
 from spillway_router.commands.running_router import LedgerOrRouter
+from spillway_router.core.money.tariff import TariffError, amount_of
 from spillway_router.deploy import TARGETS
 
 rentals_app = typer.Typer(no_args_is_help=True, help="Record GPU rentals: start, stop, correct, watch, list.")
 
 SOURCES = ("cli", *TARGETS)
 AtOption = Annotated[str, typer.Option("--at", help="When, as ISO time (UTC if it names no zone). The default is now.")]
-PriceOption = Annotated[str, typer.Option(help="USD per hour of one GPU. The default is gpu.price_per_hour.")]
-MonthOption = Annotated[str, typer.Option(help="USD per calendar month of one GPU, in place of --price.")]
-RightPriceOption = Annotated[str, typer.Option(help="What one GPU really cost in USD per hour.")]
-RightMonthOption = Annotated[str, typer.Option(help="What one GPU really cost in USD per calendar month.")]
+PriceOption = Annotated[str | None, typer.Option(help="USD per hour of one GPU. The default is gpu.price_per_hour.")]
+MonthOption = Annotated[str | None, typer.Option(help="USD per calendar month of one GPU, in place of --price.")]
+RightPriceOption = Annotated[str | None, typer.Option(help="What one GPU really cost in USD per hour.")]
+RightMonthOption = Annotated[str | None, typer.Option(help="What one GPU really cost in USD per calendar month.")]
 StartCountOption = Annotated[int | None, typer.Option(min=1, max=1024, help="How many GPUs. The default is gpu.count.")]
 RightCountOption = Annotated[int | None, typer.Option(min=1, max=1024, help="How many GPUs it really had.")]
 
@@ -34,8 +35,8 @@ class Rented:
 
     gpu: Annotated[str, typer.Option(help=f"What is rented, such as {BASE}. The default is gpu.name.")] = ""
     count: StartCountOption = None
-    price: PriceOption = ""
-    price_per_month: MonthOption = ""
+    price: PriceOption = None
+    price_per_month: MonthOption = None
     kind: Annotated[str, typer.Option(metavar="reserved|interruptible", help="The default is gpu.kind.")] = ""
     source: Annotated[str, typer.Option(help=f"Where it is rented: {', '.join(SOURCES)}.")] = "cli"
     machine: Annotated[
@@ -52,10 +53,21 @@ class Right:
     start: Annotated[str, typer.Option("--from", help="When it really began, as ISO time.")] = ""
     until: Annotated[str, typer.Option("--until", help="When it really ended, as ISO time.")] = ""
     count: RightCountOption = None
-    price: RightPriceOption = ""
-    price_per_month: RightMonthOption = ""
+    price: RightPriceOption = None
+    price_per_month: RightMonthOption = None
     void: Annotated[bool, typer.Option("--void", help="Nothing was rented: take it back whole.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the difference and change nothing.")] = False
+
+
+def _terms(options: Rented | Right) -> dict[str, Any]:
+    """Return the options as the ledger takes them. A price that is given and empty ends the command."""
+    terms = asdict(options)
+    for name in ("price", "price_per_month"):
+        try:
+            terms[name] = "" if terms[name] is None else f"{amount_of(terms[name]):f}"
+        except TariffError as error:
+            fail(f"--{name.replace('_', '-')} {error}")
+    return terms
 
 
 @rentals_app.command("start")
@@ -67,8 +79,9 @@ def start_rental(rented: Rented, place: LedgerOrRouter) -> None:
 
     if rented.source not in SOURCES:
         fail(f"--source {rented.source!r} is not known; use one of {', '.join(SOURCES)}")
+    asked = RentalStart(**_terms(rented))
     with rental_book(place, "create") as book:
-        row = book.start(RentalStart(**asdict(rented)))
+        row = book.start(asked)
     place.answer(row, f"id  {row['id']}\nbilled from {row['started']} until `spillway rentals stop {row['id']}`")
 
 
@@ -108,8 +121,9 @@ def correct_rental(
 
     if right == Right():
         fail("say what is right: --from, --until, --price, --price-per-month, --count or --void")
+    correction = RentalCorrection(**_terms(right))
     with rental_book(place, "read" if right.dry_run else "write") as book:
-        values = book.correct(rental_id, RentalCorrection(**asdict(right)))
+        values = book.correct(rental_id, correction)
     if place.as_json:
         typer.echo(json.dumps(values, indent=2))
         return

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, router_url, say
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, router_url, say
 from spillway_router.commands.running_router import KeyOption, RouterAddress, RouterOption, get_json
+from spillway_router.core.money.tariff import TariffError, amount_of
 
 _EVERY_S = 1.0
 """How often a router is asked for newer requests."""
@@ -45,6 +46,11 @@ def requests(
     as_json: JsonOption = False,
 ) -> None:
     """List the newest requests: when, how they ended, who answered and why, tokens, time and cost."""
+    if dear is not None:
+        try:
+            amount_of(dear)
+        except TariffError as error:
+            fail(f"--dear {error}")
     router = RouterAddress(router_url(path, url), key)
     wanted = {
         "slow_ms": None if slow is None else str(slow),

@@ -27,7 +27,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from spillway_router.core.money.tariff import NANO, TariffError, nano_from_usd
+from spillway_router.core.money.tariff import NANO, TariffError, amount_of, nano_from_usd
 
 MOST_BYTES = 256 * 1024 * 1024
 _CENTS = Decimal(100)
@@ -283,17 +283,10 @@ def _check_currency(currency: object) -> None:
 
 
 def _usd(value: object) -> Decimal:
-    text = str(value)
     try:
-        # Python reads 1_0 as 10, and the digits of every script.
-        usd = Decimal(text) if text.isascii() and "_" not in text else None
-    except InvalidOperation:
-        usd = None
-    if usd is None:
-        raise BillError(f"{value!r} is not an amount of money")
-    if not usd.is_finite() or abs(usd) > Decimal(10) ** 12:
-        raise BillError(f"{value!r} is out of range for an amount of money")
-    return usd
+        return amount_of(str(value))
+    except TariffError as error:
+        raise BillError(str(error)) from None
 
 
 def _moment(value: object) -> datetime:

@@ -15,7 +15,7 @@ from spillway_router.config.assemble import assembly_of
 from spillway_router.config.gpus import data_sheet_coefficients
 from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.core.money.attribution import work_share_us
-from spillway_router.core.money.tariff import Tariff, TariffError
+from spillway_router.core.money.tariff import Tariff, TariffError, amount_of
 from spillway_router.core.money.whatif import (
     DAYS_PER_MONTH,
     OUTPUT_TOKENS,
@@ -84,7 +84,7 @@ def planned(query: PlanQuery, loaded: Loaded, today: date) -> PlanningTable:
 
 
 def _per_month(text: str) -> Fraction:
-    match = _VOLUME.match(text.strip())
+    match = _VOLUME.match(text.strip()) if text.isascii() and "_" not in text else None
     if match is None:
         raise PlanError(f"--volume {text!r} is not a volume; write it as 10000/day, 10k/month or 1.5M/month")
     number, times, per = match.groups()
@@ -129,18 +129,18 @@ def _gpus(loaded: Loaded, names: Sequence[str], prices: Sequence[str]) -> list[t
         )
     remaining = iter(amounts)
     return [
-        (name.partition("=")[0], _amount(typed, part.hours_per_month) if typed else next(remaining))
-        for name, typed in ((name, name.partition("=")[2]) for name in gpus)
+        (name, _amount(typed, part.hours_per_month) if equals else next(remaining))
+        for name, equals, typed in (given.partition("=") for given in gpus)
     ]
 
 
 def _amount(text: str, hours_per_month: Decimal) -> _Price:
     number, _, per = text.partition("/")
     try:
-        amount = Decimal(number)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite() or per not in ("", "hour", "month"):
+        amount = amount_of(number)
+    except TariffError as error:
+        raise PlanError(f"price {error}") from None
+    if amount < 0 or per not in ("", "hour", "month"):
         raise PlanError(f"price {text!r} is not an amount; write USD per hour, such as 1.39, or 250/month")
     return _Price(amount / hours_per_month, amount) if per == "month" else _Price(amount)
 

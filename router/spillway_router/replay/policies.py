@@ -117,6 +117,8 @@ def sweep_of(text: str) -> tuple[Change, ...]:
     change = text.partition("=")[0]
     ends = text.partition("=")[2].split(":")
     try:
+        if not text.isascii() or "_" in text:
+            raise ValueError(text)
         first, last, step = (Decimal(end) for end in ends)
         count = (last - first) / step
         whole = int(count) + 1

@@ -30,6 +30,7 @@ from typing import Any
 
 from spillway_router.core.frozen import fast_frozen
 
+_MOST_USD = Decimal(10) ** 12
 NANO = 10**9
 """Nano-dollars in one US dollar."""
 
@@ -639,19 +640,30 @@ def usd(nano: int) -> str:
     return f"{'-' if nano < 0 else ''}{whole}.{shown}"
 
 
+def amount_of(text: str) -> Decimal:
+    """Return an amount in USD, given as decimal text of any sign: what every command and every file is read with.
+
+    Raises TariffError if the text isn't a finite number in digits, or is more than any bill.
+    """
+    try:
+        # Python reads 1_0 as 10, and the digits of every script.
+        value = Decimal(text) if text.isascii() and "_" not in text else None
+    except InvalidOperation:
+        value = None
+    if value is None or not value.is_finite():
+        raise TariffError(f"{text[:40]!r} is not an amount of money; write it like '12.50'")
+    if abs(value) > _MOST_USD:
+        raise TariffError(f"{text[:40]!r} is out of range for an amount in USD")
+    return value
+
+
 def nano_from_usd(text: str | Decimal) -> int:
     """Return the nano-dollars of an amount in USD, given as decimal text.
 
     Raises TariffError if the text isn't a number or is finer than a nano-dollar.
     """
-    try:
-        # Python reads 1_0 as 10, and the digits of every script.
-        value = Decimal(text) if isinstance(text, Decimal) or (text.isascii() and "_" not in text) else None
-    except InvalidOperation:
-        value = None
-    if value is None:
-        raise TariffError(f"{text!r} is not an amount of money; write it like '12.50'")
-    if not value.is_finite() or abs(value) > Decimal(10) ** 12:
+    value = amount_of(text) if isinstance(text, str) else text
+    if not value.is_finite() or abs(value) > _MOST_USD:
         raise TariffError(f"{text!r} is out of range for an amount in USD")
     if _decimals(value) > _NANO_DECIMALS:
         raise TariffError(f"{text!r} is finer than a nano-dollar; use at most 9 decimals")

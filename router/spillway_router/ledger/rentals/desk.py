@@ -230,8 +230,8 @@ def _price(per_hour: str, per_month: str, hours_per_month: Decimal) -> _Price | 
         return None
     try:
         nano = nano_from_usd(text)
-    except TariffError:
-        raise RentalDeskError(term, f"{text!r} is not an amount; write USD, such as 1.39") from None
+    except TariffError as error:
+        raise RentalDeskError(term, str(error)) from None
     if nano <= 0:
         raise RentalDeskError(term, "must be above 0 USD")
     return _Price(int(nano / hours_per_month), nano) if per_month else _Price(nano, None)

@@ -15,10 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from spillway_router.core.money.tariff import usd
+from spillway_router.core.money.tariff import TariffError, amount_of, usd
 from spillway_router.ledger.records import KeyRecord
 from spillway_router.ledger.tables.keys import KeySpecError
 
@@ -124,9 +123,9 @@ def _budget(text: str) -> tuple[int | None, str]:
         return None, ""
     amount, slash, period = text.partition("/")
     try:
-        nano = int(Decimal(amount) * _NANO)
-    except (InvalidOperation, ValueError, OverflowError):
-        slash = ""
+        nano = int(amount_of(amount) * _NANO)
+    except TariffError:
+        slash, nano = "", 0
     if not slash or abs(nano) > _MOST_USD * _NANO:
         raise KeySpecError(f"budget: {text!r} is no budget; write USD per period, such as 5/day, or none")
     return nano, period

@@ -13,13 +13,12 @@ import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
 from typing import Any, cast, get_args
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.budget import EACH_USER, BudgetLine, Period
 from spillway_router.core.money.credits import CreditLine
-from spillway_router.core.money.tariff import NANO
+from spillway_router.core.money.tariff import NANO, TariffError, amount_of
 from spillway_router.core.routing.model import KeyRules
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.records import (
@@ -339,10 +338,10 @@ def _user_budget(text: str) -> BudgetLine | None:
         return None
     amount, _, period = text.partition("/")
     try:
-        if Decimal(amount) > MOST_PER_LIMIT:
+        if (usd_each := amount_of(amount)) > MOST_PER_LIMIT:
             raise ValueError(amount)
-        return BudgetLine(EACH_USER, _period(period), int(Decimal(amount) * NANO))
-    except (InvalidOperation, ValueError, OverflowError):
+        return BudgetLine(EACH_USER, _period(period), int(usd_each * NANO))
+    except (TariffError, ValueError):
         raise KeySpecError(f"user_budget is {text!r}; write USD per period, such as 0.50/day") from None
 
 

@@ -323,7 +323,7 @@ def _check_names(request: Request) -> None:
 
 def _number(name: str, text: str, most: float, least: float = 0) -> float:
     try:
-        value = float(text)
+        value = float(text) if text.isascii() and "_" not in text else -1
     except ValueError:
         value = -1
     if not least <= value <= most:
