@@ -74,7 +74,7 @@ def test_what_is_wrong_is_named_by_its_option(tmp_path: Path) -> None:
     config.write_text(f"ledger: {{url: 'sqlite:///{tmp_path / 'ledger.db'}'}}\n")
     start = ("rentals", "start", "-c", str(config), "--gpu", "L4")
     for wrong, words in (
-        (("--price", "1,39"), "--price '1,39' is not an amount; write USD, such as 1.39"),
+        (("--price", "1,39"), "--price '1,39' is not an amount of money; write it like '12.50'"),
         (("--price-per-month", "0"), "--price-per-month must be above 0"),
         (("--price", "1", "--price-per-month", "2"), "--price per hour or price_per_month: give one of them"),
         ((), "--price is needed"),
