@@ -121,7 +121,7 @@ def test_what_a_console_shows_can_be_written_down() -> None:
         ("usage_date_utc,cost_usd\nsoon,1\n", "line 2: 'soon' is not a time"),
         ("day,provider,cost_usd\n2026-11-27,groq,much\n", "line 2: 'much' is not an amount"),
         ("day,provider,cost_usd\n2026-11-27,,1\n", "line 2: it names neither"),
-        ("day,provider,cost_usd\n2026-11-27,groq,NaN\n", "out of range"),
+        ("day,provider,cost_usd\n2026-11-27,groq,NaN\n", "is not an amount"),
     ],
 )
 def test_what_cannot_be_read_is_named(text: str, says: str) -> None:
