@@ -193,3 +193,17 @@ def test_a_price_of_gpus_that_would_overflow_the_ledgers_sums_is_an_error(gpu: s
         "line 1, gpu: all GPUs together cost more than 100,000 USD per hour; check the price"
     ]
     assert parse('gpu: {price_per_hour: "90", count: 1024}', {}).gpu.count == 1024
+
+
+@pytest.mark.parametrize("left", ["", "# all settings were here\n\n"])
+def test_a_file_that_has_become_empty_is_no_configuration(left: str, tmp_path: Path) -> None:
+    file = tmp_path / "spillway.yaml"
+    file.write_text("keys: {required: true}\n")
+    loaded = read(str(file), {})
+    file.write_text(left)
+    with pytest.raises(ConfigError, match="has become empty; write it again"):
+        loaded.again()
+    file.write_text("listen: 127.0.0.1:8081\n")
+    assert loaded.again().settings.port == 8081
+    file.write_text("")
+    assert read(str(file), {}).again().settings == read(str(file), {}).settings

@@ -117,9 +117,19 @@ class Loaded:
         return replace(self, settings=serving(self.settings), serving=serving)
 
     def again(self) -> Loaded:
-        """Read the same file again. Raises ConfigError."""
+        """Read the same file again. Raises ConfigError, also for a file that has become empty: a full disk or an editor
+        leaves such a one, and the defaults ask for no keys and know no private words."""
         loaded = read(None if self.path is None else str(self.path), self.environment)
+        if _is_empty(loaded.text) and not _is_empty(self.text):
+            raise ConfigError(
+                [ConfigProblem("file", 1, "has become empty; write it again, or restart for the defaults")]
+            )
         return loaded if self.serving is None else loaded.served_by(self.serving)
+
+
+def _is_empty(text: str) -> bool:
+    """Return whether a configuration has nothing but comments."""
+    return all(line.strip() == "" or line.lstrip().startswith("#") for line in text.splitlines())
 
 
 def process_environment() -> Mapping[str, str]:

@@ -50,6 +50,20 @@ async def test_a_head_of_another_version_is_refused_and_the_connection_closed(he
         assert not engine.seen
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/route/explain"])
+@pytest.mark.parametrize("coding", ["gzip, chunked", "identity, chunked", "chunked, chunked"])
+async def test_a_transfer_coding_that_nobody_undoes_is_refused(coding: str, path: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    async with pair(saying("hi")) as (engine, other, router):
+        whole = f"{head}transfer-encoding: Chunked\r\n\r\n".encode() + chunks
+        assert (await exchanged(router, whole)).startswith(b"HTTP/1.1 200 ")
+        engine.seen.clear()
+        coded = f"{head}transfer-encoding: {coding}\r\n\r\n".encode() + chunks
+        assert (await exchanged(router, coded)).startswith(b"HTTP/1.1 400 ")
+        assert not [*engine.seen, *other.seen]
+
+
 async def test_connect_is_refused_as_a_method() -> None:
     async with pair(saying("hi")) as (_, _, router):
         request = b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\nconnection: close\r\n\r\n"

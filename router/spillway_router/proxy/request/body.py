@@ -45,7 +45,8 @@ def too_large(limit: int) -> Refusal:
 
 
 def head_flaw(headers: Mapping[str, str], limit: int, media: frozenset[str] = frozenset()) -> Refusal | None:
-    """Return why the headers alone rule a request out: 415 not JSON, 413 above `limit` bytes, 400 two lengths.
+    """Return why the headers alone rule a request out: 415 not JSON, 413 above `limit` bytes, 400 two lengths or an
+    unknown transfer coding.
 
     `media` are content types that are accepted instead of JSON.
     A web page of another origin can make a browser POST text, forms or untyped bytes without a preflight request, even
@@ -58,9 +59,12 @@ def head_flaw(headers: Mapping[str, str], limit: int, media: frozenset[str] = fr
         if not is_json if not media else plain not in media:
             message = "Send the body as JSON, with the header 'content-type: application/json'."
             return Refusal(415, "invalid_request", message, "content-type")
-    length = headers.get("content-length")
+    length, coding = headers.get("content-length"), headers.get("transfer-encoding")
+    if coding is not None and coding.lower() != "chunked":
+        message = "Send the body with its length or in chunks: no other transfer coding is undone here."
+        return Refusal(400, "invalid_request", message, "transfer-encoding")
     if length is not None:
-        if "transfer-encoding" in headers:
+        if coding is not None:
             message = "Content-Length and Transfer-Encoding were both sent. Send one of them."
             return Refusal(400, "invalid_request", message)
         if length.isdecimal() and int(length) > limit:
