@@ -41,8 +41,7 @@ WITHOUT = {
     "reviews labels": "prints JSON lines",
 }
 ELSEWHERE = {
-    "calibrate", "calibrate-cache", "calibrate-complexity", "convert", "deploy", "extract", "fleet apply", "push",
-    "serve",
+    "calibrate", "calibrate-cache", "calibrate-complexity", "convert", "extract", "push", "serve",
 }  # fmt: skip
 """Commands whose JSON the tests of their own areas read, as they need a model, a document or a provider."""
 REVIEWS = tuple(f"rev_{number:028x}" for number in range(3))
@@ -107,7 +106,7 @@ def books(tmp_path: Path) -> Path:
     for review_id in REVIEWS:
         ledger.reviews.add(_review(review_id, at))
     ledger.close()
-    settings = "fleet: {max: 2}\ngpu: {price_per_hour: '1'}\n"
+    settings = "fleet: {max: 2, command: [scale, '{gpus}']}\ngpu: {price_per_hour: '1'}\n"
     text = f"ledger: {{url: 'sqlite:///{tmp_path / 'ledger.db'}'}}\n{settings}backends:{BACKENDS}\n"
     (tmp_path / "spillway.yaml").write_text(text)
     (tmp_path / "other.yaml").write_text(f"{text}slo: {{ttft_ms: 900}}\n")
@@ -188,6 +187,7 @@ def test_commands_on_files_print_what_is_documented(books: Path) -> None:
     run("replay")
     run("fleet explain")
     run("fleet plan")
+    run("fleet apply", "--dry-run")
     run("explain", _a_request(books))
     run("reviews list")
     run("reviews show", REVIEWS[0])
@@ -282,6 +282,7 @@ def test_commands_on_pods_print_what_is_documented(tmp_path: Path) -> None:
         order = ["runpod", "--gpu", "a100-80", "--price", "1.39", "--model", "demo", "--image", "r/i:1", "--yes"]
         deployed = CliRunner().invoke(app, ["deploy", *order, "--wait", "0"], env=env)
         assert deployed.exit_code == 0, deployed.output
+        check("deploy", CliRunner().invoke(app, ["deploy", *order, "--dry-run", "--json"], env=env))
         for name in ("pod list", "pod status", "pod stop", "pod start", "pod logs"):
             check(name, CliRunner().invoke(app, [*name.split(), "--json"], env=env))
         volume = ["pod", "volume", "v", "--place", "EU-RO-1", "--json"]
