@@ -7,6 +7,7 @@ The two addresses are those of huggingface.co, which mirrors copy: /OWNER/NAME/r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ import httpx
 from spillway_server.obstacle import Obstacle
 
 _LARGEST_ANSWER = 4_000_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+"""What the hub calls models; anything else would change the address that is asked."""
 _GATED, _ABSENT = (401, 403), 404
 
 
@@ -41,6 +44,11 @@ class Hub:
 
     def look_up(self, name: str) -> HubModel | Obstacle:
         """Return a model's configuration and sizes, or why they can't be had. Blocks for at most four timeouts."""
+        if _NAME.fullmatch(name) is None:
+            return Obstacle(
+                f"{name!r} is not the name of a model.",
+                "Write it as OWNER/NAME, in letters, digits, points, dashes and underscores.",
+            )
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
         with httpx.Client(timeout=self.timeout_s, headers=headers) as client:
             try:

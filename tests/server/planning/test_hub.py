@@ -111,6 +111,13 @@ def test_what_is_not_there_is_said(endpoint: str, name: str, reason: str) -> Non
     assert "--force" in obstacle.fix
 
 
+@pytest.mark.parametrize("name", ["a/b\nc", "a/b?x=1", "../b", "a/b/c", "a/\u00fc", "", "a b"])
+def test_what_no_model_is_called_is_refused_before_the_hub_is_asked(name: str) -> None:
+    found = Hub("http://127.0.0.1:9").look_up(name)
+    assert isinstance(found, Obstacle)
+    assert "is not the name of a model" in found.reason
+
+
 def test_a_hub_out_of_reach_is_said() -> None:
     obstacle = resolved("org/plain", Hub("http://127.0.0.1:9", timeout_s=2))
     assert isinstance(obstacle, Obstacle)
