@@ -41,7 +41,7 @@ def test_init_writes_a_configuration_that_check_accepts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "fix"),
-    [(("--gpu-price", "1,39"), "1.39"), (("--cloud", "grok"), "groq"), (("--budget", "-1"), "amount")],
+    [(("--gpu-price", "1,39"), "12.50"), (("--cloud", "grok"), "groq"), (("--budget", "-1"), "amount")],
 )
 def test_init_refuses_what_it_can_not_write(words: tuple[str, ...], fix: str, tmp_path: Path) -> None:
     file = tmp_path / "spillway.yaml"

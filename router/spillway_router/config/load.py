@@ -120,7 +120,7 @@ class Loaded:
         """Read the same file again. Raises ConfigError, also for a file that has become empty: a full disk or an editor
         leaves such a one, and the defaults ask for no keys and know no private words."""
         loaded = read(None if self.path is None else str(self.path), self.environment)
-        if _is_empty(loaded.text) and not _is_empty(self.text):
+        if self.path is not None and _is_empty(loaded.text) and not _is_empty(self.text):
             raise ConfigError(
                 [ConfigProblem("file", 1, "has become empty; write it again, or restart for the defaults")]
             )

@@ -113,9 +113,9 @@ def test_what_is_not_there_is_said(endpoint: str, name: str, reason: str) -> Non
 
 @pytest.mark.parametrize("name", ["a/b\nc", "a/b?x=1", "../b", "a/b/c", "a/\u00fc", "", "a b"])
 def test_what_no_model_is_called_is_refused_before_the_hub_is_asked(name: str) -> None:
-    found = Hub("http://127.0.0.1:9").look_up(name)
-    assert isinstance(found, Obstacle)
-    assert "is not the name of a model" in found.reason
+    obstacle = Hub("http://127.0.0.1:9").look_up(name)
+    assert isinstance(obstacle, Obstacle)
+    assert "is not the name of a model" in obstacle.reason
 
 
 def test_a_hub_out_of_reach_is_said() -> None:

@@ -3,8 +3,8 @@ the client asked.
 
     split    all calls of one request share one attempt and its hold, which covers the inputs of all of them. If a call
              fails, those before it are billed, and what they cost is charged
-    check    as many vectors as inputs, of the length that `dimensions` asks for: a backend that ignores the field would
-             give vectors that fit no index
+    check    as many vectors as inputs where several answers are joined, and vectors of the length that `dimensions`
+             asks for: a backend that ignores the field would give vectors that fit no index
     encode   `encoding_format` as the client asked, also where the backend refuses the field or ignores it
 """
 
@@ -60,7 +60,7 @@ async def fetch_embeddings(
     if is_split(attempt):
         reply = await _in_several_calls(attempt, body, within_s, limit_bytes)
     else:
-        reply = _counted(await _one_call(attempt, body, within_s, limit_bytes), attempt.hold.facts.inputs)
+        reply = await _one_call(attempt, body, within_s, limit_bytes)
     return await _as_wanted(reply, wanted) if reply.outcome.kind == "ok" else reply
 
 
@@ -75,20 +75,14 @@ async def _in_several_calls(
     for start in range(0, len(inputs), most):
         batch = inputs[start : start + most]
         left_bytes = max(1, limit_bytes - sum(len(reply.body) for reply in replies))
-        one_call = await _one_call(attempt, json_bytes({**fields, "input": batch}), within_s, left_bytes)
-        reply = _counted(one_call, len(batch))
+        reply = await _one_call(attempt, json_bytes({**fields, "input": batch}), within_s, left_bytes)
+        if reply.outcome.kind == "ok" and len(reply.answer["data"]) != len(batch):
+            detail = f"{len(reply.answer['data'])} vectors came for {len(batch)} inputs"
+            reply = FetchedAnswer(replace(reply.outcome, kind="failed", detail=detail, billed=True), reply.headers)
         if reply.outcome.kind != "ok":
             return replace(reply, outcome=_after(replies, reply.outcome))
         replies.append(reply)
     return await _joined(attempt, replies)
-
-
-def _counted(reply: FetchedAnswer, inputs: int) -> FetchedAnswer:
-    """Return the reply, or what is wrong with it if it has not one vector per input."""
-    if reply.outcome.kind != "ok" or len(reply.answer["data"]) == inputs:
-        return reply
-    detail = f"{len(reply.answer['data'])} vectors came for {inputs} inputs"
-    return FetchedAnswer(replace(reply.outcome, kind="failed", detail=detail, billed=True), reply.headers)
 
 
 async def _one_call(attempt: UpstreamAttempt, body: bytes | Pieces, within_s: float, limit_bytes: int) -> FetchedAnswer:
