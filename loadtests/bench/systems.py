@@ -240,7 +240,7 @@ class Baseline:
 
     def prepare(self) -> str:
         version = self._spillway.prepare()
-        theirs, ours = _hot_path(self._spillway.python), _hot_path(Path(sys.executable))
+        theirs, ours = hot_path(self._spillway.python), hot_path(Path(sys.executable))
         if theirs.split()[0] != ours.split()[0]:
             raise Unavailable(f"not comparable: the baseline's hot path is {theirs!r}, ours is {ours!r}")
         return f"{version} {_commit(self.checkout)}".strip()
@@ -253,7 +253,7 @@ class Baseline:
         return Spillway(python=self.checkout.resolve() / ".venv" / "bin" / "python")
 
 
-def _hot_path(python: Path) -> str:
+def hot_path(python: Path) -> str:
     """Return how the router of an environment runs its hot path: "compiled" or "interpreted (reason)".
 
     Raises:

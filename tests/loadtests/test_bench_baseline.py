@@ -27,7 +27,7 @@ def test_this_checkout_is_comparable_with_itself() -> None:
 @HAS_OWN_ENVIRONMENT
 def test_a_compiled_checkout_is_not_compared_with_an_interpreted_one(monkeypatch: pytest.MonkeyPatch) -> None:
     states = iter(("compiled", "interpreted (not compiled)"))
-    monkeypatch.setattr(systems, "_hot_path", lambda _python: next(states))
+    monkeypatch.setattr(systems, "hot_path", lambda _python: next(states))
     with pytest.raises(Unavailable, match="not comparable"):
         Baseline(ROOT).prepare()
 
