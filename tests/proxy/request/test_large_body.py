@@ -29,6 +29,7 @@ from spillway_router.proxy.request.large_body import (
     in_thread,
     read_answer,
     read_body,
+    whole_body,
 )
 
 BASE64 = "data:image/png;base64," + "iVBORw0KGgoAAAANSUhEUgAA" * 2000
@@ -276,3 +277,34 @@ async def test_a_large_body_of_another_key_is_read_meanwhile(monkeypatch: pytest
 
     await asyncio.gather(read("long", 8 << 20), read("calm", 300_000))
     assert done == ["calm", "long"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=OBJECTS, writer=WRITERS, slice_bytes=st.integers(160, 700))
+def test_long_strings_are_whole_again(body: dict[str, Any], writer: dict[str, Any], slice_bytes: int) -> None:
+    raw = json.dumps(body, **writer).encode()
+    assert whole_body(reading(raw, slice_bytes), raw) == body
+
+
+FILE = "iVBORw0KGgoAAAANSUhEUgAA" * 2000
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        orjson.dumps({"schema": "x", "file": {"name": "a", "data": FILE}}),
+        orjson.dumps({"file": {"data": FILE, "name": FILE[:HEAD]}, "text": FILE[: HEAD - 1]}),
+        orjson.dumps({"text": FILE, "file": None}),
+        orjson.dumps({"text": "\u2026" + FILE, "a": [FILE[:900]]}),
+        orjson.dumps({"text": "\u00fc\u2026" * 30_000}),
+        orjson.dumps({"file": {"data": FILE}, "text": FILE + "A"}),
+        orjson.dumps({"deep": {"er": {"data": FILE}}}),
+        orjson.dumps({"list": [FILE]}),
+        orjson.dumps({"file": {"data": FILE}}).replace(b"AA", b"\\/A"),
+        orjson.dumps({"file": {"data": FILE}}).replace(b"iVBO", b"\\u0069VBO", 1),
+        orjson.dumps({"file": {"data": FILE + "\n"}}),
+        orjson.dumps({FILE[:20_000]: "a", "file": {"data": FILE}}),
+    ],
+)
+def test_the_long_string_of_a_file_is_whole_again(raw: bytes) -> None:
+    assert whole_body(reading(raw), raw) == orjson.loads(raw)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
@@ -18,7 +17,7 @@ from spillway_router.proxy.request.body import head_flaw, load, too_large
 from spillway_router.proxy.request.body_memory import HELD_BODY, HeldBody
 from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
 from spillway_router.proxy.request.errors import RefusedError, bad_request
-from spillway_router.proxy.request.large_body import LARGE, read_body
+from spillway_router.proxy.request.large_body import LARGE, read_body, whole_body
 
 FORM_BYTES = 1 << 20
 """Most bytes of a body that holds neither a prompt nor a document."""
@@ -47,9 +46,7 @@ async def json_body(
     body = await bounded_body(services, request, caller, most_bytes=most_bytes)
     if len(body) <= LARGE:
         return load(body)
-    await read_body(body, key_id=caller.key_id)  # it bounds what the next line takes, but shortens long strings
-    whole: dict[str, Any] = orjson.loads(body)
-    return whole
+    return whole_body(await read_body(body, key_id=caller.key_id), body)
 
 
 async def form_of(form: type[_Form], services: Services, request: Request, caller: Caller) -> _Form:

@@ -211,6 +211,44 @@ def spans_of(body: Mapping[str, Any]) -> Spans | None:
     return body.spans if isinstance(body, LargeBody) else None
 
 
+def whole_body(parsed: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+    """Return the JSON of a body that `read_body` has parsed, with its long strings whole.
+
+    Where only one string was cut, such as a file in base64, and it is written without escapes, it is taken from the
+    body: a second parse would copy all of it twice.
+    """
+    cut = cut_strings(parsed)
+    if len(cut) == 1:
+        (shown, size), *_ = cut.items()
+        text = _plain_string(body, shown.rpartition("\u2026")[0].encode(), size)
+        for member in (parsed, *parsed.values()):
+            if text is not None and isinstance(member, dict):
+                name = next((name for name, value in member.items() if value == shown), None)
+                if name is not None:
+                    return _with_member(parsed, member, name, text)
+    whole: dict[str, Any] = orjson.loads(body)
+    return whole
+
+
+def _plain_string(body: bytes, head: bytes, size: int) -> str | None:
+    """Return the string of `size` bytes that begins with `head`; None if it is written with escapes."""
+    start = body.find(b'"' + head) + 1
+    end = start + size
+    if not start or body[end : end + 1] != b'"' or body.find(b"\\", start, end) >= 0:
+        return None
+    try:
+        return str(memoryview(body)[start:end], "utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _with_member(parsed: Mapping[str, Any], holder: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:
+    changed = {**holder, name: text}
+    if holder is parsed:
+        return changed
+    return {key: changed if value is holder else value for key, value in parsed.items()}
+
+
 def cut_strings(body: Mapping[str, Any]) -> Mapping[str, int]:
     """Return what stands in `body` for strings that were cut, with the UTF-8 length of each."""
     return body.cut_strings if isinstance(body, LargeBody) else _NOTHING_CUT
