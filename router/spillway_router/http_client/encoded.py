@@ -9,9 +9,11 @@ from collections.abc import Mapping
 
 from spillway_router.http_client.connection import ConnectionBrokenError, TooLargeError
 
-_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
-_EITHER_WBITS = 32 + zlib.MAX_WBITS
+CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+EITHER_WBITS = 32 + zlib.MAX_WBITS
 """zlib recognises gzip and zlib by their headers."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Some clients and servers on Windows put it before their JSON; parsers reject it."""
 _LARGE = 256 * 1024
 """Bytes that are decoded in a thread: they would stop the loop for a millisecond or more."""
 _MOST_AT_ONCE = 16 * 1024 * 1024
@@ -22,7 +24,7 @@ def is_encoded(headers: Mapping[str, str]) -> bool:
     """Return whether a body with these headers must be decoded. Other codings are often the wrong label of plain
     text."""
     coding = headers.get("content-encoding")
-    return coding is not None and coding.strip().lower() in _CODINGS
+    return coding is not None and coding.strip().lower() in CODINGS
 
 
 class Inflater:
@@ -31,7 +33,7 @@ class Inflater:
     __slots__ = ("_stream",)
 
     def __init__(self) -> None:
-        self._stream = zlib.decompressobj(_EITHER_WBITS)
+        self._stream = zlib.decompressobj(EITHER_WBITS)
 
     def feed(self, data: bytes) -> bytes:
         """Return what these bytes add. Raises ConnectionBrokenError."""
@@ -54,7 +56,7 @@ async def decoded(body: bytes, limit: int) -> bytes:
 
 
 def _whole(body: bytes, limit: int) -> bytes:
-    stream = zlib.decompressobj(_EITHER_WBITS)
+    stream = zlib.decompressobj(EITHER_WBITS)
     text = _decompressed(stream, body, limit + 1)
     if len(text) > limit:
         raise TooLargeError(f"the upstream's answer is larger than {limit} bytes")

@@ -35,12 +35,10 @@ from spillway_router.http_client.connection import (
     StaleConnectionError,
 )
 from spillway_router.http_client.dial import Dialer, MayDial
-from spillway_router.http_client.encoded import Inflater, decoded, is_encoded
+from spillway_router.http_client.encoded import BYTE_ORDER_MARK, Inflater, decoded, is_encoded
 from spillway_router.http_client.own_limits import is_own
 from spillway_router.http_client.types import Pieces, Reply, Target
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""Some servers on Windows put it before their JSON; clients know what to do with it, and parsers don't."""
 MUST_NOT_LEAVE = "private content must not leave for it"
 
 

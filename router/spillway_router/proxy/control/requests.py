@@ -12,10 +12,11 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from spillway_router.core.routing.model import Caller, Refusal
+from spillway_router.http_client.encoded import BYTE_ORDER_MARK
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import head_flaw, load, too_large
 from spillway_router.proxy.request.body_memory import HELD_BODY, HeldBody
-from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
+from spillway_router.proxy.request.content_encoding import decoded, encoding_of
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.large_body import LARGE, read_body, whole_body
 

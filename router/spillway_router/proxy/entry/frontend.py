@@ -35,6 +35,7 @@ from uvicorn.server import ServerState
 from spillway_router.aio.outbox import Outbox
 from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.routing.model import Endpoint, Refusal
+from spillway_router.http_client.encoded import BYTE_ORDER_MARK
 from spillway_router.proxy.client.http_client_connection import WAITING, HttpClientConnection
 from spillway_router.proxy.client.replies import STATUS_LINES, Lines, refusal_reply, request_id_lines
 from spillway_router.proxy.entry.connections import ConnectionCounts, counted_address
@@ -46,7 +47,7 @@ from spillway_router.proxy.exchange.exchange import INTERNAL_ERROR, Admitted, ad
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import too_large
 from spillway_router.proxy.request.body_memory import UNCOUNTED_BYTES
-from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
+from spillway_router.proxy.request.content_encoding import decoded, encoding_of
 from spillway_router.proxy.request.errors import RefusedError
 from spillway_router.proxy.request.hint_names import check_trailer, query_flaw
 

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 
 from spillway_router.core.routing.model import Refusal
+from spillway_router.http_client.encoded import CODINGS, EITHER_WBITS
 from spillway_router.proxy.request.body import too_large
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 
@@ -15,11 +16,6 @@ _SLICE_BYTES = 512 * 1024
 """Bytes that are decoded before the event loop gets its turn: about 2 ms."""
 _MOST_MEMBERS = 1000
 """gzip allows a body to be a sequence of members; that many of them are no honest client's."""
-_AUTO_WBITS = 32 + zlib.MAX_WBITS
-"""zlib recognises gzip and zlib by their headers."""
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""Some Windows clients send it before their JSON; parsers reject it."""
-CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 
 
 def encoding_of(header: str) -> str:
@@ -49,7 +45,7 @@ async def decoded(body: bytes, limit: int, grow: Callable[[int], Refusal | None]
         members += 1
         if members > _MOST_MEMBERS:
             raise bad_request(f"The compressed body has more than {_MOST_MEMBERS} members.", "content-encoding")
-        member = zlib.decompressobj(_AUTO_WBITS)
+        member = zlib.decompressobj(EITHER_WBITS)
         while not member.eof:
             piece = member.unconsumed_tail
             if not piece:  # the input goes in by slices, as the rest that is not consumed is copied each time
