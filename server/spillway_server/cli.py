@@ -167,6 +167,8 @@ def plan(
 ) -> None:
     """Show vLLM's command line for a GPU and a model, the memory arithmetic behind it, and its measured or estimated
     speed. Starts nothing."""
+    if as_json and (table or as_settings):
+        raise typer.BadParameter("--table and --settings print no JSON; omit one of both", param_hint="--json")
     if table:
         typer.echo(plan_table.page(), nl=False)
         return

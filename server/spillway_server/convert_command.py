@@ -127,7 +127,7 @@ def _check_choices(precision: str, method: str, dtype: str | None) -> None:
 def _convert(request: ConversionRequest, as_json: bool) -> None:
     """Run the conversion, print its events and its result, and end with the command's exit status."""
     console = Console(stderr=True)
-    converted = run(request, _event_printer(console, as_json), lambda line: console.print(escape(line)))
+    converted = run(request, _event_printer(console), lambda line: console.print(escape(line)))
     if isinstance(converted, Obstacle):
         present.end_at_obstacle(converted, as_json)
     _show(converted, as_json)
@@ -135,11 +135,8 @@ def _convert(request: ConversionRequest, as_json: bool) -> None:
         raise typer.Exit(_UNVERIFIED)
 
 
-def _event_printer(console: Console, as_json: bool) -> OnStepEvent:
+def _event_printer(console: Console) -> OnStepEvent:
     def print_event(event: StepEvent) -> None:
-        if as_json:
-            print(json.dumps({"event": type(event).__name__, **dataclasses.asdict(event)}), flush=True)
-            return
         match event:
             case StepStarted(step, needs):
                 console.print(f"{step}" + (f" (needs {needs / 1e9:.2f} GB of disk)" if needs else ""))

@@ -86,12 +86,11 @@ def doctor_view(checks: tuple[Check, ...]) -> RenderableType:
 
 
 def end_at_obstacle(obstacle: Obstacle, as_json: bool) -> NoReturn:
-    """Print an obstacle, as two lines on standard error or as JSON, and exit 1."""
+    """Print an obstacle as two lines on standard error, also as JSON on standard output if asked, and exit 1."""
     if as_json:
-        print(json.dumps({"refused": dataclasses.asdict(obstacle)}, indent=2), flush=True)
-    else:
-        message = f"[red]{escape(obstacle.reason)}[/]\n{escape(obstacle.fix)}"
-        Console(stderr=True).print(message, soft_wrap=True)
+        print(json.dumps({"refused": dataclasses.asdict(obstacle)}), flush=True)  # one line: `serve` prints lines
+    message = f"[red]{escape(obstacle.reason)}[/]\n{escape(obstacle.fix)}"
+    Console(stderr=True).print(message, soft_wrap=True)
     raise typer.Exit(1)
 
 

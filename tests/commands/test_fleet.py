@@ -92,6 +92,13 @@ def test_apply_runs_the_command_with_the_number_and_a_dry_run_does_not(file: Pat
     assert not out.exists()
 
 
+def test_what_the_program_prints_is_not_among_the_json(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = [sys.executable, "-c", "print('scaled')", "{gpus}"]
+    decided = printed("fleet", "apply", "-c", with_fleet(file, {"max": 2, "command": words}), "--rented", "2")
+    assert set(decided) == {"gpus", "reasons"}
+    assert capfd.readouterr() == ("", "scaled\n")
+
+
 def test_the_kill_switch_runs_nothing(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "gpus"
     command = [sys.executable, "-c", WRITE, str(out), "{gpus}"]

@@ -12,7 +12,7 @@ from spillway_router.cli import app
 
 def run(*words: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, list(words), env={"COLUMNS": "200", "NO_COLOR": "1"})
-    return result.exit_code, result.output
+    return result.exit_code, result.stdout if "--json" in words else result.output
 
 
 @pytest.mark.parametrize("gpu", ["t4", "l4", "a10g", "a100-40", "a100-80", "h100", "cpu", "T4"])

@@ -77,7 +77,10 @@ def calibrate(
         built = build(rows, key, Promise(alpha, delta), provenance)
     except (FitError, FingerprintError) as error:
         fail(str(error))
-    out.write_text(built.text, encoding="utf-8")
+    try:
+        out.write_text(built.text, encoding="utf-8")
+    except OSError as error:
+        fail(f"can't write {out}: {error.strerror}; choose another --output")
     charts = _report(built, report, out.stem)
     _print_result(built, out, charts, as_json)
 

@@ -45,7 +45,7 @@ def calibrate_cache(
     traffic, and label whether one answer serves both. It is bound to the embedder's model.
     """
     from spillway_router.caching.similar import NoVectorError
-    from spillway_router.calibration.pairs import agreeing_texts, certificate_of
+    from spillway_router.calibration.pairs import agreeing_texts, certificate_of, pairs_needed
 
     rows = _read(pairs)
     target = embedding_target(path, embedder)
@@ -54,11 +54,16 @@ def calibrate_cache(
     except NoVectorError as error:
         fail(f"{target.backend.name} gave no vector: {error}")
     certificate = certificate_of(rows, vectors, target.backend.model, alpha=alpha, delta=delta)
+    text = certificate.to_json(datetime.now(UTC).date().isoformat())
     try:
-        out.write_text(certificate.to_json(datetime.now(UTC).date().isoformat()), encoding="utf-8")
+        out.write_text(text, encoding="utf-8")
     except OSError as error:
         fail(f"can't write {out}: {error.strerror}; choose another --out")
-    _print_result(certificate, target.backend.name, out, as_json=as_json)
+    if as_json:
+        summary = {"file": str(out), **json.loads(text), "hits_needed_at_least": pairs_needed(alpha, delta)}
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    _print_result(certificate, target.backend.name, out)
 
 
 def _read(paths: Sequence[Path]) -> list[LabelledPair]:
@@ -67,15 +72,11 @@ def _read(paths: Sequence[Path]) -> list[LabelledPair]:
     return rows_of(paths, read_pairs, PairError)
 
 
-def _print_result(certificate: SemanticCertificate, embedder: str, out: Path, *, as_json: bool) -> None:
+def _print_result(certificate: SemanticCertificate, embedder: str, out: Path) -> None:
     from spillway_router.calibration.pairs import pairs_needed
 
     alpha, delta = certificate.alpha, certificate.delta
     fewest = pairs_needed(alpha, delta)
-    if as_json:
-        summary = {"file": str(out), **json.loads(certificate.to_json("")), "hits_needed_at_least": fewest}
-        typer.echo(json.dumps(summary, indent=2))
-        return
     typer.echo(
         f"{out}: {certificate.agreeing} of {certificate.pairs} pairs have the same marks, for {certificate.model}"
     )

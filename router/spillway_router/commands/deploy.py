@@ -15,6 +15,7 @@ import typer
 
 from spillway_hardware.gpus import BASE, listed
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
+from spillway_router.commands.deploy_answer import DeployAnswer
 from spillway_router.commands.deploy_uploads import Uploads, bring_all, model_to_plan, upload_notes, uploads_of
 from spillway_router.core.money.tariff import TariffError, amount_of
 from spillway_router.deploy import TARGETS
@@ -177,6 +178,7 @@ def deploy(
                 no_key=no_key,
                 yes=yes,
                 wait_min=wait,
+                as_json=as_json,
             )
     except DeployError as error:
         fail(f"{target}: {error}")
@@ -380,12 +382,13 @@ def _create(
     no_key: bool,
     yes: bool,
     wait_min: int,
+    as_json: bool,
 ) -> None:
     from spillway_router.commands.deploy_execution import DeploymentRunner, first_key
 
-    runner = DeploymentRunner(target, loaded)
+    runner = DeploymentRunner(target, loaded, notes_on_stderr=as_json)
     for line in price_lines(order):
-        typer.echo(line)
+        typer.echo(line, err=as_json)
     _confirm(f"Rent this on {target}?", yes)
     bring_all(uploads, lambda line: typer.echo(line, err=True))
     token = ""
@@ -393,14 +396,17 @@ def _create(
         token, access = first_key()
         order = replace(order, access=access)
     plan = _plan(target, order)
-    handle = runner.rent(plan, order)
-    typer.echo(f"created {handle}; release it with: spillway deploy {target} {handle} --destroy")
-    for note in plan.notes:
-        typer.echo(f"note  {note}")
-    if token:
-        typer.echo(f"key   {token}\nSave the key now: it is not stored and not shown again.")
-    if wait_min:
-        runner.wait_until_ready(handle, order, wait_min * 60.0)
+    rented = runner.rent(plan, order)
+    answer = DeployAnswer(rented.deployment.handle, token, plan, order)
+    with answer.printed(as_json):
+        answer.rental = runner.book(rented)
+        if TARGETS[target].serves_when_made:
+            answer.is_ready = True
+        elif wait_min:
+            readiness = runner.wait_until_ready(answer.handle, wait_min * 60.0)
+            answer.is_ready, answer.url = readiness.ready, readiness.url
+            if not readiness.ready:
+                runner.end_unready(answer.handle, order, readiness)
 
 
 def _scope(target: str, place: str, settings: tuple[str, ...]) -> str:
@@ -436,12 +442,16 @@ def _destroy(deployment: Deployment, loaded: Loaded, *, dry_run: bool, yes: bool
     if dry_run:
         _show(plan, order, False, as_json)
         return
-    runner = DeploymentRunner(target, loaded)
+    runner = DeploymentRunner(target, loaded, notes_on_stderr=as_json)
     where = deployment.cluster or deployment.scope
     _confirm(
         f"Release {deployment.handle} on {target}{f' ({where})' if where else ''}? What is on its disk is lost.", yes
     )
     runner.release(plan, deployment)
+    if as_json:
+        values = {"target": target, "released": deployment.handle, "notes": list(plan.notes)}
+        typer.echo(json.dumps(values, indent=2))
+        return
     for note in plan.notes:
         typer.echo(f"note  {note}")
 
@@ -451,4 +461,4 @@ def _confirm(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         fail("no terminal to confirm on; pass --yes, or look first with --dry-run")
-    typer.confirm(question, abort=True)
+    typer.confirm(question, abort=True, err=True)

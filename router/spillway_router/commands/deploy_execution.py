@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import typer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from spillway_router.config.load import Loaded
+    from spillway_router.deploy.readiness import Readiness
     from spillway_router.deploy.runpod_api import RunPodClient
     from spillway_router.ledger.rentals.keeper import RentalTerms
 
@@ -60,26 +61,40 @@ def provider_key(target: str, environment: Mapping[str, str]) -> str:
     return key
 
 
-class DeploymentRunner:
-    """Carry out plans and record the rentals in the ledger. A missing provider key ends the command."""
+@dataclass(frozen=True, slots=True)
+class Rented:
+    """A machine that runs and is not booked yet; `price` is the one that its provider answered, in US dollars per hour
+    of all GPUs, empty if it told none."""
 
-    def __init__(self, target: str, loaded: Loaded) -> None:
+    deployment: Deployment
+    price: str
+    is_billed_by_time: bool
+
+
+class DeploymentRunner:
+    """Carry out plans and record the rentals in the ledger. A missing provider key ends the command.
+
+    `notes_on_stderr` keeps standard output free for JSON.
+    """
+
+    def __init__(self, target: str, loaded: Loaded, *, notes_on_stderr: bool = False) -> None:
         provider_key(target, loaded.environment)
         self._target = target
         self._loaded = loaded
+        self._notes_on_stderr = notes_on_stderr
         self._api: Api | None = runpod_client(loaded) if target == "runpod" else None
         self._shell = Shell(loaded.environment)
         self._deployments = deployments(loaded)
 
-    def rent(self, plan: DeploymentPlan, order: DeploymentOrder) -> str:
-        """Carry out the plan, record the deployment, start its rental, and return the handle.
+    def rent(self, plan: DeploymentPlan, order: DeploymentOrder) -> Rented:
+        """Carry out the plan and put the machine on the list of deployments.
 
         A handle that is deployed already keeps its rental, because it is the same machine.
         """
         self._deployments.all()  # a list that can't be read is found before anything costs money
         context = order.options.get("context", "")
         cluster = (context or self._current_context()) if self._target == "kubernetes" else ""
-        performed = perform(plan, self._api, self._shell, typer.echo)
+        performed = perform(plan, self._api, self._shell, self._say)
         deployment = Deployment(
             target=self._target,
             handle=performed.handle,
@@ -95,9 +110,23 @@ class DeploymentRunner:
         before = self._deployments.earlier(deployment)
         deployment = replace(deployment, rental="" if before is None else before.rental)
         self._deployments.put(deployment)
-        if order.options.get("serverless") != "1":
-            begin_rental(self._loaded, self._deployments, deployment, performed.price)
-        return performed.handle
+        return Rented(deployment, performed.price, order.options.get("serverless") != "1")
+
+    def book(self, rented: Rented) -> str:
+        """Start the rental of a machine, and return its ID; "" where none is recorded here. A ledger that fails ends
+        the command with a warning."""
+        if not rented.is_billed_by_time:
+            return ""
+        return begin_rental(
+            self._loaded,
+            self._deployments,
+            rented.deployment,
+            rented.price,
+            notes_on_stderr=self._notes_on_stderr,
+        )
+
+    def _say(self, text: str) -> None:
+        typer.echo(text, err=self._notes_on_stderr)
 
     def _current_context(self) -> str:
         """Return the context that helm uses by itself, so that a release is taken away where it was made; "" without
@@ -107,18 +136,20 @@ class DeploymentRunner:
         except DeployError:
             return ""
 
-    def wait_until_ready(self, handle: str, order: DeploymentOrder, within_s: float) -> None:
-        """Wait until the machine answers requests. One that doesn't in time ends the command with what to do."""
+    def wait_until_ready(self, handle: str, within_s: float) -> Readiness:
+        """Wait until the machine answers requests, or the time is over."""
         from spillway_router.deploy.readiness import await_ready
 
         target = TARGETS[self._target]
-        if target.serves_when_made:
-            return
-        typer.echo(f"waiting up to {within_s / 60:.0f} minutes until it is ready (Ctrl-C: stop waiting; it goes on)")
+        self._say(f"waiting up to {within_s / 60:.0f} minutes until it is ready (Ctrl-C: stop waiting; it goes on)")
         readiness = await_ready(lambda: target.address(handle, self._shell.run), within_s)
         if readiness.ready:
-            typer.echo(f"ready after {readiness.waited_s:.0f} s: {readiness.url}/v1")
-            return
+            self._say(f"ready after {readiness.waited_s:.0f} s: {readiness.url}/v1")
+        return readiness
+
+    def end_unready(self, handle: str, order: DeploymentOrder, readiness: Readiness) -> NoReturn:
+        """End the command for a machine that did not get ready in time, with what it costs and what to do."""
+        target = TARGETS[self._target]
         spent = order.per_hour * Decimal(round(readiness.waited_s)) / 3600
         fail(
             f"{handle} is not ready after {readiness.waited_s / 60:.1f} minutes: {readiness.last}\n"
@@ -133,19 +164,20 @@ class DeploymentRunner:
         A machine that is gone already ends its rental at the last sign of it.
         """
         try:
-            perform(plan, self._api, self._shell, typer.echo)
+            perform(plan, self._api, self._shell, self._say)
         except NotThereError:
-            typer.echo(f"{deployment.handle} is gone already")
-            follow_machine(self._loaded, deployment)
-        end_rental(self._loaded, self._deployments, deployment)
+            self._say(f"{deployment.handle} is gone already")
+            follow_machine(self._loaded, deployment, notes_on_stderr=self._notes_on_stderr)
+        end_rental(self._loaded, self._deployments, deployment, notes_on_stderr=self._notes_on_stderr)
         self._deployments.remove(deployment)
 
 
 def begin_rental(
     loaded: Loaded, recorded: Deployments, deployment: Deployment, answered: str = "", *, notes_on_stderr: bool = False
-) -> None:
-    """Record that a deployment is billed from now on, at the price that its provider tells; `answered` is the one that
-    it told when the machine was made, in USD per hour of all GPUs, empty without one.
+) -> str:
+    """Record that a deployment is billed from now on, at the price that its provider tells, and return the rental's ID,
+    "" where none is recorded here; `answered` is the price that the provider told when the machine was made, in USD per
+    hour of all GPUs, empty without one.
 
     A ledger that fails ends the command with a warning, since the machine runs already.
     """
@@ -157,7 +189,7 @@ def begin_rental(
             "note  each pod bills its own GPU in the shared ledger, so no rental is recorded here",
             err=notes_on_stderr,
         )
-        return
+        return ""
     typed = Decimal(deployment.price_per_hour) * deployment.count
     whole = _told_price(loaded, deployment) or price_nano(answered)
     terms = _terms_of(deployment, whole)
@@ -187,6 +219,7 @@ def begin_rental(
     typer.echo(
         f"rental {record.id} goes on" if again else f"rental {record.id} is recorded from now on", err=notes_on_stderr
     )
+    return record.id
 
 
 def _told_price(loaded: Loaded, deployment: Deployment) -> int | None:

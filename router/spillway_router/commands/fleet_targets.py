@@ -42,6 +42,7 @@ PASSED_ON = (
     "SKYPILOT_API_SERVER_ENDPOINT",
 )
 """The variables that a program gets. It reads its secrets from files of its own."""
+_STANDARD_ERROR = 2
 
 
 class FleetTargetError(Exception):
@@ -107,7 +108,8 @@ def _sky(fleet: FleetPart, gpus: int) -> Order:
 
 
 def set_number(order: Order, environment: Mapping[str, str], *, quiet: bool = False) -> None:
-    """Carry an order out, without the router's keys. `quiet`: what the program prints is only told if it fails.
+    """Carry an order out, without the router's keys. What the program prints goes to standard error, where standard
+    output may hold JSON; `quiet`: it is only told if it fails.
 
     Raises FleetTargetError.
     """
@@ -125,7 +127,13 @@ def set_number(order: Order, environment: Mapping[str, str], *, quiet: bool = Fa
 def _run(words: list[str], environment: Mapping[str, str], *, quiet: bool) -> None:
     try:
         done = subprocess.run(
-            words, timeout=LONGEST_RUN_S, check=False, env=environment, capture_output=quiet, stdin=subprocess.DEVNULL
+            words,
+            timeout=LONGEST_RUN_S,
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if quiet else _STANDARD_ERROR,
+            stderr=subprocess.PIPE if quiet else None,
         )
     except OSError as error:
         raise FleetTargetError(f"{words[0]} can't be run: {error.strerror}. Install it, or correct fleet.") from error

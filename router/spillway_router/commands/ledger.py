@@ -240,6 +240,8 @@ def list_unknown(
     from spillway_router.ledger.reports.days import RangeError, ReportQuery, read_range
     from spillway_router.ledger.unsure import unsure_attempts
 
+    if as_csv and as_json:
+        fail("--json and --csv exclude each other")
     try:
         days = read_range(ReportQuery(first=first, last=last), now_ms())
     except RangeError as error:
@@ -312,10 +314,7 @@ def reconcile_ledger(
     if as_json:
         shown_calls = [asdict(one) for one in calls]
         shown_days = [{**asdict(one), "difference_nano": one.difference_nano} for one in days]
-        shown: Any = (
-            shown_calls if not billed.daily else {"calls": shown_calls, "days": shown_days, "notes": incomplete}
-        )
-        typer.echo(json.dumps(shown, indent=2))
+        typer.echo(json.dumps({"calls": shown_calls, "days": shown_days, "notes": incomplete}, indent=2))
     else:
         if billed.attempts:
             _show_calls(calls)

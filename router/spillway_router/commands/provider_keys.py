@@ -133,5 +133,5 @@ def _secret(value: str | None, variable: str) -> str:
             fail(f"the variable {variable} is empty or not set")
         return value.strip()
     if sys.stdin.isatty():
-        return str(typer.prompt("provider key", hide_input=True)).strip()
+        return str(typer.prompt("provider key", hide_input=True, err=True)).strip()
     return sys.stdin.readline().strip()

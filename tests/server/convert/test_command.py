@@ -14,7 +14,7 @@ from spillway_server.planning.models import DEMO_WEIGHTS
 
 def run(*words: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["convert", *words], env={"COLUMNS": "200", "NO_COLOR": "1"})
-    return result.exit_code, result.output
+    return result.exit_code, result.stdout if "--json" in words else result.output
 
 
 @pytest.mark.parametrize(
