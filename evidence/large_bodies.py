@@ -84,6 +84,14 @@ def _listed(before: bytes, value: bytes, after: bytes, size: int) -> bytes:
     return _padded(before + value * min(390_000, size // 50) + after, size)
 
 
+def _names(before: bytes, after: bytes, size: int, member: bytes = b'"name%d":1') -> bytes:
+    """Return a request with about as many different names as the limit of keys allows, or as fit; the rest is one text,
+    which is cut."""
+    count = min((size - 400) // (len(member) + 6), 98_000 // member.count(b'":'))
+    body = before + b",".join([member % i for i in range(count)]) + after[:-1] + b',"title":"'
+    return body + b"a" * (size - len(body) - 2) + b'"}'
+
+
 def _keys(size: int) -> bytes:
     return _around(b'"metadata":{' + b",".join(b'"k%d":1' % i for i in range(size // 12)) + b"}", size - 200)
 
@@ -136,12 +144,30 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "as many numbers as allowed": lambda size: _allowed(b"1234567890123456789,", size),
     "as many strings as allowed": lambda size: _allowed(b'"abcdefghijklmnopqrst",', size),
     "many keys": _keys,
+    "many fields": lambda size: _names(_TURN.encode() + b",", b"}", size),
+    "metadata of many names": lambda size: _names(_TURN.encode() + b',"metadata":{', b"}}", size),
+    "metadata of names that are nearly marks": lambda size: _names(
+        _TURN.encode() + b',"metadata":{', b"}}", size, b'"pricay%d":1'
+    ),
+    "metadata of inner JSON": lambda size: _names(_TURN.encode() + b',"metadata":{', b"}}", size, b'"n%d":"[1]"'),
+    "a message of many names": lambda size: _names(
+        b'{"model":"auto","messages":[{"role":"user","content":"hi",', b"}]}", size
+    ),
+    "parts with names of their own": lambda size: _names(
+        b'{"model":"auto","messages":[{"role":"user","content":[', b"]}]}", size, b'{"type":"text","text":"","n%d":1}'
+    ),
+    "many tags": lambda size: _listed(_TURN.encode() + b',"tags":[', b'"color",', b'"a"]}', size),
+    "tags in one text": lambda size: _padded(_TURN.encode() + b',"tags":"' + b"color," * (size // 64) + b'"}', size),
+    "empty objects": lambda size: _listed(b'{"model":"auto","input":[', b"{},", b"{}]}", size),
     "deep nesting": lambda size: (_TURN + ',"x":').encode() + b"[" * (size // 2) + b"]" * (size // 2) + b"}",
     "repeated nesting": lambda size: _filled(
         _TURN.encode() + b',"x":[', b"[" * 150 + b"]" * 150 + b"," + b" " * 20, b"1]}", size
     ),
     "a large schema": _schema,
     "many tools": _tools,
+    "white space between fields": lambda size: _padded(
+        _TURN.encode() + b" " * min(11_000_000, size // 3) + b',"x":1}', size
+    ),
     "white space": lambda size: _filled(_TURN.encode(), b" " * 64, b"}", size),
     "an open string": lambda size: _filled(_TURN.encode() + b',"x":"', b"abcdefgh", b"", size),
     "an open escape": lambda size: _filled(_TURN.encode() + b',"x":"', b"abcdefgh", b"\\", size),

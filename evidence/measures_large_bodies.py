@@ -59,6 +59,7 @@ def _site() -> Iterator[Site]:
             f"  - {{name: failing, provider: vllm, local: true, model: m, base_url: 'http://127.0.0.1:{failing}/v1'}}\n"
             "aliases: {auto: {chain: [up]}, fail: {chain: [failing, up]}}\n"
             "privacy: {keywords: [password, ssn]}\n"
+            "policy: {rules: [{name: code, when: {task: code, complexity: {at_least: 4}}, chain: [up]}]}\n"
             f"ledger: {{url: 'sqlite:///{folder}/ledger.db'}}\n"
         )
         for server in (upstream, control):

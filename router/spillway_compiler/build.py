@@ -115,7 +115,6 @@ MODULES = (
     "proxy.request.errors",
     "proxy.request.facts",
     "proxy.request.hint_names",
-    "proxy.request.privacy_marks",
     "proxy.request.verdicts",
     "proxy.scoring.scoring",
     "runtime.request_log",

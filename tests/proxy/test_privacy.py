@@ -95,6 +95,9 @@ MARKS: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
     "tags of a message": (with_members(tags=["visibility:private"]), {}),
     "tags as objects": ({"labels": [{"key": "privacy", "value": "local-only"}]}, {}),
     "tags as names and values": ({"labels": {"privacy": "local-only"}}, {}),
+    "too many tags": ({"tags": ["a"] * 10_001}, {}),
+    "too many tags in one text": ({"tags": "a," * 10_001}, {}),
+    "a tag of too many pieces": ({"tags": ["a:" * 10_001]}, {}),
     "tags of a proxy": ({"litellm_metadata": {"tags": ["local-only"]}}, {}),
     "options": ({"options": {"privacy": "local-only"}}, {}),
 }

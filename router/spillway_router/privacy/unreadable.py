@@ -23,7 +23,9 @@ _READABLE = frozenset(
     | {"server_tool_use", "web_search_tool_result", "tool_reference"}
 )
 """Types of content parts and items that are text. Every other one is taken for unreadable."""
-_ELSEWHERE = ("file_id", "file_data", "file_url", "encrypted_content", "image_url", "audio", "input_audio", "video_url")
+_ELSEWHERE = frozenset(
+    {"file_id", "file_data", "file_url", "encrypted_content", "image_url", "audio", "input_audio", "video_url"}
+)
 """Members of a part or message that hold a medium, or name one that is stored elsewhere."""
 _STORED = ("previous_response_id", "conversation", "prompt_embeds", "image", "images", "audio_data")
 """Fields of a body that stand for input of which it shows no text."""
@@ -44,7 +46,7 @@ def holds_unreadable(body: Mapping[str, Any]) -> bool:
         elif isinstance(node, dict):
             if not _is_readable(node):
                 return True
-            nodes += [node.get(name) for name in _BELOW]
+            nodes += [node[name] for name in _BELOW if name in node]
             source = node.get("source")
             if isinstance(source, dict):
                 nodes.append(source.get("content"))
@@ -58,7 +60,7 @@ def _is_readable(node: Mapping[str, Any]) -> bool:
     source = node.get("source")
     if kind == "document" and not (isinstance(source, dict) and source.get("type") in ("text", "content")):
         return False
-    return not any(node.get(name) for name in _ELSEWHERE)
+    return _ELSEWHERE.isdisjoint(node) or not any(node.get(name) for name in _ELSEWHERE)
 
 
 def _has_token_ids(value: object) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.proxy.request.json_texts import NAMES, TEXT, WRITERS
 
-from spillway_router.proxy.request.body import edit, load
+from spillway_router.proxy.request.body import edit, load, spans
 from spillway_router.proxy.request.errors import RefusedError
 
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False, width=32)
@@ -65,6 +65,18 @@ def test_an_escaped_key_is_the_same_key() -> None:
     raw = b'{"mod\\u0065l":"a","stream\\u005foptions":{"x":1}}'
     edited = edit(raw, load(raw).keys(), {"model": "b", "stream_options": {}})
     assert edited == b'{"mod\\u0065l":"b","stream\\u005foptions":{}}'
+
+
+@pytest.mark.parametrize("space", [b"", b" ", b"\n" * 4095, b"\t " * 6000])
+def test_white_space_around_a_value_is_no_part_of_it(space: bytes) -> None:
+    body = b'{"a":%b1%b,"b":%b[ ]%b}' % (space, space, space, space)
+    assert {name: body[start:end] for name, (_, start, end) in spans(body).items()} == {"a": b"1", "b": b"[ ]"}
+
+
+def test_a_body_of_too_many_fields_is_refused() -> None:
+    assert len(load(json.dumps(dict.fromkeys(map(str, range(1_000)))).encode())) == 1_000
+    with pytest.raises(RefusedError, match="more than 1000 fields"):
+        load(json.dumps(dict.fromkeys(map(str, range(1_001)))).encode())
 
 
 def test_nothing_to_change_gives_the_same_bytes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import threading
 from typing import Any
 
@@ -31,6 +32,8 @@ from spillway_router.proxy.request.large_body import (
     read_body,
     whole_body,
 )
+from spillway_router.proxy.request.privacy_marks import privacy_mark
+from spillway_router.runtime.serve import SWITCH_INTERVAL_S
 
 BASE64 = "data:image/png;base64," + "iVBORw0KGgoAAAANSUhEUgAA" * 2000
 LONG = st.builds(lambda text, times: text * times, TEXT, st.integers(0, 60)) | st.just(BASE64)
@@ -142,6 +145,7 @@ def test_a_flaw_inside_a_long_string_is_refused(flaw: bytes, message: str, befor
         (b'{"a":"' + b"x" * LARGE + b'","\\u0061":1}', "Duplicate key 'a'"),
         (b'{"a":{"b":1, "b":2},"c":[' + b'"text",' * 50_000 + b"1]}", "duplicate key"),
         (b'{"' + b"k" * 2 * SLICE + b'":1}', "key is longer"),
+        (b'{"a":"' + b"x" * LARGE + b'",' + b",".join(b'"%d":1' % i for i in range(1_000)) + b"}", "1000 fields"),
     ],
 )
 def test_a_large_body_that_is_not_one_is_refused(raw: bytes, message: str) -> None:
@@ -165,6 +169,33 @@ async def test_the_loop_goes_on_while_the_parts_of_a_large_body_are_read() -> No
     turned = threading.Event()
     asyncio.get_running_loop().call_soon(turned.set)
     assert await in_thread("", turned.wait, 30.0)
+
+
+NAMED = dict.fromkeys([f"name{i}" for i in range(90_000)], 1)
+OF_MANY_NAMES: dict[str, dict[str, Any]] = {
+    "metadata": {"metadata": NAMED},
+    "a message": {"messages": [{"role": "user", "content": "hi", **NAMED}]},
+    "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": "", name: 1} for name in NAMED]}]},
+    "headers": {"extra_headers": [[name, "a"] for name in NAMED]},
+    "inner JSON": {"metadata": dict.fromkeys(NAMED, "[1]")},
+}
+
+
+@pytest.mark.parametrize("kind", OF_MANY_NAMES)
+async def test_the_loop_goes_on_while_marks_are_looked_for(kind: str) -> None:
+    """Compiled code keeps the interpreter's lock until it returns: the loop would get no turn at all meanwhile."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        looking = asyncio.ensure_future(in_thread("", privacy_mark, {"model": "m", **OF_MANY_NAMES[kind]}))
+        turns = 0
+        while not looking.done():
+            turns += 1
+            await asyncio.sleep(0)
+    finally:
+        sys.setswitchinterval(before)
+    assert not await looking
+    assert turns > 20
 
 
 BODIES = {

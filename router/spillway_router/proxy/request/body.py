@@ -18,7 +18,7 @@ import orjson
 
 from spillway_router.core.routing.model import Refusal
 from spillway_router.http_client.types import Pieces
-from spillway_router.proxy.request.errors import bad_request
+from spillway_router.proxy.request.errors import RefusedError, bad_request
 
 Spans = dict[str, tuple[int, int, int]]
 
@@ -34,6 +34,11 @@ _OPEN = frozenset(b"{[")
 _CLOSE = frozenset(b"}]")
 MAX_DEPTH = 200
 """Deepest nesting of a body. A JSON schema of n nested objects needs 2n levels, and orjson writes at most 254."""
+MAX_FIELDS = 1_000
+"""Most top-level fields of a body. Each is looked at by itself, and no API has a tenth of that."""
+_SPACE = re.compile(rb"[ \t\r\n]*+")
+_BACKWARDS = 4 << 10
+"""Bytes that are searched at once for the end of a value."""
 
 
 def too_large(limit: int) -> Refusal:
@@ -72,6 +77,11 @@ def head_flaw(headers: Mapping[str, str], limit: int, media: frozenset[str] = fr
     return None
 
 
+def too_many_fields() -> RefusedError:
+    """Return the error of a body with more than MAX_FIELDS fields."""
+    return bad_request(f"The request body has more than {MAX_FIELDS} fields at its top level. Send fewer.")
+
+
 def load(body: bytes) -> dict[str, Any]:
     """Parse the body as a JSON object with unique keys. Raise RefusedError, which says what to change."""
     if not body:
@@ -82,6 +92,8 @@ def load(body: bytes) -> dict[str, Any]:
         raise bad_request(f"The request body is not valid JSON: {error}.") from None
     if not isinstance(parsed, dict):
         raise bad_request("The request body must be a JSON object.")
+    if len(parsed) > MAX_FIELDS:
+        raise too_many_fields()
     if not _is_plain_chat(body, parsed) and not _has_unique_keys(body, _measure(parsed)):
         refuse_duplicates(body)
     return parsed
@@ -228,15 +240,19 @@ def spans(body: bytes) -> Spans:
 
 
 def _rstrip(body: bytes, end: int) -> int:
-    while body[end - 1] in b" \t\r\n":
-        end -= 1
+    """Return where the text body[:end] ends without its white space, of which there may be megabytes."""
+    while end > 0:
+        start = max(0, end - _BACKWARDS)
+        kept = len(body[start:end].rstrip(b" \t\r\n"))
+        if kept:
+            return start + kept
+        end = start
     return end
 
 
 def _lstrip(body: bytes, start: int) -> int:
-    while body[start] in b" \t\r\n":
-        start += 1
-    return start
+    match = _SPACE.match(body, start)
+    return start if match is None else match.end()
 
 
 def edit(

@@ -134,7 +134,7 @@ def read_facts(
         if body[name] is not None:
             raise bad_request(f"'{name}' is not taken: {_REFUSED_FIELDS[name]}.", name)
     if has_parts:
-        shown = [content, *[body[name] for name in _SHOWN if name in body]]
+        shown = [body[name] for name in _SHOWN if name in body]
         refuse_media(addresses_in(shown), rule.media_hosts, rule.media_domains)
     choices, needs = _choices(endpoint, body), _needs(body, content)
     items = request_items(endpoint, body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -70,37 +71,46 @@ def _size_bytes(body: Mapping[str, Any], value: object) -> int:
     return len(orjson.dumps(value)) if isinstance(value, str | list | dict) else 0
 
 
+@dataclass(slots=True)
+class _Sum:
+    """What a RequestItem says of all items of one kind, while they are counted."""
+
+    where: str
+    count: int = 0
+    size_bytes: int = 0
+    uses: int = 0
+    unlimited: int = 0
+
+
 class _Items:
     def __init__(self, lists: BoundedLists, cut: Mapping[str, int]) -> None:
         self._lists = lists
         self._cut = cut
-        self._items: dict[str, RequestItem] = {}
+        self._sums: dict[str, _Sum] = {}
         self._unknown = 0
 
     @property
     def all(self) -> tuple[RequestItem, ...]:
-        return tuple(self._items.values())
+        return tuple(
+            RequestItem(name, s.where, count=s.count, size_bytes=s.size_bytes, uses=s.uses, unlimited=s.unlimited)
+            for name, s in self._sums.items()
+        )
 
     def add(self, name: str, where: str, size_bytes: int = 0, uses: int = 0, unlimited: int = 0) -> None:
-        before = self._items.get(name)
-        if before is not None and name in self._lists.plain_names:
-            return
-        if before is None:
+        known = self._sums.get(name)
+        if known is None:
             if name not in self._lists.names:
                 if self._unknown == MOST_UNKNOWN:
                     return
                 self._unknown += 1
                 name, where = _shown(name), _shown(where)
-            self._items[name] = RequestItem(name, where, size_bytes=size_bytes, uses=uses, unlimited=unlimited)
+            known = self._sums[name] = _Sum(where)
+        elif name in self._lists.plain_names:
             return
-        self._items[name] = RequestItem(
-            name,
-            before.where,
-            count=before.count + 1,
-            size_bytes=before.size_bytes + size_bytes,
-            uses=before.uses + uses,
-            unlimited=before.unlimited + unlimited,
-        )
+        known.count += 1
+        known.size_bytes += size_bytes
+        known.uses += uses
+        known.unlimited += unlimited
 
     def field(self, name: str, value: object, size_bytes: int) -> None:
         if name in ("tools", "functions"):
@@ -133,9 +143,7 @@ class _Items:
                 item += "/long_body"  # its limit could not be written into a body that was read in parts
             self.add(item, f"{name}[{i}]", uses=limit or 0, unlimited=limit is None)
         if functions:
-            other = self._items.get(_FUNCTION)
-            count = functions if other is None else functions + other.count
-            self._items[_FUNCTION] = RequestItem(_FUNCTION, name, count=count)
+            self._sums.setdefault(_FUNCTION, _Sum(name)).count += functions
 
     def inputs(self, inputs: object, *, typed: bool) -> None:
         for i, item in enumerate(inputs if isinstance(inputs, list) else ()):
@@ -190,7 +198,9 @@ def limit_of(tool: Mapping[str, Any]) -> int | None:
 def _below(part: Mapping[str, Any]) -> Iterator[object]:
     """Yield what may hold further parts; the source of a document is no part by itself."""
     for name in _NESTED:
-        inner = part.get(name)
+        if name not in part:
+            continue
+        inner = part[name]
         if name == "source" and isinstance(inner, dict):
             inner = inner.get("content")
         if isinstance(inner, list | dict):

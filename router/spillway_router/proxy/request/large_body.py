@@ -37,11 +37,13 @@ from spillway_router.providers.streams import MalformedObject, parse_object
 from spillway_router.proxy.request.body import (
     ANY_STRING,
     MAX_DEPTH,
+    MAX_FIELDS,
     STRING,
     FieldScanner,
     Spans,
     load,
     refuse_duplicates,
+    too_many_fields,
 )
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 
@@ -343,6 +345,8 @@ class Reading:
             message = f"The request body holds more than {MAX_VALUES} JSON values or {MAX_KEYS} keys."
             raise RefusedError(Refusal(413, "request_too_large", message))
         self._scanner.scan(self._body, start, end)
+        if len(self._scanner.spans) > MAX_FIELDS and not self._is_answer:
+            raise too_many_fields()
         if len(part) > HEAD:
             part = _LONG_BASE64.sub(self._cut_base64, part)
         if self._parsed_bytes > KEPT_TEXT:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote, urlsplit
 
 from spillway_router.privacy.folding import folded, neat
@@ -84,14 +83,12 @@ def addresses_in(content: object) -> Iterator[str]:
         if isinstance(node, list):
             nodes += node
         elif isinstance(node, dict):
-            yield from _addresses_of(node)
-            nodes += [value for value in node.values() if isinstance(value, list | dict)]
-
-
-def _addresses_of(part: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in part.items():
-        if (name == "url" or name.endswith("_url")) and isinstance(value, str):
-            yield value.strip()
+            for name, value in node.items():
+                if isinstance(value, str):
+                    if name.endswith("url") and (name == "url" or name.endswith("_url")):
+                        yield value.strip()
+                elif isinstance(value, list | dict):
+                    nodes.append(value)
 
 
 def _as_read(address: str) -> str:
