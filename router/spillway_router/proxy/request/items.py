@@ -97,20 +97,20 @@ class _Items:
         )
 
     def add(self, name: str, where: str, size_bytes: int = 0, uses: int = 0, unlimited: int = 0) -> None:
-        known = self._sums.get(name)
-        if known is None:
+        item_sum = self._sums.get(name)
+        if item_sum is None:
             if name not in self._lists.names:
                 if self._unknown == MOST_UNKNOWN:
                     return
                 self._unknown += 1
                 name, where = _shown(name), _shown(where)
-            known = self._sums[name] = _Sum(where)
+            item_sum = self._sums[name] = _Sum(where)
         elif name in self._lists.plain_names:
             return
-        known.count += 1
-        known.size_bytes += size_bytes
-        known.uses += uses
-        known.unlimited += unlimited
+        item_sum.count += 1
+        item_sum.size_bytes += size_bytes
+        item_sum.uses += uses
+        item_sum.unlimited += unlimited
 
     def field(self, name: str, value: object, size_bytes: int) -> None:
         if name in ("tools", "functions"):
