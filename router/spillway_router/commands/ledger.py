@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spillway_router.ledger.recompute import ChargeCounts
     from spillway_router.ledger.reconcile import Reconciled
     from spillway_router.ledger.reconcile_days import ReconciledDay
+    from spillway_router.ledger.reports.days import ReportRange
     from spillway_router.ledger.tables.acts import Change
     from spillway_router.ledger.unsure import UnsureAttempt
 
@@ -141,12 +142,28 @@ def export_ledger(
         days = read_range(ReportQuery(first=first, last=last), now_ms())
     except RangeError as error:
         fail(f"--{error}")
-    with opened(load(path), "read") as ledger, writing(output) as out:
+    loaded = load(path)
+    with opened(loaded, "read") as ledger, writing(output) as out:
         if form is Format.focus:
             count = export_focus(ledger, days, now_ms(), out, daily=daily)
+            _warn_of_unpriced(ledger, days, is_free=loaded.settings.gpu.price_known and not loaded.settings.gpu.hourly)
         else:
             count = export_jsonl(ledger, days.start_ms, days.end_ms, out)
     typer.echo(f"{count} rows of {days.name}", err=True)
+
+
+def _warn_of_unpriced(ledger: Ledger, days: ReportRange, *, is_free: bool) -> None:
+    """Say on standard error that GPU time is among the rows at 0, because nobody gave its price."""
+    from spillway_router.ledger.rentals.fixed_cost import rent_of, unpriced_us
+
+    rent = rent_of(ledger, days.calendar, now_ms())
+    unpriced = unpriced_us(((each, span.gpu_us) for each, span in rent.rentals), is_free=is_free)
+    if unpriced:
+        typer.echo(
+            f"warning: the price of the GPU is unknown, and {unpriced / 3.6e9:,.3f} GPU-hours are in these rows at 0; "
+            "set gpu.price_per_hour, and correct what is booked: spillway rentals correct ID --price USD",
+            err=True,
+        )
 
 
 @ledger_app.command("backup")

@@ -69,6 +69,7 @@ def report(
     if html is not None:
         _write_html(result, breakdown, html)
     elif as_csv:
+        _warn_of_unpriced(result)
         from spillway_router.ledger.reports.csv_file import report_csv
 
         typer.echo(report_csv(result), nl=False)
@@ -83,9 +84,18 @@ def report(
 
         console = Console()
         if by and not console.is_terminal:
+            _warn_of_unpriced(result)
             typer.echo(groups_tsv(result), nl=False)
         else:
             render_report(result, console)
+
+
+def _warn_of_unpriced(result: Report) -> None:
+    """Say on standard error what rows for a spreadsheet can't: that the rent in them is not known."""
+    from spillway_router.ledger.reports.words import unpriced
+
+    if warning := unpriced(result):
+        typer.echo(warning, err=True)
 
 
 def _build(path: str | None, queries: Sequence[ReportQuery]) -> list[Report]:

@@ -48,9 +48,9 @@ def letter_of(day: Breakdown, month: Report) -> Letter:
         "month_verdict": of_month.sentence,
         "requests": report.requests,
         "answers": report.served.answers,
-        "gpu_usd": usd(report.fixed.billed_nano),
+        "gpu_usd": None if report.unpriced_gpu_hours else usd(report.fixed.billed_nano),
         "cloud_usd": usd(report.cloud.cost_nano),
-        "total_usd": usd(report.total_nano),
+        "total_usd": None if report.unpriced_gpu_hours else usd(report.total_nano),
         "html": html,
     }
     return Letter(

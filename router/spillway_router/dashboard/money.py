@@ -116,16 +116,25 @@ def money_page(by_day: Report, by_key: Report, today: date, *, idle_apart: bool 
 
 def _cards(report: Report, today: date) -> tuple[Card, ...]:
     money, or_dash = report.amounts.money, report.amounts.or_dash
-    fixed, cloud, units = report.fixed, report.cloud, report.units
-    rent = f"{fixed.gpu_hours:,.0f} h at ${fixed.price_per_hour_usd}; {fixed.utilisation:.1%} of its capacity used"
+    cloud, units = report.cloud, report.units
     documents = f", {or_dash(units.per_document_nano)} per document" if report.served.documents else ""
     each = f"{or_dash(units.per_request_nano)} per request{documents}"
     last = _forecast_card(report, today) or _instead_card(report)
     return (
-        Card("GPU rent, fixed", money(fixed.billed_nano), rent if fixed.gpu_hours else "nothing was rented", "used"),
+        _rent_card(report),
         Card("Cloud, per request", money(cloud.cost_nano), _cloud_note(report), "cloud"),
         Card("Together", money(report.total_nano), each if report.served.answers else "no request was answered"),
         *last,
+    )
+
+
+def _rent_card(report: Report) -> Card:
+    fixed, heading = report.fixed, "GPU rent, fixed"
+    if report.unpriced_gpu_hours and not fixed.billed_nano:
+        return Card(heading, "unknown", f"{fixed.gpu_hours:,.0f} h, and nobody said at which price", "used")
+    rent = f"{fixed.gpu_hours:,.0f} h at ${fixed.price_per_hour_usd}; {fixed.utilisation:.1%} of its capacity used"
+    return Card(
+        heading, report.amounts.money(fixed.billed_nano), rent if fixed.gpu_hours else "nothing was rented", "used"
     )
 
 
@@ -185,9 +194,8 @@ def _short_day(day: str) -> str:
 def _day_row(row: GroupRow, report: Report) -> DayRow:
     money = report.amounts.money
     saved_nano = saved_on(row)
-    outcome = "-" if row.all_cloud_nano is None else f"saved {money(saved_nano)}"
-    if row.all_cloud_nano is not None and saved_nano < 0:
-        outcome = f"cost {money(-saved_nano)} more"
+    is_known = row.all_cloud_nano is not None and not report.unpriced_gpu_hours
+    outcome = f"saved {money(saved_nano)}" if saved_nano >= 0 else f"cost {money(-saved_nano)} more"
     return DayRow(
         day=row.keys["day"],
         answers=f"{row.served.answers:,}",
@@ -196,8 +204,8 @@ def _day_row(row: GroupRow, report: Report) -> DayRow:
         cloud=money(row.cloud_nano),
         total=money(row.total_nano),
         instead=report.amounts.or_dash(row.all_cloud_nano),
-        outcome=outcome,
-        tone="" if row.all_cloud_nano is None else "good" if saved_nano >= 0 else "bad",
+        outcome=outcome if is_known else "-",
+        tone="" if not is_known else "good" if saved_nano >= 0 else "bad",
     )
 
 

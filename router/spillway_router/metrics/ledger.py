@@ -35,7 +35,10 @@ class LedgerMetrics(Collector):
 
 
 class FixedCostMetrics(Collector):
-    """The fixed cost of the running UTC day so far, in US dollars, as of the last minute."""
+    """The fixed cost of the running UTC day so far, in US dollars, as of the last minute.
+
+    That of the GPUs is left out while the price of one is unknown, since 0 would be taken for it.
+    """
 
     def __init__(self, today: Callable[[], FixedToday | None]) -> None:
         self._today = today
@@ -50,15 +53,16 @@ class FixedCostMetrics(Collector):
             "Fixed cost of this UTC day so far in US dollars: billed is used plus idle; other is no GPU",
             labels=["part"],
         )
-        parts = {
-            "billed": today.billed_nano,
-            "used": today.used_nano,
-            "idle": today.idle_nano,
-            "other": today.other_nano,
-        }
+        gpus = {"billed": today.billed_nano, "used": today.used_nano, "idle": today.idle_nano}
+        parts = {**({} if today.unpriced_us else gpus), "other": today.other_nano}
         for part, nano in parts.items():
             family.add_metric([part], nano / NANO)
         yield family
+        yield GaugeMetricFamily(
+            "spillway_unpriced_gpu_hours_today",
+            "GPU-hours of this UTC day so far whose price nobody gave",
+            value=today.unpriced_us / 3.6e9,
+        )
 
 
 class BudgetMetrics(Collector):

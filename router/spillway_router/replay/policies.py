@@ -66,6 +66,8 @@ def policy_of(name: str, loaded: Loaded, today: date, cloud: CloudModel) -> Name
         remarks.append("the first step of an escalation answers, however sure it is")
     if pacing_rules(settings, assembly).lines:
         remarks.append("its budgets are kept, but not paced")
+    if not settings.gpu.price_known and any(backend.local for backend in assembly.backends):
+        remarks.append("the price of its GPU is unknown (gpu.price_per_hour), so its rent is left out")
     terms = ReplayTerms(
         policy=assembly.policy,
         rules=assembly.rules,

@@ -27,6 +27,7 @@ class GpuBilling:
 
     def __init__(self, ledger: Ledger, terms: FixedTerms, wall: Callable[[], float] = time.time) -> None:
         self._keeper = RentalKeeper(ledger, terms, new_rental_id)
+        self._is_free = terms.is_free
         self._wall = wall
         self._ledger = ledger
         self._begun = False
@@ -46,6 +47,7 @@ class GpuBilling:
 
     async def reprice(self, terms: FixedTerms) -> None:
         """Bill on other terms from now on."""
+        self._is_free = terms.is_free
         await self._write(lambda now_ms: self._keeper.reprice(terms, now_ms))
 
     async def _bill(self) -> None:
@@ -53,7 +55,10 @@ class GpuBilling:
             await LEDGER_CALLS.run(self._keeper.begin, self._now_ms())
             self._begun = True
         await LEDGER_CALLS.run(self._keeper.tick, self._now_ms())
-        self.today = await LEDGER_CALLS.run(fixed_today, self._ledger, self._now_ms())
+        self.today = await LEDGER_CALLS.run(self._fixed_today)
+
+    def _fixed_today(self) -> FixedToday:
+        return fixed_today(self._ledger, self._now_ms(), is_free=self._is_free)
 
     async def _write(self, work: Callable[[int], None]) -> None:
         """Do work that the next tick repeats if the ledger is unavailable."""

@@ -35,16 +35,25 @@ def make_keys(ledger: Ledger, rng: Random) -> list[str]:
     return [new.record.id for new in new_keys]
 
 
-def fill(ledger: Ledger, first: date, days: int, rng: Random, *, per_day: int, size: int = 1) -> int:
-    """Fill some days with about `per_day` requests each, whose tokens are `size` times usual ones; return the number
-    of requests."""
+def fill(
+    ledger: Ledger,
+    first: date,
+    days: int,
+    rng: Random,
+    *,
+    per_day: int,
+    size: int = 1,
+    price_nano_per_hour: int = PRICE_NANO_PER_HOUR,
+) -> int:
+    """Fill some days with about `per_day` requests each, whose tokens are `size` times usual ones, on a GPU at this
+    price; return the number of requests."""
     keys = make_keys(ledger, rng)
     ledger.rentals.add(
         RentalRecord(
             id="rent_business",
             gpu="a100-80",
             count=1,
-            price_nano_per_hour=PRICE_NANO_PER_HOUR,
+            price_nano_per_hour=price_nano_per_hour,
             kind="reserved",
             started_ms=start_of(first),
             stopped_ms=start_of(first + timedelta(days=days)),

@@ -6,6 +6,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
@@ -69,4 +70,21 @@ def test_today_is_what_the_report_says(tmp_path: Path) -> None:
     registry.register(FixedCostMetrics(lambda: today))
     page = generate_latest(registry).decode()
     assert f'spillway_fixed_cost_today_usd{{part="idle"}} {today.idle_nano / 10**9}' in page
+    assert "spillway_unpriced_gpu_hours_today 0.0" in page
+    ledger.close()
+
+
+@pytest.mark.parametrize("is_free", [False, True])
+def test_a_price_that_nobody_gave_is_no_cost_of_0(is_free: bool, tmp_path: Path) -> None:
+    ledger = SqliteLedger.open(tmp_path / "spillway.db")
+    keeper = RentalKeeper(ledger, RentalTerms("", 1, 0, "reserved", machine="m"), lambda: "rent_1")
+    keeper.begin(START)
+    keeper.tick(START + HOUR)
+    today = fixed_today(ledger, START + HOUR, is_free=is_free)
+    registry = CollectorRegistry()
+    registry.register(FixedCostMetrics(lambda: today))
+    page = generate_latest(registry).decode()
+    assert ('part="billed"' in page) is is_free
+    assert 'part="other"' in page
+    assert f"spillway_unpriced_gpu_hours_today {0.0 if is_free else 1.0}" in page
     ledger.close()

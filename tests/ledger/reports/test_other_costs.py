@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
-from spillway_router.dashboard.report_file import report_html
+from spillway_router.dashboard.letter import letter_of
+from spillway_router.dashboard.report_file import Breakdown, report_html
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import OtherCost, RentalRecord
@@ -180,6 +181,8 @@ def test_an_unknown_price_heads_the_report_and_a_known_0_does_not(ledger: Sqlite
     assert title.startswith("Spillway")
     assert warning.startswith("THE PRICE OF THE GPU IS UNKNOWN: 24.000 GPU-hours")
     assert "THE PRICE OF THE GPU IS UNKNOWN" in report_html(report)
+    assert report.all_local is None
+    assert letter_of(Breakdown(report, report), report).values["gpu_usd"] is None
     own = replace(TERMS, gpu=GpuRental(Decimal(0)), price_known=True)
     assert "UNKNOWN" not in text_of(build_report(ledger, NOVEMBER, own, END))
     later = build_report(ledger, NOVEMBER, TERMS, END)

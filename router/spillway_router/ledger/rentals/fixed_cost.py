@@ -35,6 +35,14 @@ class Rent:
     rentals: tuple[tuple[RentalRecord, RentedSpan], ...]
 
 
+def unpriced_us(rentals: Iterable[tuple[RentalRecord, int]], *, is_free: bool) -> int:
+    """Return the GPU-microseconds that are booked at 0 although nobody said that the GPU costs nothing. `rentals` are
+    those of a time with their GPU-microseconds in it; `is_free`: the configuration gives the price 0."""
+    if is_free:
+        return 0
+    return sum(gpu_us for each, gpu_us in rentals if not each.all_nano_per_hour and not each.price_nano_per_month)
+
+
 @dataclass(frozen=True, slots=True)
 class CostLine:
     """One group of attempts, with its share of the fixed cost (0 in the cloud).
@@ -188,18 +196,22 @@ def lines(days: Sequence[FixedDay], totals: Sequence[Total]) -> tuple[CostLine, 
 
 @dataclass(frozen=True, slots=True)
 class FixedToday:
-    """The fixed cost of the running UTC day so far, in nano-dollars: GPUs, of which used and idle, and other costs."""
+    """The fixed cost of the running UTC day so far, in nano-dollars: GPUs, of which used and idle, and other costs;
+    `unpriced_us` are the GPU-microseconds in it whose price nobody gave."""
 
     billed_nano: int
     used_nano: int
     idle_nano: int
     other_nano: int
+    unpriced_us: int = 0
 
 
-def fixed_today(ledger: Ledger, now_ms: int) -> FixedToday:
-    """Return the fixed cost of today so far, without reading the rows of rentals."""
+def fixed_today(ledger: Ledger, now_ms: int, *, is_free: bool = False) -> FixedToday:
+    """Return the fixed cost of today so far, without reading the rows of rentals. `is_free`: the configuration gives
+    the GPUs the price 0."""
     day_ms = now_ms // DAY_MS * DAY_MS
     rented_nano = rented_us = other_nano = 0
+    rentals: list[tuple[RentalRecord, int]] = []
     costs: list[FixedCost] = [*ledger.rentals.between(day_ms, now_ms + 1), *ledger.other_costs.all()]
     for cost in costs:
         meter = meter_of(cost)
@@ -211,11 +223,18 @@ def fixed_today(ledger: Ledger, now_ms: int) -> FixedToday:
             other_nano += meter.billed_nano(begin_ms, until_ms)
         else:
             rented_nano += meter.billed_nano(begin_ms, until_ms)
-            rented_us += meter.gpu_us(begin_ms, until_ms)
+            rentals.append((cost, meter.gpu_us(begin_ms, until_ms)))
+            rented_us += rentals[-1][1]
     day = day_of(day_ms)
     (split, *_) = [
         each.split
         for each in fixed_days({day: RentedDay(rented_nano, rented_us)}, ledger.totals(day_ms, day_ms + DAY_MS))
         if each.day == day
     ]
-    return FixedToday(rented_nano, split.used_total_nano, split.idle_nano, other_nano)
+    return FixedToday(
+        billed_nano=rented_nano,
+        used_nano=split.used_total_nano,
+        idle_nano=split.idle_nano,
+        other_nano=other_nano,
+        unpriced_us=unpriced_us(rentals, is_free=is_free),
+    )

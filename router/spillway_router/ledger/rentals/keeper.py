@@ -75,10 +75,14 @@ class RentalTerms:
 
 @dataclass(frozen=True, slots=True)
 class FixedTerms:
-    """Everything with a fixed cost that a router bills: its GPUs, None if there are none, and other fixed costs."""
+    """Everything with a fixed cost that a router bills: its GPUs, None if there are none, and other fixed costs.
+
+    `is_free`: the configuration says that the GPUs cost nothing; without it their price 0 is an unknown one.
+    """
 
     rental: RentalTerms | None = None
     other: tuple[OtherCostTerms, ...] = ()
+    is_free: bool = False
 
 
 class Books:

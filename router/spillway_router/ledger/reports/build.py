@@ -17,13 +17,13 @@ A report reads the running sums of its range (store/sums.py); the forecast reads
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 
 from spillway_router.core.money.alternatives import Offer
-from spillway_router.core.money.attribution import GpuRental, TrafficShape, break_even_at
+from spillway_router.core.money.attribution import BreakEven, GpuRental, TrafficShape, break_even_at
 from spillway_router.core.money.tariff import NANO, half_up
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger, Sums
@@ -38,6 +38,7 @@ from spillway_router.ledger.rentals.fixed_cost import (
     lines,
     other_costs,
     rent_of,
+    unpriced_us,
 )
 from spillway_router.ledger.reports.days import (
     GroupKey,
@@ -164,7 +165,10 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
     cloud = _cloud_side([total for total in totals if not total.group.local and not total.group.cached], books.holds)
     request_nano = fixed.billed_nano + cloud.cost_nano
     answers = Answers(books.lines, source.sums.lengths(days.calendar), terms.coefficients, _scale(books.days))
+    unpriced = unpriced_us(((each, span.gpu_us) for each, span in books.rent.rentals), is_free=terms.is_free)
     compared = _compared(fixed, answers, terms, request_nano)
+    if unpriced:
+        compared = tuple(map(_without_savings, compared))
     cheapest = min(compared, key=lambda one: (-one.answers, one.all_cloud_nano), default=None)
     against = next((one for one in compared if one.name == source.against), cheapest)
     served = served_of(totals)
@@ -192,7 +196,7 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         cheapest=None if cheapest is None else cheapest.name,
         against=None if against is None else against.name,
         not_compared=tuple(sorted(terms.alternatives.keys() - {alternative.name for alternative in compared})),
-        all_local=_all_local(fixed, answers, request_nano),
+        all_local=None if unpriced else _all_local(fixed, answers, request_nano),
         capacity_per_day=(86_400e6 * fixed.gpus * answers.sizes.answers / answers.work_us if answers.work_us else None),
         by=by,
         groups=group_rows(costs, by, source.sums, days, most_groups=source.most_groups) if by else (),
@@ -205,7 +209,7 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         credits=tuple(map(_credit_row, ledger.credits.used(days.start_ms, days.end_ms, MOST_ROWS_OF_PEOPLE))),
         currency=terms.currency,
         other=_other_fixed(books.other),
-        unpriced_gpu_hours=_unpriced_gpu_hours(books.rent, terms),
+        unpriced_gpu_hours=unpriced / 3.6e9,
         cache=_cache_side([total for total in totals if total.group.cached]),
     )
 
@@ -268,14 +272,6 @@ def _other_fixed(costs: OtherCosts) -> OtherFixed:
         for cost, nano in costs.costs
     )
     return OtherFixed(costs.nano, rows)
-
-
-def _unpriced_gpu_hours(rented: Rent, terms: ReportTerms) -> float:
-    """Return the GPU-hours that are booked at 0 although nobody said that the GPU costs nothing."""
-    if terms.price_known and not terms.gpu.price_per_hour:
-        return 0.0
-    free = [s.gpu_us for r, s in rented.rentals if not r.all_nano_per_hour and not r.price_nano_per_month]
-    return sum(free) / 3.6e9
 
 
 def _pressed_row(pressed: Pressed) -> PressedRow:
@@ -488,6 +484,11 @@ def _alternative(name: str, offer: Offer, gpu: GpuRental, answers: Answers, tota
         savings_nano=all_cloud_nano - (total_nano - there.left_out_nano),
         break_even=break_even_at(gpu, shape, there.cost),
     )
+
+
+def _without_savings(alternative: Alternative) -> Alternative:
+    """Return a comparison without what the unknown price of a GPU would make a saving."""
+    return replace(alternative, savings_nano=None, break_even=BreakEven(None, None))
 
 
 def _all_local(fixed: FixedSide, answers: Answers, total_nano: int) -> AllLocal | None:

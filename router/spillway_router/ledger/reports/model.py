@@ -171,14 +171,15 @@ class Alternative:
     there, what was saved compared to it (negative if it would have been cheaper), and when renting the GPU pays off
     against it.
 
-    What other answers cost is on neither side of the comparison.
+    What other answers cost is on neither side of the comparison. Savings are None while the price of a GPU is unknown,
+    and so is the break-even.
     """
 
     name: str
     tariff_ref: str
     answers: int
     all_cloud_nano: int
-    savings_nano: int
+    savings_nano: int | None
     break_even: BreakEven
 
 

@@ -24,3 +24,8 @@ class ReportTerms:
     zone: tzinfo = UTC
     currency: Currency | None = None
     price_known: bool = True
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the configuration says that the GPUs cost nothing."""
+        return self.price_known and not self.gpu.price_per_hour

@@ -51,7 +51,7 @@ def verdict_of(report: Report) -> Verdict:
     if not chosen.answers:
         rent = money(report.fixed.billed_nano)
         return Verdict("The GPU was rented for ", rent, " and answered nothing.", tone="bad", support=support)
-    saved_nano = chosen.savings_nano
+    saved_nano = chosen.savings_nano or 0
     if saved_nano >= 0:
         after = f" against the same work at {chosen.name}."
         return Verdict("The GPU ", f"saved {money(saved_nano)}", after, tone="good", support=support)

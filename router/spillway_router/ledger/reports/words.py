@@ -33,8 +33,10 @@ def title(report: Report) -> str:
     )
 
 
-def difference(saved_nano: int, amounts: Amounts) -> str:
-    """Return how much more or less than what was paid something would have cost."""
+def difference(saved_nano: int | None, amounts: Amounts) -> str:
+    """Return how much more or less than what was paid something would have cost; None is not known."""
+    if saved_nano is None:
+        return "unknown"
     if not saved_nano:
         return "the same"
     return f"{amounts.money(abs(saved_nano))} {'more' if saved_nano > 0 else 'less'}"
@@ -70,6 +72,8 @@ def rental_name(row: RentalRow) -> str:
 def break_even_words(alternative: Alternative, answers: int) -> tuple[str, str]:
     """Return the volume and the utilisation from which on the GPU is cheaper than an alternative."""
     point = alternative.break_even
+    if alternative.savings_nano is None:
+        return ("unknown", "-")
     if point.requests_per_day is None or point.utilisation is None:
         return ("never: it is free", "-") if answers else ("-", "-")
     volume = f"{point.requests_per_day:,.0f} requests/day"
