@@ -159,7 +159,10 @@ def test_secrets_of_several_lines_are_refused() -> None:
         words = [sys.executable, "-c", program]
         return subprocess.run(words, input=rows, capture_output=True, text=True, timeout=20, check=False)
 
+    odd = "-é $HOME `id` # 'one' \"two\" \\ % =x "
     assert written("gsk_a").stdout == "KEY=gsk_a\n"
+    assert written(f"{odd}\r\n").stdout == f"KEY={odd}\n", "docker takes such a line as it is"
+    assert written("a\rb").returncode == 1
     several = written('{\n "a": "b"\n}')
     assert (several.returncode, several.stdout) == (1, "")
     assert "the secret KEY has several lines" in several.stderr

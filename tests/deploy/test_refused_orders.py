@@ -53,6 +53,7 @@ FILES = {
     "split": WHOLE.replace("server: {", "server: {vllm_args: [-tp, '8'], "),
     "nothing": WHOLE.replace("server: {", "server: {vllm_args: [--max-model-len, '0'], "),
     "share": WHOLE.replace("server: {", "server: {vllm_args: [--gpu-memory-utilization, '2'], "),
+    "beside": f"{WHOLE}confidence: {{calibration: calibration.json}}\n",
     "other": WHOLE.replace(f'server: {{model: "{MODEL}"}}', "server: {model: Qwen/Qwen2.5-14B-Instruct-AWQ}"),
 }
 EVERYWHERE = [
@@ -94,10 +95,19 @@ EVERYWHERE = [
     (("--send", "nothing"), "--max-model-len 0 is less than 1"),
     (("--send", "share"), "--gpu-memory-utilization 2 is no share"),
     (("--send", "other"), "is not what --send launches"),
+    (("--send", "beside"), "the machine gets the configuration alone"),
 ]
 SOME = [
     ("runpod", ("--set", "serverless=1", "--set", "workers_max=abc"), "the value has the form"),
     ("runpod", ("--set", "serverless=yes"), "the value has the form"),
+    ("runpod", ("--set", "serverless=1", "--set", "idle_s=3601"), "the value has the form"),
+    ("runpod", ("--name", " "), "is not a name"),
+    ("runpod", ("--name", "x" * 192), "is not a name"),
+    ("runpod", ("--name", "a\nb"), "is not a name"),
+    ("vast", ("--name", "x" * 65), "is not a name"),
+    ("aws", ("--name", "x" * 129), "is not a name"),
+    ("kubernetes", ("--name", "1st"), "is not a name"),
+    ("kubernetes", ("--name", "x" * 54), "is not a name"),
     ("runpod", ("--place", "somewhere"), "is not a place"),
     ("vast", (*CLOUD, "--budget", "5", "--secret", "OTHER"), "by --secret GROQ_API_KEY"),
     ("vast", ("--volume", "vol1"), "mounts no existing volume"),

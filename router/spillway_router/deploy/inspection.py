@@ -10,10 +10,12 @@ import base64
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import BaseModel
 
 from spillway_router.config.assemble import Assembly, assemble
 from spillway_router.config.documents import document_problems
@@ -44,6 +46,8 @@ _IMAGE = re.compile(
     r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
     r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
+_WRITTEN = ("file", "journal", "stop_file")
+"""Paths that the router makes itself, or looks for again and again."""
 _OWN_HOSTS = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104 - it is compared
 _STORE_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -114,7 +118,12 @@ def machine_problems(order: DeploymentOrder, accepted: Accepted, today: date) ->
     yield from (f"{origin}: {problem}" for problem in _literal_secrets(yaml.safe_load(text)))
     yield from (f"{origin}: {problem}" for problem in _reachable(settings))
     if order.yaml:
-        others = (*_books(settings, order), *_ledger(settings, order, accepted), *_stop(settings, accepted))
+        others = (
+            *_books(settings, order),
+            *_ledger(settings, order, accepted),
+            *_stop(settings, accepted),
+            *_files(settings),
+        )
         yield from (f"{origin}: {problem}" for problem in others)
     assembled = assemble(settings, environment, today)
     problems = assembled.problems if isinstance(assembled, ConfigRejected) else assembled.disabled
@@ -191,6 +200,22 @@ def _stop(settings: Settings, accepted: Accepted) -> Iterator[str]:
             f"and the machine is ended after {accepted.most_stop_s} s; make stop_s and stop_unready_s at most "
             f"{accepted.most_stop_s - STOP_REST_S} s together"
         )
+
+
+def _files(part: BaseModel, where: str = "") -> Iterator[str]:
+    """Yield the files that the router would read beside its configuration: here they may be there, and the machine gets
+    the configuration alone."""
+    for name in type(part).model_fields:
+        value, place = getattr(part, name), f"{where}.{name}".lstrip(".")
+        pending = [*value.values()] if isinstance(value, Mapping) else [*value] if isinstance(value, tuple) else [value]
+        for each in pending:
+            if isinstance(each, BaseModel):
+                yield from _files(each, place)
+            elif isinstance(each, Path) and not each.is_absolute() and name not in _WRITTEN:
+                yield (
+                    f"{place}: {each} is beside the file here, and the machine gets the configuration alone; put it in "
+                    "an image of your own, and write its path there"
+                )
 
 
 def _literal_secrets(values: Mapping[str, Any]) -> Iterator[str]:

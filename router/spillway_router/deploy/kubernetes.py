@@ -5,6 +5,7 @@ Values go to helm's standard input, so that none of them appears in an argument.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -26,11 +27,17 @@ _GRACE_S = 190
 
 
 class _Dumper(yaml.SafeDumper):
-    """A dumper that writes texts of several lines as blocks, so that people can read them."""
+    """A dumper that writes texts of several lines as blocks, so that people can read them, and quotes every other text
+    that could be something else to another reader: helm takes the tags 1e3, 08 and y for numbers and a truth value,
+    where PyYAML sees none to quote."""
+
+
+_PLAIN = re.compile("[A-Za-z][A-Za-z]")
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else None if _PLAIN.match(text) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)
@@ -46,7 +53,7 @@ class Kubernetes:
     log_command = "kubectl logs --namespace NAMESPACE POD"
     accepted = Accepted(
         settings={"context": r"[A-Za-z0-9][A-Za-z0-9@:/._-]*", "pull_secret": "[a-z0-9]([a-z0-9.-]*[a-z0-9])?"},
-        name="[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?",
+        name="[a-z]([a-z0-9-]{0,51}[a-z0-9])?",  # helm takes 53 characters, and a Service begins with a letter
         place="[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
         mounts_file=True,
     )

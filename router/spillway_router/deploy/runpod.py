@@ -6,7 +6,7 @@ Secrets are references to RunPod's own store: RunPod resolves `{{ RUNPOD_SECRET_
 from __future__ import annotations
 
 from spillway_hardware.gpus import GPUS
-from spillway_router.deploy.container import environment, with_references
+from spillway_router.deploy.container import environment, settings_text, with_references
 from spillway_router.deploy.order import (
     CUDA,
     NUMBER,
@@ -56,9 +56,9 @@ class RunPod:
             "workers_min": NUMBER,
             "workers_max": NUMBER,
             "requests_per_worker": "[1-9][0-9]{0,5}",
-            "idle_s": "[1-9][0-9]{0,3}",
+            "idle_s": "[1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600",  # the API's maximum
         },
-        name="[^\\x00-\\x1f]{1,191}",
+        name=r"[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,189}[^\s\x00-\x1f\x7f])?",
         place="[A-Z]{2,3}(-[A-Z0-9]+)+",
         volumes=True,
         volume_roots=(VOLUME, SERVERLESS_VOLUME),
@@ -71,7 +71,7 @@ class RunPod:
         if order.interruptible:
             raise DeployError("RunPod's REST v2 rents no interruptible pods; omit --interruptible, or use vast or aws")
         root = VOLUME if order.volume else ""
-        variables = environment(order, root)
+        variables = _variables(order, root)
         body = CreatePod(
             name=order.name,
             image=order.image,
@@ -101,7 +101,7 @@ class RunPod:
                 f"--set workers_max={most}: it must be at least 1, and not less than workers_min ({least})"
             )
         root = SERVERLESS_VOLUME if order.volume else ""
-        variables = {**environment(order, root), **_BALANCED}
+        variables = {**_variables(order, root), **_BALANCED}
         body = CreateEndpoint(
             name=order.name,
             image=order.image,
@@ -155,6 +155,12 @@ class RunPod:
         return DeploymentPlan(
             self.name, (step,), handle, ("Network volumes are kept, and cost money, until you delete them.",)
         )
+
+
+def _variables(order: DeploymentOrder, root: str) -> dict[str, str]:
+    """Return the container's variables. RunPod replaces `{{ ... }}` in their values, so that a configuration with such
+    words of its own travels in base64."""
+    return environment(order, root, encoded="{{" in settings_text(order, f"{root}/data"))
 
 
 def _notes(order: DeploymentOrder, url: str) -> tuple[str, ...]:
