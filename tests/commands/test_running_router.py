@@ -54,7 +54,7 @@ async def test_status_says_in_one_sentence_how_the_router_is(tmp_path: Path) -> 
     async with pair(WHOLE, WHOLE, folder=tmp_path) as (_, _, router):
         await router.chat()
         lines = (await good(router, "status")).splitlines()
-        assert lines[0] == "All well: 100% of the last 1 answers came from the own GPU."
+        assert lines[0] == "All well: 100% of the last 1 answer came from the own GPU."
         assert lines[1].split() == ["local", "up"]
         assert "GPU $" in lines[3]
         assert "price is unknown" in lines[4]
@@ -74,7 +74,7 @@ async def test_a_backend_that_is_down_is_named(tmp_path: Path) -> None:
 async def test_the_report_of_a_running_router_is_that_of_its_ledger(tmp_path: Path) -> None:
     async with pair(BUSY, WHOLE, folder=tmp_path) as (_, _, router):
         reply = await router.chat({"max_tokens": 5})
-        assert "1 requests, 1 answered" in await good(router, "report")
+        assert "1 request, 1 answered" in await good(router, "report")
         piped = (await good(router, "report", "--by", "decision")).splitlines()
         assert piped[0].split("\t")[0] == "decision"
         assert "overflow" in [line.split("\t")[0] for line in piped[1:]]

@@ -30,7 +30,7 @@ async def test_a_price_that_nobody_said_is_no_silent_zero(tmp_path: Path) -> Non
     async with pair(WHOLE, WHOLE, folder=tmp_path) as (_, _, router):
         await router.chat()
         text = await shown(router, "status")
-        assert text.startswith("All well: 100% of the last 1 answers came from the own GPU.\n")
+        assert text.startswith("All well: 100% of the last 1 answer came from the own GPU.\n")
         assert "The GPU's price is unknown" in text
         assert "Set gpu.price_per_hour" in text
         assert "The GPU's price is unknown" in await shown(router, "top", "--once")

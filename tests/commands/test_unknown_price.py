@@ -55,6 +55,7 @@ def test_a_report_knows_no_saving(file: Path) -> None:
         assert row["break_even"] == {"utilisation": None, "requests_per_day": None}
         assert row["all_cloud_nano"] > 0
     assert report["all_local"] is None
+    assert "unknown per GPU-hour x 1" in run(file, "report", *days).stdout
 
 
 @pytest.mark.parametrize("words", [("report", "--csv"), ("report", "--by", "day"), ("ledger", "export")])

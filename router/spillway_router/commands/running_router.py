@@ -46,6 +46,8 @@ class RouterAddress:
             error = json.loads(text)["error"]
             message = f"{status} {error['code']}: {error['message']}"
         except (ValueError, KeyError, TypeError):
+            if status == 500:
+                return f"500 from {self.url}: it failed at this request, and its log says why"
             return f"{status} from {self.url}: is that a Spillway router?"
         fix = " Give it with --key or SPILLWAY_API_KEY." if status == 401 and not self.key else ""
         return f"{message}{fix}"

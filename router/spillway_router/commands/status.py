@@ -47,7 +47,8 @@ class RouterState:
         refused = sum(line["ended"] in ("refused", "error") for line in self.requests)
         failed = f", and {refused} were refused or failed" if refused else ""
         return (
-            f"{begun}: {local / len(answered):.0%} of the last {len(answered)} answers came from the own GPU{failed}."
+            f"{begun}: {local / len(answered):.0%} of the last {len(answered)} "
+            f"{'answer' if len(answered) == 1 else 'answers'} came from the own GPU{failed}."
         )
 
     def values(self) -> dict[str, Any]:

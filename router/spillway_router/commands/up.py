@@ -37,6 +37,7 @@ def up(path: ConfigOption = None) -> None:
         model=server.model,
         host=url.hostname or "127.0.0.1",
         port=url.port or 8001,
+        port_cure=f"write another into backends.{backend.name}.base_url, such as http://127.0.0.1:8002/v1",
         vllm_args=vllm_arguments(server, loaded.settings.media),
         loras=tuple(f"{name}={folder}" for name, folder in server.loras.items()),
         cache_root=Path(".cache/vllm"),

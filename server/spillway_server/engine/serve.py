@@ -35,16 +35,17 @@ from spillway_server.stores import located
 class ServeOptions:
     """What to serve and where.
 
-    `port` 0 takes a free port; `uds` replaces host and port; `cache_root` is where vLLM keeps compiled code (None: its
-    own default); `device` is auto, gpu or cpu; `loras` are adapters as NAME=DIRECTORY or =s3://BUCKET/PREFIX;
-    `embedding` serves /v1/embeddings instead of completions; `model_config` is a folder with a copy of a hub model's
-    configuration; `force` goes on although the model is unknown or doesn't fit; `converted` is the folder of models
-    that were converted from GGUF files.
+    `port` 0 takes a free port, and `port_cure` says how to choose another; `uds` replaces host and port; `cache_root`
+    is where vLLM keeps compiled code (None: its own default); `device` is auto, gpu or cpu; `loras` are adapters as
+    NAME=DIRECTORY or =s3://BUCKET/PREFIX; `embedding` serves /v1/embeddings instead of completions; `model_config` is a
+    folder with a copy of a hub model's configuration; `force` goes on although the model is unknown or doesn't fit;
+    `converted` is the folder of models that were converted from GGUF files.
     """
 
     model: str = "auto"
     host: str = "127.0.0.1"
     port: int = 8001
+    port_cure: str = "choose another with --port (0 takes a free one)"
     uds: str | None = None
     engine_python: Path | None = None
     vllm_args: tuple[str, ...] = ()
@@ -98,7 +99,7 @@ def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line:
     lora_adapters = loras if isinstance(loras, Obstacle) else adapters.read(loras, model.served_name)
     if isinstance(lora_adapters, Obstacle):
         return lora_adapters
-    port = 0 if options.uds else _claim_port(options.host, options.port)
+    port = 0 if options.uds else _claim_port(options)
     if isinstance(port, Obstacle):
         return port
     plan_options = PlanOptions(
@@ -210,12 +211,13 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
-def _claim_port(host: str, port: int) -> int | Obstacle:
+def _claim_port(options: ServeOptions) -> int | Obstacle:
     """Return the port if nobody listens on it, or for 0 one that is free now (vLLM can't choose one and report it).
 
     This is checked before the launch, since a leftover engine on the port would answer the readiness probe instead of
     vLLM.
     """
+    host, port = options.host, options.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         # Servers set it too, so that connections that are still closing don't occupy the port.
@@ -225,6 +227,6 @@ def _claim_port(host: str, port: int) -> int | Obstacle:
         except OSError as error:
             return Obstacle(
                 f"the engine can't listen on {host} port {port}: {error.strerror or error}.",
-                "Stop the process that occupies it, or choose another with --port (0 takes a free one).",
+                f"Stop the process that occupies it, or {options.port_cure}.",
             )
         return int(probe.getsockname()[1])

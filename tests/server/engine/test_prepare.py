@@ -6,7 +6,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from spillway_router.cli import app
 from spillway_server.engine.serve import Prepared, ServeOptions, prepare
 from spillway_server.obstacle import Obstacle
 
@@ -29,6 +31,25 @@ def test_a_free_port_is_taken_for_zero(cpu_engine: Path, tmp_path: Path) -> None
     assert prepared.launch.address.served_model == prepared.plan.served_name == "demo"
     assert prepared.launch.env["VLLM_CACHE_ROOT"] == str(tmp_path / "cache")
     assert "VLLM_SERVER_DEV_MODE" not in prepared.launch.env
+
+
+def test_up_says_where_its_engines_port_is_written(
+    cpu_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / ".venv-vllm" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    cpu_engine.rename(python)
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        url = f"http://127.0.0.1:{other.getsockname()[1]}/v1"
+        backend = f"backends: [{{name: mine, provider: vllm, model: demo, base_url: '{url}'}}]\n"
+        (tmp_path / "spillway.yaml").write_text(f"server: {{model: demo}}\n{backend}")
+        done = CliRunner().invoke(app, ["up"])
+    assert done.exit_code == 1
+    assert "Stop the process that occupies it, or write another into backends.mine.base_url" in done.stderr
+    assert "--port" not in done.stderr
 
 
 def test_a_taken_port_is_refused(cpu_engine: Path) -> None:

@@ -13,9 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from spillway_router.core.money.currency import Amounts
 from spillway_router.core.printable import printable
-from spillway_router.ledger.reports.model import FixedSide, Report
+from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.rows import (
     ALTERNATIVES_HEAD,
     CLOUD_HEAD,
@@ -59,7 +58,7 @@ def render_report(report: Report, console: Console) -> None:
     if warning:
         console.print(_cell(warning, "bold red"))
     console.print(_whole_bar(report, console.width))
-    console.print(Columns([_fixed_panel(report.fixed, report.amounts), _cloud_panel(report)], padding=(0, 1)))
+    console.print(Columns([_fixed_panel(report), _cloud_panel(report)], padding=(0, 1)))
     if report.other.rows:
         console.print(_table("", OTHER_HEAD, other_rows(report)))
     if report.steps:
@@ -107,12 +106,14 @@ def _whole_bar(report: Report, width: int) -> Text:
     return bar(*amounts, whole_nano, max(_LEAST_BAR, min(_BAR_WIDTH, width - legend.cell_len - 2))) + legend
 
 
-def _fixed_panel(fixed: FixedSide, amounts: Amounts) -> RenderableType:
-    money = amounts.money
+def _fixed_panel(report: Report) -> RenderableType:
+    fixed, money = report.fixed, report.amounts.money
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")
-    table.add_row("price", f"${fixed.price_per_hour_usd} per GPU-hour x {fixed.gpus}")
+    is_unknown = report.unpriced_gpu_hours and not fixed.billed_nano
+    price = "unknown" if is_unknown else f"${fixed.price_per_hour_usd}"
+    table.add_row("price", f"{price} per GPU-hour x {fixed.gpus}")
     if len(fixed.rentals) > 1:
         for rental in fixed.rentals:
             table.add_row(
@@ -121,12 +122,14 @@ def _fixed_panel(fixed: FixedSide, amounts: Amounts) -> RenderableType:
     table.add_row("billed", f"{fixed.gpu_hours:,.3f} GPU-hours  {money(fixed.billed_nano)}")
     table.add_row("  used", f"{fixed.utilisation:.1%}  {money(fixed.used_nano)}")
     table.add_row("  idle", f"{1 - fixed.utilisation:.1%}  {money(fixed.idle_nano)}")
-    table.add_row("answered", f"{fixed.served.answers:,} requests")
+    answered = fixed.served.answers
+    table.add_row("answered", f"{answered:,} {'request' if answered == 1 else 'requests'}")
     tokens = fixed.served.prompt_tokens, fixed.served.completion_tokens
     table.add_row("tokens", f"{tokens[0]:,} in + {tokens[1]:,} out")
     for row in fixed.rows:
         drafts = f", {row.discarded:,} drafts discarded" if row.discarded else ""
-        label = f"{row.served.answers:,} answers, {row.gpu_seconds:,.1f} GPU-s{drafts}"
+        word = "answer" if row.served.answers == 1 else "answers"
+        label = f"{row.served.answers:,} {word}, {row.gpu_seconds:,.1f} GPU-s{drafts}"
         table.add_row(_cell(f"{row.backend} ({row.model})"), f"{label}  {money(row.used_nano)}")
     return Panel(Group(table), title="Fixed: rented GPU", expand=False)
 

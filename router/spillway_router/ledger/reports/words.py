@@ -28,7 +28,8 @@ def moment(epoch_ms: int, zone: tzinfo = UTC) -> str:
 def title(report: Report) -> str:
     """Return the first line of the report."""
     return (
-        f"Spillway, {report.period.name} ({report.period.timezone}): {report.requests:,} requests, "
+        f"Spillway, {report.period.name} ({report.period.timezone}): {report.requests:,} "
+        f"{'request' if report.requests == 1 else 'requests'}, "
         f"{report.served.answers:,} answered, {report.amounts.money(report.total_nano)} in total"
     )
 
