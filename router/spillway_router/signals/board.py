@@ -25,6 +25,10 @@ CLOUD_TTFT_S = 0.5
 """Assumed time to first token of a cloud backend before its first answer."""
 CONTRADICTED_S = 5.0
 """A 500 that came within this time after another request succeeded may be the fault of its request alone."""
+PROVEN_S = 1.0
+"""How long after a request of the router's own succeeded at an engine a failure there is that of its request."""
+HELD_UP_S = 1.0
+"""From how many seconds on, for which nobody read an answer on, its end says nothing of its backend."""
 PROOF_PAUSE_S = 0.5
 """Shortest time between two requests of the router's own that find out whether an engine fails for everybody."""
 NOTHING_LACKING: frozenset[Capability] = frozenset()
@@ -121,6 +125,9 @@ class TrackedCall:
     """Which trial of a silent backend the call is, from 1 on; 0 if it is none."""
     replaceable: bool = False
     """Whether another backend, or a draft, may take this one's place."""
+    held_up_s: float = 0.0
+    """For how long the answer was not read on: its client did not take it, or a better one was sought. The engine has
+    finished long before such an answer ends, or its provider has hung up."""
     abandon: Callable[[str], None] | None = None
     """Gives the call up, for the reason given. None before it is sent, and once its answer is there or is shown."""
 
@@ -360,7 +367,8 @@ class Board:
         state.snapshot = None
         usage = outcome.usage
         silent = was_waiting and self._was_silent(state, call, outcome, monotonic_s, streamed=streamed)
-        if outcome.status:
+        held_up = call.held_up_s >= HELD_UP_S
+        if outcome.status and not held_up:
             state.heard_at = monotonic_s
         if state.backlog is not None:
             self._finish_on_backlog(state, call, outcome, monotonic_s)
@@ -369,16 +377,24 @@ class Board:
             state.ttft_s += EWMA_WEIGHT * 4 * (monotonic_s - call.sent_at - state.ttft_s)
         if usage is not None:
             state.tokens.observe(call.prompt_bytes, usage.prompt_tokens)
-        if outcome.kind == "ok":
+        if outcome.kind == "ok" and not held_up:
             state.last_ok_at = monotonic_s
             state.silent = False
             if not streamed:
                 taken_s = monotonic_s - call.sent_at
                 usual_s = state.whole_s
                 state.whole_s = taken_s if usual_s is None else usual_s + EWMA_WEIGHT * 4 * (taken_s - usual_s)
-        else:
+        elif outcome.kind != "ok":
             _limit(state, outcome, monotonic_s)
         self._update_breaker(state, call, outcome, monotonic_s, silent=silent)
+
+    def held_up(self, call: TrackedCall, monotonic_s: float) -> None:
+        """Record that the client of a call has not read its answer on for a while: it does not occupy the engine for
+        ever."""
+        state = self._states.get(call.backend)
+        if state is not None and state.backlog is not None and call.open:
+            state.backlog.set_aside(call.ticket, monotonic_s)
+            state.snapshot = None
 
     def _finish_on_backlog(self, state: _State, call: TrackedCall, outcome: Outcome, monotonic_s: float) -> None:
         if state.backlog is None:
@@ -387,7 +403,7 @@ class Board:
             self._guess_first_token(state, call, outcome, monotonic_s)
         usage = outcome.usage
         output = usage.completion_tokens if usage is not None and outcome.kind == "ok" else None
-        state.backlog.finish(call.ticket, monotonic_s, output)
+        state.backlog.finish(call.ticket, monotonic_s, output, timed=not call.held_up_s, refused=outcome.status >= 400)
 
     def _update_breaker(
         self, state: _State, call: TrackedCall, outcome: Outcome, monotonic_s: float, *, silent: bool
@@ -404,7 +420,11 @@ class Board:
                 kind = "cancelled"  # the same body failed here before, and others did not: it says nothing more
             elif outcome.status >= 500 and state.backlog is not None:
                 self._doubt(state, monotonic_s)
+                if monotonic_s - state.proven_at < PROVEN_S:
+                    kind = "cancelled"  # many callers may send such requests at once
                 contradicted = contradicted or monotonic_s - state.proven_at < CONTRADICTED_S
+        if call.held_up_s >= HELD_UP_S:
+            kind = "cancelled"
         caller = call.caller if suspect else ""
         state.breaker = breaker.on_outcome(
             before,

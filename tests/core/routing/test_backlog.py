@@ -266,6 +266,74 @@ def test_work_that_was_cancelled_makes_no_engine_look_fast() -> None:
     assert backlog.rates(1.0).prefill_tokens_per_s <= 12_000
 
 
+def test_clients_that_leave_make_no_engine_look_slow() -> None:
+    backlog = Backlog(EngineRates(12_000))
+    for number in range(50):
+        at_s = float(number)
+        backlog.admit(2 * number, 20_000, 10, at_s)
+        backlog.admit(2 * number + 1, 4000, 10, at_s)
+        backlog.finish(2 * number, at_s + 1.9, None)  # nearly all of it was read by then
+        backlog.first_token(2 * number + 1, at_s + 24_000 / 12_000)
+        backlog.finish(2 * number + 1, at_s + 2.1, None)
+    assert backlog.rates(50.0).prefill_tokens_per_s == pytest.approx(12_000)
+
+
+def test_an_engine_that_is_slow_is_found_out_although_clients_leave() -> None:
+    backlog = Backlog(EngineRates(12_000))
+    for number in range(50):
+        at_s = 100.0 * number
+        backlog.admit(2 * number, 4000, 10, at_s)
+        backlog.admit(2 * number + 1, 4000, 10, at_s)
+        backlog.finish(2 * number, at_s + 0.1, None)
+        backlog.first_token(2 * number + 1, at_s + 8.0)
+        backlog.finish(2 * number + 1, at_s + 8.1, None)
+    assert backlog.rates(5000.0 - 90.0).prefill_tokens_per_s < 1500
+
+
+def test_prompts_that_the_engine_refused_are_no_reading() -> None:
+    backlog = Backlog(PACE)
+    backlog.admit(0, 100, 100, 0.0)
+    quiet = predict(backlog.view(0.0), backlog.rates(0.0), 100, 100)
+    for ticket in range(1, 100):
+        backlog.admit(ticket, 30_000, 100, 0.0)
+        backlog.finish(ticket, 0.3, None, refused=True)
+    view = backlog.view(0.3)
+    assert view.recent_prefill_tokens < 200
+    assert predict(view, backlog.rates(0.3), 100, 100).tpot_s == pytest.approx(quiet.tpot_s, rel=0.02)
+    assert backlog.view(0.3).window_s < 3.0, "their length says nothing of the other prompts"
+
+
+def test_of_a_prompt_that_was_given_up_counts_what_may_have_been_read() -> None:
+    backlog = Backlog(PACE)
+    backlog.admit(1, 30_000, 100, 0.0)
+    backlog.finish(1, 0.5, None)
+    left = math.exp(-0.5 / backlog.view(0.5).window_s)
+    assert backlog.view(0.5).recent_prefill_tokens == pytest.approx(5000 * left, rel=0.01)
+
+
+def test_an_answer_that_nobody_reads_is_set_aside_when_the_engine_must_have_finished() -> None:
+    backlog = Backlog(PACE)
+    backlog.admit(1, 100, 50, 0.0)
+    assert not backlog.set_aside(1, 1.0), "its prompt is still being read"
+    backlog.first_token(1, 1.0)
+    assert not backlog.set_aside(1, 1.2)
+    assert backlog.view(1.2).in_flight == 1
+    assert backlog.set_aside(1, 1.6)
+    assert counts(backlog.view(1.6)) == counts(Backlog(PACE).view(1.6))
+    backlog.finish(1, 100.0, 50)
+    assert backlog.set_aside(1, 100.0)
+    assert backlog.rates(100.0).step_time_s == PACE.step_time_s
+
+
+def test_no_pace_is_learned_from_an_answer_that_had_to_wait_for_its_reader() -> None:
+    backlog = Backlog(PACE)
+    backlog.admit(1, 100, 50, 0.0)
+    backlog.first_token(1, 0.1)
+    backlog.finish(1, 60.0, 50, timed=False)
+    assert backlog.rates(60.0).step_time_s == PACE.step_time_s
+    assert backlog.expected_output() < 300, "its length is as good as any"
+
+
 def test_time_per_token_follows_whole_answers() -> None:
     backlog = Backlog(EngineRates(step_time_s=0.01, step_time_s_per_sequence=0.0))
     for ticket in range(200):

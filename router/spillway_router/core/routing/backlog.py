@@ -303,7 +303,6 @@ class Backlog:
             sequence_wait_s=self._sequence_wait_s(excess, expected_output_tokens) if excess > 0 else 0.0,
         )
         self._recent.add(prompt_tokens, monotonic_s, self._window_s())
-        self._prompt_mean += EWMA_WEIGHT * (prompt_tokens - self._prompt_mean)
         in_flight = len(self._tickets)
         if in_flight > self._peak_in_flight:
             self._peak_in_flight = in_flight
@@ -322,21 +321,36 @@ class Backlog:
         self._prefill -= entry.prompt_tokens
         self._decoding += 1
         self._prefilled += entry.prompt_tokens
+        self._prompt_mean += EWMA_WEIGHT * (entry.prompt_tokens - self._prompt_mean)
         entry.prefilled_before = self._prefilled
         entry.expected_tpot_s = self._decode_step_s()
         ttft = max(0.0, monotonic_s - entry.admitted_at_s)
         # Of a request that waited for a free sequence for most of its time, nothing is learned: a flood of short
         # prompts would make the engine look as if it read slowly, and send away those who need not wait.
         reading_s = ttft - entry.sequence_wait_s
-        # Work abandoned since admission was never done. Some of it arrived after this request; subtracting it as well
-        # makes the engine look slower, which is the safe side.
-        work_tokens = entry.work_tokens - (self._abandoned - entry.abandoned_before)
-        if reading_s > MOST_SEQUENCE_WAIT * ttft and self._prefill_rate.learn(work_tokens, reading_s, monotonic_s):
+        # Work abandoned since the admission may have been done or not, and some of it arrived after this request.
+        abandoned = min(self._abandoned - entry.abandoned_before, entry.work_tokens - entry.prompt_tokens)
+        if reading_s > MOST_SEQUENCE_WAIT * ttft and self._prefill_rate.learn(
+            entry.work_tokens, reading_s, monotonic_s, abandoned
+        ):
             self._rates = None
         return ttft
 
-    def finish(self, ticket: int, monotonic_s: float, output_tokens: int | None) -> None:
-        """Note that `ticket` ended, well or not. Lengths and speed are learned from `output_tokens`; None: unknown."""
+    def finish(
+        self,
+        ticket: int,
+        monotonic_s: float,
+        output_tokens: int | None,
+        *,
+        timed: bool = True,
+        refused: bool = False,
+    ) -> None:
+        """Note that `ticket` ended, well or not. Lengths and speed are learned from `output_tokens`; None: unknown.
+
+        `timed`: whether the engine alone determined how long it took; no speed is learned from others. `refused`: the
+        engine answered with an error, so that it read nothing of a prompt whose first token has not come.
+        """
+        waiting = len(self._tickets) - self._decoding
         entry = self._tickets.pop(ticket, None)
         if entry is None:
             return
@@ -344,9 +358,10 @@ class Backlog:
         if entry.first_token_at_s is None:
             self._prefill -= entry.prompt_tokens
             self._abandoned += entry.prompt_tokens
+            self._take_back_prompt(entry, monotonic_s, waiting, refused=refused)
         else:
             self._decoding -= 1
-            if output_tokens is not None and output_tokens > 1:
+            if timed and output_tokens is not None and output_tokens > 1:
                 # A prompt that was half read at either end counts where its reading ends.
                 reading_s = (self._prefilled - entry.prefilled_before) / self._prefill_rate.tokens_per_s
                 expected_s = (output_tokens - 1) * entry.expected_tpot_s
@@ -354,6 +369,34 @@ class Backlog:
                     self._rates = None
         if output_tokens is not None:
             self._output.observe(output_tokens)
+
+    def _take_back_prompt(self, entry: _Ticket, monotonic_s: float, waiting: int, *, refused: bool) -> None:
+        """Take a prompt that was given up out of the recent work, except for what the engine may have read of it: its
+        share of the time that it waited, among `waiting` requests."""
+        waited_s = max(0.0, monotonic_s - entry.admitted_at_s)
+        read = 0.0 if refused else waited_s * self._prefill_rate.tokens_per_s / max(1, waiting)
+        unread = entry.prompt_tokens - read
+        if unread > 0:
+            self._recent.take_back(unread, entry.admitted_at_s, monotonic_s, self._window_s())
+
+    def set_aside(self, ticket: int, monotonic_s: float) -> bool:
+        """Stop counting an answer that nobody reads on, once the engine is expected to have finished it; return whether
+        it is counted no more.
+
+        An engine goes on whether or not its answer is read. If it works on this one for longer than expected, its own
+        gauges show that as load from elsewhere.
+        """
+        entry = self._tickets.get(ticket)
+        if entry is None:
+            return True
+        if entry.first_token_at_s is None:
+            return False
+        output_tokens = entry.kv_tokens - entry.prompt_tokens
+        expected_s = output_tokens * max(entry.expected_tpot_s, self._decode_step_s()) * self._step_scale.scale
+        if monotonic_s - entry.first_token_at_s < expected_s:
+            return False
+        self.finish(ticket, monotonic_s, None)
+        return True
 
     def own_view(self, monotonic_s: float) -> BacklogView:
         """Return the router's own work in flight now."""

@@ -52,18 +52,28 @@ class PrefillRate:
         self._min_tokens, self._long_s = min_sample_tokens, long_sample_s
         self._samples = 0
 
-    def learn(self, work: int, ttft_s: float, monotonic_s: float) -> bool:
+    def learn(self, work: int, ttft_s: float, monotonic_s: float, abandoned: int = 0) -> bool:
         """Learn from a time to first token and the tokens ahead of it, its own included; return False if it is no
-        sample."""
-        if work <= 0 or ttft_s <= 0:
+        sample.
+
+        `abandoned`: how many of those tokens were given up meanwhile. The engine read all of them, none or some, so
+        that a belief that fits any of these is kept: clients that leave can make it neither better nor worse.
+        """
+        if work <= 0 or ttft_s <= 0 or work < abandoned:
             return False
         believed = 1 / self.tokens_per_s
         # The work is long by count, by belief or by outcome. The threshold for the belief is half of that for the
         # outcome, so that a slow engine continues to be sampled until the belief is right.
         if work < self._min_tokens and work * believed < self._long_s / 2 and ttft_s < self._long_s:
             return False
+        seconds_per_token = ttft_s / work
+        if abandoned and seconds_per_token < believed:
+            slowest = ttft_s / (work - abandoned) if work > abandoned else math.inf
+            if slowest >= believed:
+                return False
+            seconds_per_token = slowest
         # A single stalled or cached request moves the belief by a bounded step only.
-        seconds_per_token = min(4 * believed, max(believed / 4, ttft_s / work))
+        seconds_per_token = min(4 * believed, max(believed / 4, seconds_per_token))
         self.tokens_per_s = 1 / (believed + self._sample_weight() * (seconds_per_token - believed))
         self.sampled_at = monotonic_s
         return True
@@ -115,6 +125,12 @@ class RecentWork:
     def add(self, tokens: int, monotonic_s: float, window_s: float) -> None:
         """Add `tokens`."""
         self._tokens = self.tokens(monotonic_s, window_s) + tokens
+        self._updated_at_s = monotonic_s
+
+    def take_back(self, tokens: float, added_at_s: float, monotonic_s: float, window_s: float) -> None:
+        """Take back what is left of `tokens` that were added at `added_at_s`, as they are not read after all."""
+        left = tokens * math.exp(min(0.0, added_at_s - monotonic_s) / window_s)
+        self._tokens = max(0.0, self.tokens(monotonic_s, window_s) - left)
         self._updated_at_s = monotonic_s
 
     def tokens(self, monotonic_s: float, window_s: float) -> float:

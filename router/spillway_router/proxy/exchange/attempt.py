@@ -90,6 +90,7 @@ class UpstreamAttempt:
 
     __slots__ = (
         "_draft",
+        "_draft_since_s",
         "_pending",
         "_request_started_s",
         "answers",
@@ -156,6 +157,7 @@ class UpstreamAttempt:
         self.charge_nano = 0
         self.findings: tuple[str, ...] = ()
         """What is known of the answer when the attempt closes, for the reasons of its row."""
+        self._draft_since_s = 0.0
         self._draft: tuple[Outcome, Callable[[], None]] | None = None
         """Set while a better answer is sought: the outcome with which this one would end, and what stops its
         upstream."""
@@ -276,6 +278,14 @@ class UpstreamAttempt:
         self.first_event_s = self.services.clock()
         self.services.board.first_event(self.tracked, self.first_event_s)
 
+    def on_whole_answer(self, outcome: Outcome) -> None:
+        """Tell the board that the whole answer has come: the judging that may follow takes no time of the backend."""
+        self._tell_board(outcome, self.services.clock())
+
+    def on_held_up(self) -> None:
+        """Note that the client has not read the stream on for a while."""
+        self.services.board.held_up(self.tracked, self.services.clock())
+
     def on_response_headers(self, headers: Mapping[str, str]) -> None:
         """Keep a cloud's response headers for the client, and away from a cloud whose rate limit they say is
         exhausted."""
@@ -300,14 +310,18 @@ class UpstreamAttempt:
         if self._draft is not None and outcome.kind == "cancelled":
             outcome, discarded = self._draft[0], True  # the client left while a better answer was sought
         now_s = self.services.clock()
-        self.services.board.ended(self.tracked, self._of_backend(outcome), now_s, streamed=self.streamed)
-        if self.services.local_queues.count:
-            self.services.local_queues.go_on(self.route.backend.name)
+        self._tell_board(outcome, now_s)
         if outcome.kind == "ok" and self.hold.stored:
             self._learn(outcome)
         status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error") if self.answers else "error"
         settled = self._settle(outcome, status, now_s)
         self.record = replace(settled, discarded=True) if discarded else settled
+
+    def _tell_board(self, outcome: Outcome, now_s: float) -> None:
+        """Tell the board how the call ended, which lets the next request in."""
+        self.services.board.ended(self.tracked, self._of_backend(outcome), now_s, streamed=self.streamed)
+        if self.services.local_queues.count:
+            self.services.local_queues.go_on(self.route.backend.name)
 
     def _of_backend(self, outcome: Outcome) -> Outcome:
         """Return what the outcome says of the backend. One model that is missing takes no other one away, and what was
@@ -414,11 +428,13 @@ class UpstreamAttempt:
         self.end_wait()
         if outcome.usage is None:  # a stream that would be cut off: it is charged for what arrived of it
             outcome = Outcome("cancelled", outcome.status, "a better answer was sought", billed=True)
-        self._draft = (outcome, stop)
+        self._draft, self._draft_since_s = (outcome, stop), self.services.clock()
 
     def accept_draft(self) -> None:
         """Make the draft the answer, as no better one was found."""
-        self._draft = None
+        if self._draft is not None:
+            self._draft = None
+            self.tracked.held_up_s += self.services.clock() - self._draft_since_s
 
     def discard_draft(self) -> None:
         """End a draft because another answer goes to the client. Does nothing to an attempt that is no draft."""

@@ -44,6 +44,8 @@ TAIL_S = 5.0
 """How long usage and [DONE] may take after the finishing event."""
 HELD_FINISH_S = 0.25
 """How long the finishing event itself is held for usage and [DONE], which usually arrive with it."""
+HELD_UP_CHECK_S = 1.0
+"""How often a client that does not read on is reported."""
 MAX_HELD_BYTES = 1024 * 1024
 """Most bytes of whole events before the first content, and after the finishing event. The decoder bounds a single
 event."""
@@ -97,7 +99,8 @@ class Relay:
     __slots__ = (
         "_client", "_decoder", "_done_follows", "_finish_seen", "_head", "_hides_null_usage", "_monitor", "_response",
         "_resumed", "_stall_s", "_strip", "_tail_read", "_unexpected", "_upstream_ended",
-        "_upstream_reported_error", "done_seen", "events", "flaw", "stalled", "tail",
+        "_upstream_reported_error", "done_seen", "events", "flaw", "held_up_s",
+        "on_held_up", "stalled", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -133,6 +136,10 @@ class Relay:
         self._unexpected: Exception | None = None
         self.stalled = False
         self._tail_read = False
+        self.held_up_s = 0.0
+        """For how long the client let the answer wait."""
+        self.on_held_up: Callable[[], None] | None = None
+        """Called once a second while it does."""
 
     def count_events(self) -> int:
         """Return how many events with data have come so far."""
@@ -260,7 +267,7 @@ class Relay:
         self._response.expect_within(self._stall_s)
         while not self._monitor.finished:
             if client.paused:
-                await client.drain()
+                await self._until_read(client)
             try:
                 if self._decoder.holds_large:
                     more = await self._forward_large(client)
@@ -281,6 +288,23 @@ class Relay:
                 self._upstream_ended = True
                 return self.flaw or self._monitor.missing() or "the stream ended early"
         return None
+
+    async def _until_read(self, client: Client) -> None:
+        """Wait until the client has read enough. None of this time is the upstream's, which has its own from then
+        on."""
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        try:
+            while client.paused:
+                try:
+                    async with asyncio.timeout(HELD_UP_CHECK_S):
+                        await client.drain()
+                except TimeoutError:
+                    if self.on_held_up is not None:
+                        self.on_held_up()
+        finally:
+            self.held_up_s += clock() - began_s
+        self._response.expect_within(self._stall_s)
 
     def _forward(self, data: bytes) -> bool:
         """Pass bytes on to the client, within the callback of the upstream's socket. False: look before more comes."""
@@ -372,7 +396,7 @@ class Relay:
         while not self.done_seen:
             client = self._client
             if client is not None and client.paused:
-                await client.drain()
+                await self._until_read(client)
                 self._expect_tail()
             before = self.events
             try:

@@ -125,12 +125,14 @@ class StreamAnswer:
         state.commit(attempt)
         headers = [*state.client.base_headers, *response_headers(state, attempt)]
         state.client.begin_stream(headers, relay.opening())
+        relay.on_held_up = attempt.on_held_up
         pulse = Pulse(state.services.loop, state.client, relay.count_events)
         try:
             flaw = await relay.forward_within(state.client, attempt.seconds_left())
         finally:
             pulse.stop()
             attempt.received = relay.received()
+            attempt.tracked.held_up_s += relay.held_up_s
             if isinstance(self._monitor, ResponsesMonitor):
                 state.response_id = self._monitor.response_id
         if flaw is not None:

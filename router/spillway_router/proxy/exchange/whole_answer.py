@@ -55,6 +55,8 @@ class WholeAnswer:
             reply = await fetch_whole(attempt, endpoint, body, within_s, limits.answer_bytes)
         self._reply = reply
         attempt.on_response_headers(reply.headers)
+        if reply.outcome.kind == "ok":
+            attempt.on_whole_answer(reply.outcome)
         if reply.outcome.kind == "ok" and self._scored:
             await self._judge(reply)
         if reply.outcome.kind == "ok" and attempt.confidence is None and can_be_refereed(self._state, attempt):
