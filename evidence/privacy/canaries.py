@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
+import quopri
 import string
 import unicodedata
 from collections.abc import Callable
@@ -151,6 +153,25 @@ def _selectors(text: str, _: Random) -> str:
     return "".join(chr(0xFE00 + octet) if octet < 16 else chr(0xE0100 + octet - 16) for octet in text.encode())
 
 
+_SENTENCE = "It says {}, and nothing else."
+"""What makes an encoded text long enough to be told from an identifier."""
+
+
+def _hexadecimal(text: str, random: Random) -> str:
+    octets = _SENTENCE.format(text).encode()
+    return random.choice(
+        (octets.hex(), octets.hex().upper(), f"0x{octets.hex()}", octets.hex()[:60] + "\n" + octets.hex()[60:])
+    )
+
+
+def _quoted_printable(text: str, random: Random) -> str:
+    if random.random() < 0.5:
+        return "".join(f"={octet:02X}" for octet in text.encode())
+    at = random.randint(1, len(text) - 1)
+    first, rest = (quopri.encodestring(part.encode()).decode() for part in (text[:at], text[at:]))
+    return f"Query: a=3Db\n{first}=\n{rest}"
+
+
 ANY_SPELLINGS: dict[str, Spelling] = {
     "as it is": lambda text, _: text,
     "JSON": lambda text, _: json.dumps({"note": text}),
@@ -170,6 +191,10 @@ ANY_SPELLINGS: dict[str, Spelling] = {
     "tag characters": _tags,
     "variation selectors": _selectors,
     "from right to left": lambda text, _: f"\u202e{text[::-1]}\u202c",
+    "hexadecimal": _hexadecimal,
+    "Base32": lambda text, _: base64.b32encode(_SENTENCE.format(text).encode()).decode(),
+    "base64": lambda text, _: base64.b64encode(_SENTENCE.format(text).encode()).decode(),
+    "quoted-printable": _quoted_printable,
     "escape() of JavaScript": lambda text, _: "".join(f"%u{ord(c):04x}" for c in text),
 }
 """Spellings of words and numbers alike."""

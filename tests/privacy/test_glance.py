@@ -49,6 +49,11 @@ WORDS = (
         "A",
     ),
     *(
+        "=",
+        "=3D",
+        "=70=61",
+        "=?UTF",
+        "=\\n",
         "\\u00e9",
         "\\x41",
         "\\U0001F600",
@@ -72,7 +77,7 @@ WORDS = (
 )
 TEXTS = st.one_of(
     st.lists(st.sampled_from(WORDS), max_size=12).map("".join),
-    st.text(alphabet='0189ABEGINLVZaefuxwz @%&\\"_-.\n\0', max_size=40),
+    st.text(alphabet='=?D0189ABEGINLVZaefuxwz @%&\\"_-.\n\0', max_size=40),
 ).map(str.encode)
 
 

@@ -99,6 +99,10 @@ SPELLINGS = {
     "struck through": "p\u0336a\u0336s\u0336s\u0336w\u0336o\u0336r\u0336d\u0336",
     "points": "his S.S.N. is",
     "quoted-printable": "le dossier m=C3=A9dical",
+    "quoted-printable of every character": "le dossier =6D=C3=A9=64=69=63=61=6C",
+    "quoted-printable of single characters": "a=3Db, le dossier m=C3=A9d=69cal",
+    "a header in quoted-printable": "Subject: =?UTF-8?Q?dossier_m=C3=A9d=69cal?=",
+    "a line of quoted-printable that goes on": "le dossier m=C3=A9di=\r\ncal",
 }
 ORDINARY = [
     "className",

@@ -86,19 +86,20 @@ class Detectors:
     def kinds_in_body(self, body: Mapping[str, Any], text: bytes) -> frozenset[str]:
         """Return the kinds of what is in a body, of which `text` is the JSON."""
         texts = text_pieces(body)
+        met = "".join(seams(texts)).encode(errors="replace") if len(texts) > 1 and may_meet(texts) else b""
         seen = glance(text)
-        sought = self._likely(text, texts, seen)
+        sought = self._likely(text, met, seen)
         kinds = _NOTHING if sought is None else _kinds_in_json(text, sought) | _kinds_across(texts, sought)
         # In this order: the first question is answered in C, and nearly always with no.
         if not kinds and may_embed(text) and (seen & (HOLDS | FOREIGN) or b"data" in text or b"base64" in text):
-            inner = "\0".join(filter(None, embedded_texts(text)))
-            if inner:
-                kinds = self.kinds_in_text(inner)
+            kinds = self._kinds_embedded(text)
+        if not kinds and met and seen & (HOLDS | FOREIGN) and may_embed(met):
+            kinds = self._kinds_embedded(met)
         return kinds
 
     def kinds_in_json(self, text: bytes) -> frozenset[str]:
         """Return the kinds of what is in a part of a JSON text; characters that were cut are left out."""
-        sought = self._likely(text, (), glance(text))
+        sought = self._likely(text, b"", glance(text))
         return _NOTHING if sought is None else _kinds_in_json(text, sought)
 
     def kinds_in_text(self, text: str) -> frozenset[str]:
@@ -107,12 +108,16 @@ class Detectors:
         latin = unmixed(plain)
         return self._all.kinds(plain) if latin == plain else self._all.kinds(plain) | self._all.kinds(latin)
 
-    def _likely(self, text: bytes, texts: Sequence[str], seen: int) -> _Sought | None:
-        """Return what may be in a JSON text, or where the `texts` of its body meet; None if nothing of it is.
+    def _kinds_embedded(self, text: bytes) -> frozenset[str]:
+        inner = "\0".join(filter(None, embedded_texts(text)))
+        return self.kinds_in_text(inner) if inner else _NOTHING
+
+    def _likely(self, text: bytes, met: bytes, seen: int) -> _Sought | None:
+        """Return what may be in a JSON text, or in `met`, the ends of its texts where they meet; None if nothing of it
+        is.
 
         `seen` is what a glance at the text saw.
         """
-        met = "".join(seams(texts)).encode(errors="replace") if len(texts) > 1 and may_meet(texts) else b""
         seen_met = glance(met) if met else 0
         if (seen | seen_met) & (FOREIGN | ENCODED):
             return self._all

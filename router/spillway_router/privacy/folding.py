@@ -23,8 +23,14 @@ _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "b": " ", "v": " "}
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})++")
 _PERCENT_U = re.compile("%u([0-9A-Fa-f]{4})")
 """What JavaScript's `escape` writes."""
-_QUOTED_PRINTABLE = re.compile(r"=[89A-F][0-9A-F](?:(?:=\r?\n)?=[89AB][0-9A-F])++")
-"""Characters beyond ASCII in e-mails. What stands for one of ASCII is left, as code is full of `=20`."""
+_QUOTED_PRINTABLE = re.compile(
+    r"=[0-9A-F]{2}(?:(?:=\r?\n)?=[0-9A-F]{2}){2,}+|=[89A-F][0-9A-F](?:=\r?\n)?=[89AB][0-9A-F]"
+)
+"""Characters beyond ASCII in e-mails, and three of any kind in a row. A single one of ASCII is left, as code is full of
+`=20`, but where a text shows that it is an e-mail's."""
+_SHOWS_QUOTED_PRINTABLE = re.compile(r"=3D|=\?[A-Za-z][\w-]{1,30}\?[Qq]\?|[^\s=]=\r?\n")
+"""An equals sign, a header's beginning, and a line that goes on in the next one."""
+_QUOTED_ASCII = re.compile(r"=([2-6][0-9A-F]|7[0-9A-E])|=\r?\n")
 _ENTITY = re.compile(r"&#?[0-9A-Za-z]{1,32};?")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _IGNORABLES = (
@@ -165,6 +171,8 @@ def decoded(text: str) -> str:
                 text = _joined_surrogates(_PERCENT_U.sub(lambda code: chr(int(code[1], 16)), text))
         if "=" in text:
             text = _QUOTED_PRINTABLE.sub(_unquoted_printable, text)
+            if _SHOWS_QUOTED_PRINTABLE.search(text) is not None:
+                text = _QUOTED_ASCII.sub(lambda code: chr(int(code[1], 16)) if code[1] else "", text)
         if "&" in text:
             text = _ENTITY.sub(_entity, text)
         if text == before:

@@ -138,9 +138,15 @@ static int is_encoded_at(Text t, Py_ssize_t at)
 {
     switch (t.s[at]) {
     case '%': return all(t, at + 1, at + 3, HEX) || (is(t, at + 1, 'u') && all(t, at + 2, at + 4, HEX));
-    case '=': /* the first two bytes of a character in quoted-printable */
-        return one_of(t, at + 1, "89ABCDEF") && one_of(t, at + 2, "0123456789ABCDEF") && is(t, at + 3, '=') &&
-               one_of(t, at + 4, "89AB") && one_of(t, at + 5, "0123456789ABCDEF");
+    case '=': /* quoted-printable: two bytes, an equals sign, the end of a line that goes on, a header's beginning */
+        if (is(t, at + 1, '?')) return (kind(t, at + 2) & (UPPER | LOWER)) != 0;
+        if (is(t, at + 1, '\\')) {
+            for (at++; is(t, at, '\\'); at++) {}
+            return is(t, at, 'n') || is(t, at, 'r');
+        }
+        if (is(t, at + 1, '3') && is(t, at + 2, 'D')) return 1;
+        return is(t, at + 3, '=') && one_of(t, at + 1, "0123456789ABCDEF") && one_of(t, at + 2, "0123456789ABCDEF") &&
+               one_of(t, at + 4, "0123456789ABCDEF") && one_of(t, at + 5, "0123456789ABCDEF");
     case '&': return is(t, at + 1, '#') || (kind(t, at + 1) & (UPPER | LOWER)) != 0;
     case '\\':
         return is(t, at + 1, 'x') || (is(t, at + 1, 'u') && (kind(t, at + 2) & HEX || is(t, at + 2, '{'))) ||

@@ -33,7 +33,8 @@ _MAY_BEGIN = re2.Set.SearchSet(_LATIN)
 _MAY_BEGIN.Add(BASE64_BEGINNING)
 _MAY_BEGIN.Compile()
 _MAY_BE_ENCODED = re2.compile(
-    rb"%(?:u?[0-9A-Fa-f]{2})|&[#A-Za-z]|\\u[0-9A-Fa-f{]|\\x|\\U[0-9A-Fa-f]{8}|=[89A-F][0-9A-F]=[89AB][0-9A-F]"
+    rb"%(?:u?[0-9A-Fa-f]{2})|&[#A-Za-z]|\\u[0-9A-Fa-f{]|\\x|\\U[0-9A-Fa-f]{8}|="
+    rb"(?:[0-9A-F]{2}=[0-9A-F]{2}|3D|\\+[nr]|\?[A-Za-z])"
 )
 
 

@@ -42,11 +42,11 @@ def search_seams(detectors: Detectors, body: Mapping[str, Any]) -> Steps:
             if kinds:
                 return kinds
             yield
-    return kinds
+    return (yield from search_embedded(detectors, "".join(ends).encode(errors="replace")))
 
 
 def search_embedded(detectors: Detectors, text: bytes) -> Steps:
-    """Return the kinds of what comes first in the texts that are written in base64 within a JSON text."""
+    """Return the kinds of what comes first in the texts that are encoded within a JSON text."""
     for piece in embedded_texts(text):
         for at in range(0, len(piece), STEP):
             kinds = detectors.kinds_in_text(piece[max(0, at - OVERLAP) : at + STEP])
