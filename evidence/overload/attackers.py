@@ -116,6 +116,11 @@ async def large_bodies(site: Site, _: float) -> None:
     await asyncio.gather(*[_every(0.2, upload) for _ in range(4)])
 
 
+async def at_once(site: Site, capacity: float) -> None:
+    """Let connections hang, read nothing and send what makes the engine fail, all at the same time."""
+    await asyncio.gather(*[attack(site, capacity) for attack in (new_poisons, dripping, not_reading)])
+
+
 ATTACKS: Mapping[str, Attack] = {
     "a flood": flood,
     "a body that fails": poison,
@@ -124,6 +129,7 @@ ATTACKS: Mapping[str, Attack] = {
     "dripping heads and bodies": dripping,
     "readers that do not read": not_reading,
     "large bodies": large_bodies,
+    "failing bodies, slow connections and readers that do not read": at_once,
 }
 
 

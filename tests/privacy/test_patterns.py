@@ -24,13 +24,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "4111.1111.1111.1111",
         "4111%201111%201111%201111", "٤١١١١١١١١١١١١١١١", "card4111111111111111,".removeprefix("card"),
         "4111 1111 1111 1111 12/28", "41\u200b11111111111111",
-        "4111_1111_1111_1111", "https://example.com/a?n=4111+1111+1111+1111",
+        "id,card\n1,4111111111111111.0\n", "{'card': 4111111111111111.0}", "4111111111111111.00",
+        "4111111111111111/1227",
+        "4111 1111 1111 1111/12/27/123", "378282246310005/12/2027", "4111_1111_1111_1111", "https://example.com/a?n=4111+1111+1111+1111",
     ),
     "iban": (
         "DE89 3704 0044 0532 0130 00 please", "de89370400440532013000", "GB82 WEST 1234 5698 7654 32",
         "FR1420041010050500013M02606", "NL91ABNA0417164300", "IBAN:DE89-3704-0044-0532-0130-00",
     ),
-    "us_ssn": ("123-45-6789", "078-05-1120", "SSN 123456789", "social security number: 123 45 6789"),
+    "us_ssn": (
+        "123-45-6789", "078-05-1120", "SSN 123456789", "SSN\n123456789.0", "social security number: 123 45 6789",
+    ),
     "us_itin": ("912-90-3456", "ITIN 912 90 3456"),
     "ca_sin": ("SIN 046 454 286", "046-454-286"),
     "uk_nino": ("AB123456C", "ab 12 34 56 c"),
@@ -90,6 +94,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "jwt": ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",),
 }  # fmt: skip
 ORDINARY = [
+    "4111111111111111.25",
+    "4111111111111111.0.1",
+    "4111111111111111/1327",
     "4111 1111 1111 1112",
     "1111 1111 1111 1111",
     "0.4111111111111111",
@@ -163,8 +170,8 @@ def test_what_only_looks_like_one_is_not(text: str) -> None:
     assert kinds(text) == kinds(json.dumps({"a": text})) == set()
 
 
-@pytest.mark.parametrize("value", [4111111111111111, 123456789, 11010519491231002])
-def test_numbers_of_json_are_searched_like_text(value: int) -> None:
+@pytest.mark.parametrize("value", [4111111111111111, 4111111111111111.0, 123456789, 11010519491231002])
+def test_numbers_of_json_are_searched_like_text(value: float) -> None:
     body = {"ssn": value, "messages": [{"role": "user", "content": "x"}]}
     assert bool(DETECTORS.kinds_in_body(body, orjson.dumps(body))) == (value != 11010519491231002)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 BEFORE = r"(?:^|[^0-9A-Za-z_.\-/]|[^0-9][.\-/])"
 """What may stand before a number: no digit or letter, and no digits with a point as in a fraction or version."""
-AFTER = r"(?:$|[^0-9A-Za-z_\-/.]|[.\-/](?:$|[^0-9]))"
+AFTER = r"(?:$|[^0-9A-Za-z_\-/.]|[.\-/](?:$|[^0-9])|\.00?(?:$|[^0-9.]|\.(?:$|[^0-9])))"
+"""What may stand behind one: `.0` is what tables make of whole numbers in a column with gaps."""
 GAP = r"[\s\-]{0,3}"
 """What may separate the groups of a number."""
 _NEAR_BYTES = 80

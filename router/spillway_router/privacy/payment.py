@@ -53,7 +53,7 @@ _DOUBLED = bytes(sum(divmod(2 * digit, 10)) for digit in range(10)).ljust(256)
 
 def is_card(text: str) -> bool:
     """Return whether a match is a card number: an issuer's range, a length that it uses, a valid check digit."""
-    digits = digits_of(text)
+    digits = digits_of(text.partition("/")[0])
     if len(digits) > 16 and not text[-4:].isdigit() and _is_card(digits[:16]):
         return True  # a security code or a date follows the number
     return _is_card(digits)
@@ -81,11 +81,14 @@ def is_iban(text: str) -> bool:
     return int("".join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
 
 
+_EXPIRY = r"/(?:0[1-9]|1[0-2])/?(?:20)?\d\d(?:/\d{3,4})?"
+"""The month and year until which a card is valid, and its security code, behind its number."""
 PAYMENT: tuple[Pattern, ...] = (
     number(
         "card",
         rf"[2-8]\d{{3}}{GAP}\d{{4}}{GAP}\d{{4}}{GAP}\d{{4}}(?:{GAP}\d{{1,3}})?"
         rf"|3\d{{3}}{GAP}\d{{6}}{GAP}\d{{4,5}}"
+        rf"|[2-8]\d{{3}}{GAP}\d{{4}}{GAP}\d{{4}}{GAP}\d{{4}}{_EXPIRY}|3\d{{3}}{GAP}\d{{6}}{GAP}\d{{4,5}}{_EXPIRY}"
         r"|[2-8]\d{3}[._+]\d{4}[._+]\d{4}[._+]\d{4}",  # a name has underscores, the query of an address has plus signs
         is_card,
     ),
