@@ -31,6 +31,10 @@ class PaidModel:
     cached: str = ""
     write: str = ""
     write_long: str = ""
+    request_fee: str = ""
+    """What every request costs besides its tokens, in USD."""
+    fee_stated: bool = False
+    """Whether the configuration says so, as `price.per_request`."""
 
 
 MODELS: Mapping[str, PaidModel] = {
@@ -73,6 +77,28 @@ MODELS: Mapping[str, PaidModel] = {
         most_output=8192,
         obeys=("max_tokens", "max_output_tokens"),
     ),
+    # docs.perplexity.ai/guides/pricing: 6 USD per 1,000 requests with the smallest search
+    "pplx": PaidModel(
+        "generic",
+        "sonar-pro",
+        input="3",
+        output="15",
+        context=200_000,
+        most_output=8192,
+        obeys=("max_tokens",),
+        request_fee="0.006",
+        fee_stated=True,
+    ),
+    "bare": PaidModel(
+        "generic",
+        "sonar-pro",
+        input="3",
+        output="15",
+        context=200_000,
+        most_output=8192,
+        obeys=("max_tokens",),
+        request_fee="0.006",
+    ),
 }
 """By the name of the backend."""
 
@@ -101,9 +127,10 @@ class RefusedError(Exception):
 def bill_of(sold: PaidModel, path: str, body: Mapping[str, Any], rng: random.Random) -> Bill:
     """Return what the provider bills for this body. Raises RefusedError."""
     kinds = _kinds(_without_text_documents(dict(body)))
-    bill = Bill(input=_input(sold, body, kinds, rng))
+    bill = Bill(input=_input(sold, body, kinds, rng), fees=Decimal(sold.request_fee or 0))
     if path != "/embeddings":
         bill.output = _output(sold, body, rng)
+    _think_twice(body, rng, bill)
     _use_tools(sold, path, body, rng, bill)
     _modes(sold, body, bill)
     _caches(sold, path, body, rng, bill)
@@ -160,7 +187,7 @@ def _output(sold: PaidModel, body: Mapping[str, Any], rng: random.Random) -> int
     limits = [body[name] for name in sold.obeys if type(body.get(name)) is int]
     most = min([sold.most_output, *limits])
     output = most if most < 2 or rng.random() < 0.5 else rng.randrange(1, most + 1)
-    choices = max(body.get("n") or 1, body.get("best_of") or 1)
+    choices = max(body.get(name) or 1 for name in _CHOICES)
     prompts = body.get("prompt")
     if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
         choices *= len(prompts)
@@ -168,6 +195,23 @@ def _output(sold: PaidModel, body: Mapping[str, Any], rng: random.Random) -> int
     # platform.openai.com/docs/guides/predicted-outputs: tokens of the prediction that are rejected are billed as output
     rejected = rng.randrange(len(json.dumps(prediction, ensure_ascii=False).encode()) + 1) if prediction else 0
     return (output + rejected) * choices
+
+
+_CHOICES = ("n", "best_of", "candidate_count", "num_generations", "num_return_sequences")
+"""The number of answers by the names of OpenAI, Google, Cohere and Hugging Face."""
+
+
+def _think_twice(body: Mapping[str, Any], rng: random.Random, bill: Bill) -> None:
+    """Multiply what a mode of several passes reads and writes.
+
+    openrouter.ai/docs/cookbook/evaluate-and-optimize/model-migrations/gpt-5-6: `pro` reasons in several passes, at the
+    same price per token, of which it uses more.
+    """
+    reasoning = body.get("reasoning")
+    if isinstance(reasoning, dict) and reasoning.get("mode") == "pro":
+        passes = rng.randrange(2, 9)
+        bill.input *= passes
+        bill.output *= passes
 
 
 def _use_tools(sold: PaidModel, path: str, body: Mapping[str, Any], rng: random.Random, bill: Bill) -> None:
@@ -197,6 +241,12 @@ def _use_tools(sold: PaidModel, path: str, body: Mapping[str, Any], rng: random.
     if body.get("web_search_options") is not None or "search-preview" in sold.model:
         # community.openai.com/t/help-me-understand-the-web-tool-cost/1369991: 58 calls were billed as 119 searches
         bill.fees += Decimal("0.025") * rng.randrange(1, 4)
+    if any("googleSearch" in tool for tool in body.get("tools") or ()):
+        # docs.apiyi.com/en/api-capabilities/gemini/web-search: 14 USD per 1,000 searches, 1 to 7 for an answer
+        bill.fees += Decimal("0.014") * rng.randrange(1, 8)
+    if any(body.get(name) for name in _SEARCHES):
+        # docs.x.ai/docs/guides/live-search: 25 USD per 1,000 sources; the others cost 3 to 10 USD per 1,000 searches
+        bill.fees += Decimal("0.025") * rng.randrange(1, 21)
     if body.get("plugins"):
         bill.fees += Decimal("0.2")  # openrouter.ai/docs/guides/features/plugins/web-search: 4 USD per 1,000 results
     if body.get("modalities") == ["text", "audio"]:
@@ -205,6 +255,8 @@ def _use_tools(sold: PaidModel, path: str, body: Mapping[str, Any], rng: random.
         bill.input += sold.context
 
 
+_SEARCHES = ("search_parameters", "enable_search", "web_search", "connectors", "venice_parameters")
+"""Fields that start searches: xAI; Alibaba Cloud; Baidu and z.ai; Cohere; Venice."""
 _ANTHROPIC = ("web_search", "web_fetch", "code_execution")
 _HOSTED = frozenset({"web_search", "web_search_preview", "file_search", "code_interpreter", "image_generation", "mcp"})
 _FEES = {

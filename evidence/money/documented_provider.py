@@ -72,6 +72,8 @@ def backends(url: str, model_prices: bool = True) -> list[dict[str, Any]]:
         }
         if sold.provider in ("openrouter", "generic") and model_prices:
             row["price"] = {"input_per_million": sold.input, "output_per_million": sold.output}
+            if sold.fee_stated:
+                row["price"]["per_request"] = sold.request_fee
         rows.append(row)
     return rows
 

@@ -83,6 +83,27 @@ _EVERYWHERE = tuple(
         _chat("browser_search", backend, True, tools=[{"type": "browser_search"}], max_tokens=100),
         _chat("a tool of the provider", backend, True, tools=[{"type": "openrouter:web_search"}]),
         _chat("mcp", backend, True, tools=[{"type": "mcp", "server_url": "https://x"}]),
+        # searches of other providers, as gateways in front of them take them
+        _chat("Gemini's search", backend, True, tools=[{"googleSearch": {}}]),
+        _chat("Gemini's search beside a function", backend, True, tools=[{**_FUNCTION, "googleSearch": {}}]),
+        _chat(
+            "Kimi's search", backend, True, tools=[{"type": "builtin_function", "function": {"name": "$web_search"}}]
+        ),
+        _chat("z.ai's search", backend, True, tools=[{"type": "web_search", "web_search": {"enable": True}}]),
+        _chat("Grok's search", backend, True, search_parameters={"mode": "on", "max_search_results": 20}),
+        _chat("Qwen's search", backend, True, enable_search=True),
+        _chat("Baidu's search", backend, True, web_search={"enable": True}),
+        _chat("Cohere's search", backend, True, connectors=[{"id": "web-search"}]),
+        _chat("Venice's search", backend, True, venice_parameters={"enable_web_search": "on"}),
+        _chat("a gateway's own fields", backend, True, extra_body={"google": {"tools": [{"google_search": {}}]}}),
+        # what multiplies tokens
+        _chat("high effort", backend, reasoning_effort="high", max_tokens=16),
+        _chat("verbosity", backend, verbosity="high", max_tokens=16),
+        _chat("candidate_count", backend, True, candidate_count=4, max_tokens=16),
+        _chat("num_generations", backend, True, num_generations=4, max_tokens=16),
+        _chat("num_return_sequences", backend, True, num_return_sequences=4, max_tokens=16),
+        _chat("a mode of several passes", backend, True, reasoning={"mode": "pro"}, max_tokens=16),
+        _chat("an unknown service", backend, True, service_tier="ultrafast", max_tokens=16),
     )
 )
 
@@ -114,6 +135,14 @@ CASES: tuple[FieldCase, ...] = (
     _chat("provider.order", "orr", provider={"order": ["dear"]}, max_tokens=1000),
     _chat("provider.max_price", "orr", provider={"max_price": {"prompt": 9, "completion": 9}, "order": ["dear"]}),
     _chat("preset", "orr", refused=True, preset="x"),
+    *(_chat("reasoning", backend, reasoning={"max_tokens": 9000, "exclude": True}) for backend in ("orr", "mine")),
+    _chat("reasoning in the usual mode", "orr", reasoning={"effort": "high", "mode": "standard"}, max_tokens=16),
+    *(_chat("thinking", name, thinking={"type": "enabled"}, max_tokens=16) for name in ("ant", "tog", "orr", "mine")),
+    # models with a fee for each request
+    _chat("a search model with its fee", "pplx", max_tokens=16),
+    _chat("a larger search", "pplx", True, web_search_options={"search_context_size": "high"}),
+    _chat("a search of a kind", "pplx", True, search_mode="academic"),
+    _chat("a search model without its fee", "bare", True, max_tokens=16),
     _chat("beam search", "mine", refused=True, use_beam_search=True),
     _chat("sampling of engines", "mine", top_k=1, min_p=0.1, repetition_penalty=1.1, max_tokens=5),
     # completions and embeddings
@@ -150,6 +179,12 @@ CASES: tuple[FieldCase, ...] = (
     _responses("image_generation", True, tools=[{"type": "image_generation"}]),
     _responses("mcp", True, tools=[{"type": "mcp", "server_url": "https://x"}]),
     _responses("background", True, background=True),
+    _responses("reasoning", reasoning={"effort": "high", "summary": "auto"}, max_output_tokens=16),
+    _responses("reasoning in the usual mode", reasoning={"effort": "low", "mode": "standard"}, max_output_tokens=16),
+    *(
+        _responses("reasoning in several passes", True, backend, reasoning={"mode": "pro"}, max_output_tokens=16)
+        for backend in ("gpt", "orr", "mine")
+    ),
     _responses("n", True, n=4),
     # messages
     _messages("plain"),

@@ -71,6 +71,13 @@ def test_a_suffix_of_the_provider_costs_what_the_list_says() -> None:
     assert fastest.tariff == plain.tariff
 
 
+def test_a_model_whose_cost_is_not_bounded_is_known_among_many() -> None:
+    assembly = assembled('{name: openrouter, provider: openrouter, model: "*", api_key: k}')
+    plain, pro = (served(assembly, "openrouter", f"openai/gpt-5.6-sol{end}") for end in ("", "-pro"))
+    assert plain.unbounded_model is None
+    assert pro.unbounded_model is not None
+
+
 def test_the_names_are_those_that_can_be_asked_for() -> None:
     assembly = assembled(GROQ, '{name: openrouter, provider: openrouter, model: "*", api_key: k}')
     names = assembly.policy.any_model["groq"].names()

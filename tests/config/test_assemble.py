@@ -53,3 +53,49 @@ def test_a_price_at_a_local_backend_is_said_to_have_no_effect(price: str, warned
     )
     warnings = [str(warning) for warning in assembled(text).warnings]
     assert any("its `price` is not used" in warning for warning in warnings) is warned
+
+
+@pytest.mark.parametrize(
+    ("model", "host", "more", "says"),
+    [
+        (
+            "sonar-pro",
+            "api.perplexity.ai",
+            "",
+            "every request to sonar-pro has a fee besides its tokens, so budgets refuse all of them; set "
+            "backends[b].price.per_request or .unbounded: hold",
+        ),
+        ("sonar-pro", "api.perplexity.ai", ", per_request: '0.006'", ""),
+        ("sonar-pro", "api.perplexity.ai", ", per_request: '0'", ""),  # stated: none is billed
+        ("sonar-deep-research", "api.perplexity.ai", ", per_request: '0.006'", "is not bounded"),
+        (
+            "qwen3-8b",
+            "api.siliconflow.com",
+            "",
+            "api.siliconflow.com bills reasoning beyond max_tokens, so budgets refuse all of them; set "
+            "backends[b].output_bound_field or .unbounded: hold",
+        ),
+        ("qwen3-8b", "api.siliconflow.com", "}, output_bound_field: max_completion_tokens, headers: {x-a: b", ""),
+        ("qwen3-8b", "api.deepseek.com", "", ""),
+    ],
+)
+def test_a_model_whose_requests_are_not_bounded_is_told_with_the_setting(
+    model: str, host: str, more: str, says: str
+) -> None:
+    line = f"name: b, provider: generic, model: {model}, api_key: k, base_url: 'https://{host}/v1'"
+    price = f"price: {{input_per_million: '1', output_per_million: '2'{more}}}"
+    text = f"backends: [{{{line}, {price}}}]\nbudgets: [{{scope: all, period: day, limit_usd: '1'}}]\n"
+    assembly = assembled(text)
+    warnings = [str(warning) for warning in assembly.warnings if "budgets refuse" in str(warning)]
+    assert (assembly.policy.backends["b"].unbounded_model is not None) is bool(says)
+    assert [says in warning for warning in warnings] == ([True] if says else [])
+
+
+def test_a_local_backend_has_no_bill_that_could_be_unbounded() -> None:
+    text = (
+        "backends: [{name: a, provider: generic, local: true, base_url: 'http://127.0.0.1:9/v1', model: sonar}]\n"
+        "budgets: [{scope: all, period: day, limit_usd: '1'}]\n"
+    )
+    assembly = assembled(text)
+    assert assembly.policy.backends["a"].unbounded_model is None
+    assert not [warning for warning in assembly.warnings if "budgets refuse" in str(warning)]

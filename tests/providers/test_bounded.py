@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from spillway_router.core.money.bounds import UnboundedModel
 from spillway_router.prices.book import LISTS as PRICES
 from spillway_router.prices.book import read_list
 from spillway_router.providers.bounded import BOUNDED_FILE, bounded_lists, load_bounded
@@ -21,6 +22,12 @@ PAID = {name: entry for name, entry in CATALOGUE.items() if not entry.local}
 LISTS = bounded_lists()
 COUNTED = {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
 """What the bound counts by itself."""
+
+
+def unbounded(
+    provider: str, model: str, host: str = "127.0.0.1", *, fee_known: bool = False, field_known: bool = False
+) -> UnboundedModel | None:
+    return LISTS.providers[provider].unbounded_model(model, host, fee_known=fee_known, field_known=field_known)
 
 
 def test_every_paid_provider_has_a_list_for_each_endpoint() -> None:
@@ -61,6 +68,16 @@ def test_a_regional_host_has_a_surcharge() -> None:
 @pytest.mark.parametrize(
     ("provider", "model"),
     [
+        ("openrouter", "openai/gpt-5.6-sol-pro"),
+        ("openrouter", "z-ai/glm-5:online"),
+        ("generic", "gpt-4o:online/linkup-deep"),
+        ("generic", "qwen3-4b:enable_web_search=on&enable_web_citations=true"),
+        ("generic", "gpt-4o-deep-search"),
+        ("generic", "jina-deepsearch-v1"),
+        ("generic", "brave-pro"),
+        ("generic", "gemini-2.5-pro-search"),
+        ("generic", "compound-beta-mini"),
+        ("generic", "doubao-pro-4k-browsing-240524"),
         ("openai", "gpt-4o-search-preview-2025-03-11"),
         ("openai", "o3-deep-research"),
         ("openai", "GPT-5-search-api"),
@@ -72,9 +89,36 @@ def test_a_regional_host_has_a_surcharge() -> None:
     ],
 )
 def test_models_that_search_or_ask_others_by_themselves_are_not_bounded(provider: str, model: str) -> None:
-    bounded = LISTS.providers[provider]
-    assert bounded.unbounded_model(model)
-    assert not any(map(bounded.unbounded_model, ("gpt-4o", "x-ai/grok-4.20", "nousresearch/hermes-4-70b")))
+    assert unbounded(provider, model)
+    others = (
+        "gpt-4o",
+        "x-ai/grok-4.20",
+        "nousresearch/hermes-4-70b",
+        "openai/gpt-5.6-sol",
+        "gemini-3-pro",
+        "brave-13b",
+    )
+    assert not any(unbounded(provider, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    "model", ["sonar", "Sonar-Pro", "perplexity/sonar-reasoning-pro", "llama-3.1-sonar-small-online"]
+)
+def test_models_with_a_fee_for_each_request_are_bounded_where_it_is_stated(model: str) -> None:
+    assert unbounded("generic", model) == UnboundedModel(
+        f"every request to {model} has a fee besides its tokens", "price.per_request"
+    )
+    assert unbounded("generic", model, fee_known=True) is None
+    assert unbounded("generic", "resonar-7b") is None
+
+
+@pytest.mark.parametrize("host", ["api.siliconflow.com", "API.siliconflow.cn", "ark.cn-beijing.volces.com"])
+def test_hosts_that_bill_reasoning_beyond_max_tokens_are_bounded_by_the_field_that_covers_it(host: str) -> None:
+    assert unbounded("generic", "qwen3-8b", host) == UnboundedModel(
+        f"{host} bills reasoning beyond max_tokens", "output_bound_field"
+    )
+    assert unbounded("generic", "qwen3-8b", host, field_known=True) is None
+    assert unbounded("generic", "qwen3-8b", "api.deepseek.com") is None
 
 
 def test_every_shipped_model_that_searches_by_itself_is_known() -> None:
@@ -82,7 +126,7 @@ def test_every_shipped_model_that_searches_by_itself_is_known() -> None:
     for path in PRICES.glob("*.json"):
         for model in read_list(path, "snapshot").providers[path.stem]:
             if re.search(r"search-preview|search-api|deep-research|multi-agent|sonar|:online", model):
-                assert LISTS.providers[path.stem].unbounded_model(model), (path.stem, model)
+                assert unbounded(path.stem, model), (path.stem, model)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +141,7 @@ def test_every_shipped_model_that_searches_by_itself_is_known() -> None:
         ("as_output: true", "is_output: true"),
         ("    chat: [chat, function_tools, files]", "    chat: [chat, function_tools, folders]"),
         ("    default_modes: [us]", "    default_mode: [us]"),
+        ('hosts: ["*.volces.com"', 'host: ["*.volces.com"'),
     ],
 )
 def test_a_mistake_in_the_file_is_an_error(text: str, other: str, tmp_path: Path) -> None:

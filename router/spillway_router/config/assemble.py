@@ -42,7 +42,7 @@ from spillway_router.config.tls import tls_problems
 from spillway_router.config.weights import weight_experiments
 from spillway_router.core.caching.rules import SemanticRules
 from spillway_router.core.money.alternatives import Offer
-from spillway_router.core.money.bounds import ItemRule, ItemRules
+from spillway_router.core.money.bounds import ItemRule, ItemRules, UnboundedModel
 from spillway_router.core.money.degrade import DegradeStep, DegradeSteps, steps_of
 from spillway_router.core.money.tariff import Tariff, TariffError
 from spillway_router.core.redaction import Redactor
@@ -325,11 +325,11 @@ class _Backends:
             )
             self._findings.warnings.append(ConfigProblem(where, 0, warning))
         tariff = None if priced is None else priced.tariff
-        backend = self._backend(part, entry, record, tariff)
-        if backend.unbounded_model and not backend.holds_unbounded and self._settings.budgets:
+        backend = self._backend(part, entry, record, tariff, reach.host)
+        if backend.unbounded_model is not None and not backend.holds_unbounded and self._settings.budgets:
             warning = (
-                f"the cost of a request to {part.model} is not bounded, so budgets refuse all of them; set "
-                "`unbounded: hold` to permit them"
+                f"{backend.unbounded_model.reason}, so budgets refuse all of them; set "
+                f"backends[{part.name}].{backend.unbounded_model.settings} to permit them"
             )
             self._findings.warnings.append(ConfigProblem(where, 0, warning))
         own_headers = frozenset(name.lower() for name in part.headers)
@@ -345,11 +345,12 @@ class _Backends:
         )
 
     def _backend(
-        self, part: BackendPart, entry: CatalogueEntry, record: ModelRecord | None, tariff: Tariff | None
+        self, part: BackendPart, entry: CatalogueEntry, record: ModelRecord | None, tariff: Tariff | None, host: str
     ) -> Backend:
         backend = _backend(part, entry, record, tariff, math.ceil(self._settings.limits.answer_s))
         return replace(
             backend,
+            unbounded_model=_unbounded_model(part, tariff, host),
             degrade_steps=steps_of(backend.name, self._degrade_steps),
             one_of_many=part.model == ANY_MODEL,
         )
@@ -380,7 +381,8 @@ class _Backends:
                 reason = "its price is not known" if priced is None else priced.price_status.off
                 return f"{part.name}/{model} can't be used: {reason}."
             backend = _backend(one, entry, record, priced.tariff, answer_s)
-            return replace(backend, degrade_steps=steps, one_of_many=True)
+            unbounded = _unbounded_model(one, priced.tariff, host)
+            return replace(backend, unbounded_model=unbounded, degrade_steps=steps, one_of_many=True)
 
         self.any_model[part.name] = any_model(part.name, part.provider, self._book, today, serve)
         return True
@@ -533,7 +535,6 @@ def _backend(
         longest_s=answer_s,
         item_rules=_item_rules(entry, bounded),
         holds_unbounded=part.unbounded == "hold",
-        unbounded_model=bounded.unbounded_model(part.model),
         default_modes=bounded.default_modes,
         usual_service=bounded.usual_service if tariff is not None and tariff.knows("priority") else "",
         output_is_bounded=model_bounds_output,
@@ -546,6 +547,19 @@ def _backend(
         embeds=_embeds(part, tariff),
         max_inputs=part.max_inputs or entry.max_inputs,
         hides_too_long=entry.hides_too_long,
+    )
+
+
+def _unbounded_model(part: BackendPart, tariff: Tariff | None, host: str) -> UnboundedModel | None:
+    """Return why the cost of a request to the backend's model is not bounded, whatever it contains; None if it is."""
+    if tariff is None or tariff.free:
+        return None
+    fee_stated = part.price is not None and "per_request" in part.price.model_fields_set
+    return _bounded(part).unbounded_model(
+        part.model,
+        host,
+        fee_known=fee_stated or tariff.per_request > 0,
+        field_known=part.output_bound_field is not None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-from spillway_router.core.money.bounds import ItemRule, ItemRules, UseLimit
+from spillway_router.core.money.bounds import ItemRule, ItemRules, UnboundedModel, UseLimit
 from spillway_router.core.routing.model import Endpoint
 from spillway_router.providers.interface import ProviderError
 from spillway_router.providers.table_files import read_table
@@ -20,10 +20,12 @@ from spillway_router.providers.table_files import read_table
 BOUNDED_FILE = Path(__file__).with_name("bounded_fields.yaml")
 _ROW_KEYS = frozenset({"items", "tokens", "context", "as_output", "limit", "most_uses", "fee", "source"})
 _PROVIDER_KEYS = frozenset(
-    {"fees", "unbounded_models", "usual_service", "default_modes", "surcharges", "output_fields", *get_args(Endpoint)}
+    {"fees", "unbounded_models", "per_request_models", "reasoning_beyond", "usual_service", "default_modes"}
+    | {"surcharges", "output_fields", *get_args(Endpoint)}
 )
 _SURCHARGE_KEYS = frozenset({"hosts", "factor", "source"})
 _FEE_KEYS = frozenset({"usd", "checked_on", "source"})
+_HOST_KEYS = frozenset({"hosts", "source"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class BoundedProvider:
     rules: Mapping[Endpoint, ItemRules] = field(default_factory=dict)
     fees: Mapping[str, ToolFee] = field(default_factory=dict)
     unbounded_models: tuple[str, ...] = ()
+    per_request_models: tuple[str, ...] = ()
+    """Models of which every request has a fee besides its tokens."""
+    reasoning_beyond: tuple[str, ...] = ()
+    """Hosts whose bound of a chat's output leaves the reasoning out."""
     usual_service: str = ""
     """The value of service_tier for the usual service; empty if there is nothing to send."""
     default_modes: tuple[str, ...] = ()
@@ -60,14 +66,25 @@ class BoundedProvider:
     output_field_unsure: bool = False
     """Whether nobody knows which field it obeys."""
 
-    def unbounded_model(self, model: str) -> bool:
-        """Return whether the cost of a request to this model is not bounded, whatever it contains."""
-        return any(fnmatchcase(model.lower(), pattern) for pattern in self.unbounded_models)
+    def unbounded_model(self, model: str, host: str, *, fee_known: bool, field_known: bool) -> UnboundedModel | None:
+        """Return why the cost of a request to this model at this host is not bounded, whatever it contains; None if it
+        is.
+
+        `fee_known`: its price per request is stated. `field_known`: somebody said which field bounds a chat's output.
+        """
+        if _matches(model, self.unbounded_models):
+            return UnboundedModel(f"the cost of a request to {model} is not bounded")
+        if not fee_known and _matches(model, self.per_request_models):
+            return UnboundedModel(f"every request to {model} has a fee besides its tokens", "price.per_request")
+        if not field_known and _matches(host, self.reasoning_beyond):
+            field = self.chat_output_fields[0]
+            return UnboundedModel(f"{host} bills reasoning beyond {field}", "output_bound_field")
+        return None
 
     def factor(self, host: str) -> Decimal:
         """Return by what the prices of the list are multiplied at this host."""
         for surcharge in self.surcharges:
-            if any(fnmatchcase(host.lower(), pattern) for pattern in surcharge.hosts):
+            if _matches(host, surcharge.hosts):
                 return surcharge.factor
         return Decimal(1)
 
@@ -161,6 +178,8 @@ def _provider(
         rules=MappingProxyType(rules),
         fees=MappingProxyType(fees),
         unbounded_models=tuple(str(pattern).lower() for pattern in row.get("unbounded_models", ())),
+        per_request_models=tuple(str(pattern).lower() for pattern in row.get("per_request_models", ())),
+        reasoning_beyond=tuple(host for hosts in row.get("reasoning_beyond", ()) for host in _hosts(provider, hosts)),
         usual_service=str(row.get("usual_service", "")),
         default_modes=tuple(str(mode) for mode in row.get("default_modes", ())),
         chat_output_fields=tuple(row["output_fields"]["chat"]),
@@ -192,6 +211,17 @@ def _rule(where: str, row: Mapping[str, Any]) -> ItemRule:
         fee=str(row.get("fee", "")),
         most_uses=int(row.get("most_uses", 0)),
     )
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)
+
+
+def _hosts(provider: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    _only(row, _HOST_KEYS, f"{provider}: hosts with reasoning beyond the bound")
+    if not row["source"]:
+        raise ProviderError(f"{provider}: hosts with reasoning beyond the bound need a source")
+    return tuple(str(host) for host in row["hosts"])
 
 
 def _surcharge(provider: str, row: Mapping[str, Any]) -> Surcharge:

@@ -208,3 +208,18 @@ async def test_without_pacing_the_same_rows_change_nothing(tmp_path: Path) -> No
         assert not router.runtime.services.pacer.active
         reply = await router.chat({"max_tokens": 10})
         assert reply.headers["x-spillway-decision"] == "escalated"
+
+
+async def test_a_model_with_a_fee_for_each_request_is_refused_under_a_cap_until_the_fee_is_stated() -> None:
+    async with FaultUpstream(answer(1)) as sonar:
+        bare = cloud(sonar, "bare").replace("bare-m", "sonar")
+        stated = cloud(sonar, "stated", '{input_per_million: "1", output_per_million: "2", per_request: "0.005"}')
+        lines = bare, stated.replace("stated-m", "sonar")
+        async with routing(settings(*lines, more=DAY_CENT)) as router:
+            refused = await router.chat({"model": "bare/sonar", "max_tokens": 1})
+            assert (refused.status_code, len(sonar.seen)) == (400, 0)
+            assert "backends[bare].price.per_request or .unbounded: hold" in error_of(refused)["message"]
+            paid = await router.chat({"model": "stated/sonar", "max_tokens": 1})
+            assert (paid.status_code, paid.headers["x-spillway-cost-usd"]) == (200, "0.005001")
+        async with routing(settings(*lines)) as router:  # without a cap it is sent
+            assert (await router.chat({"model": "bare/sonar", "max_tokens": 1})).status_code == 200

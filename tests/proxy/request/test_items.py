@@ -52,6 +52,31 @@ def test_parts_are_seen_however_deep_they_are() -> None:
     assert names("embeddings", input=[picture]) == ["part:video_url"]
 
 
+@pytest.mark.parametrize(
+    ("tool", "name"),
+    [
+        ({"googleSearch": {}}, "tool:googleSearch"),
+        ({"type": "function", "function": {"name": "f"}, "google_search": {}}, "tool:google_search"),
+        ({"name": "f", "input_schema": {}, "urlContext": {}}, "tool:urlContext"),
+        ({"function_declarations": [{"name": "f"}]}, "tool:(unnamed)"),
+        ({}, "tool:(unnamed)"),
+        ({"type": "builtin_function", "function": {"name": "$web_search"}}, "tool:builtin_function"),
+        ({"type": "function", "function": {"name": "f"}, "cache_control": {"type": "ephemeral"}}, "tool:function"),
+        ({"name": "f", "input_schema": {}, "cache_control": {"type": "ephemeral"}}, "tool:function"),
+        ({"type": "function", "name": "f", "parameters": {}, "strict": True}, "tool:function"),
+    ],
+)
+def test_a_tool_is_a_function_only_if_it_has_nothing_else(tool: dict[str, Any], name: str) -> None:
+    assert names("chat", messages=user(), tools=[tool]) == sorted(["tools", name])
+
+
+def test_a_key_of_an_object_is_named_with_its_value_where_a_list_names_the_value() -> None:
+    assert names("responses", reasoning={"mode": "pro", "effort": "high"}) == ["reasoning.effort", "reasoning.mode=pro"]
+    assert names("responses", reasoning={"mode": "standard", "summary": None}) == ["reasoning.mode=standard"]
+    assert names("chat", messages=user(), reasoning={"mode": {"x": 1}}) == ["reasoning.mode=(unnamed)"]
+    assert names("chat", messages=user(), reasoning="pro") == ["reasoning"]
+
+
 def test_a_tool_is_named_after_its_type_without_the_date() -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
     limited = {**search, "max_uses": 4}

@@ -56,6 +56,20 @@ class ItemRule:
     most_uses: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class UnboundedModel:
+    """Why the cost of a request to a model is not bounded, whatever it contains, and the setting of a backend that
+    would bound it; empty if none would."""
+
+    reason: str
+    setting: str = ""
+
+    @property
+    def settings(self) -> str:
+        """The settings of a backend that permit such requests under a cap, as a sentence names them."""
+        return f"{self.setting} or .unbounded: hold" if self.setting else "unbounded: hold"
+
+
 ItemRules = Mapping[str, ItemRule]
 """The list of one provider and endpoint, by the names of items."""
 NO_RULES: ItemRules = {}

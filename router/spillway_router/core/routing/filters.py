@@ -241,7 +241,7 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
     limit_nano, left_nano = facts.hints.max_cost_nano, signals.headroom_nano
     if limit_nano is None and left_nano is None:
         return None
-    if facts.items or backend.unbounded_model:
+    if facts.items or backend.unbounded_model is not None:
         unbounded = _unbounded(facts, backend)
         if unbounded is not None:
             return unbounded
@@ -267,9 +267,11 @@ def _unbounded(facts: RequestFacts, backend: Backend) -> Removed | None:
     price = backend.tariff
     if price is None or price.free or backend.holds_unbounded:
         return None
+    model = backend.unbounded_model
+    if model is not None:
+        permit = f"a budget needs a bound; set backends[{backend.name}].{model.settings} to permit it"
+        return Removed(backend.name, "unbounded", f"{model.reason}: {permit}")
     permit = f"a budget needs a bound; set backends[{backend.name}].unbounded: hold to permit it"
-    if backend.unbounded_model:
-        return Removed(backend.name, "unbounded", f"the cost of a request to {backend.model} is not bounded: {permit}")
     unbounded = bounds.unbounded(
         facts.items,
         backend.item_rules.get(facts.endpoint, bounds.NO_RULES),

@@ -7,7 +7,7 @@ from dataclasses import field, replace
 from typing import Any, Literal
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.money.bounds import ItemRules, RequestItem
+from spillway_router.core.money.bounds import ItemRules, RequestItem, UnboundedModel
 from spillway_router.core.money.budget import BudgetLine, LineKey
 from spillway_router.core.money.credits import CreditLine
 from spillway_router.core.money.degrade import DegradeSteps
@@ -234,8 +234,8 @@ class Backend:
     """The items whose cost is bounded here, by endpoint."""
     holds_unbounded: bool = False
     """Whether items that are not in `item_rules` may be sent under a cap, held as far as the context of the model."""
-    unbounded_model: bool = False
-    """Whether the cost of a request to this model is not bounded, whatever it contains."""
+    unbounded_model: UnboundedModel | None = None
+    """Why the cost of a request to this model is not bounded, whatever it contains; None if it is."""
     default_modes: tuple[str, ...] = ()
     """Services that may serve a request that asks for none."""
     usual_service: str = ""

@@ -42,6 +42,11 @@ _SAFE = re.compile(r"[A-Za-z0-9_.:/+()-]{1,64}")
 _DATE = re.compile(r"_\d{8}$")
 _UNNAMED = "(unnamed)"
 _FUNCTION = "tool:function"
+_OF_FUNCTION = frozenset(
+    {"function", "parameters", "input_schema", "output_schema", "inputSchema", "outputSchema", "parametersJsonSchema"}
+    | {"cache_control", "metadata", "annotations", "format", "custom"}
+)
+"""Keys of a function, in any protocol, that have an object."""
 _NESTED = ("content", "output", "source")
 
 
@@ -122,7 +127,9 @@ class _Items:
         elif name in self._lists.keyed_fields and isinstance(value, dict):
             for key, inner in value.items():
                 if inner is not None:
-                    self.add(f"{name}.{key}", f"{name}.{key}")
+                    item = f"{name}.{key}"
+                    valued = item in self._lists.valued_fields
+                    self.add(f"{item}={_value_text(inner)}" if valued else item, item)
         elif name == "max_tool_calls":
             limit = value if type(value) is int and value >= 0 else None
             self.add(name, name, uses=limit or 0, unlimited=limit is None)
@@ -132,7 +139,7 @@ class _Items:
     def tools(self, tools: object, name: str) -> None:
         functions = 0
         for i, tool in enumerate(tools if isinstance(tools, list) else ()):
-            if type(tool) is dict and tool.get("type") == "function":  # nearly every tool
+            if type(tool) is dict and tool.get("type") == "function" and not _own_object(tool):  # nearly every tool
                 functions += 1
                 continue
             if not isinstance(tool, dict):
@@ -181,12 +188,28 @@ def tool_item(tool: Mapping[str, Any]) -> str:
     kind = tool.get("type") or "function"
     if not isinstance(kind, str):
         return f"tool:{_UNNAMED}"
+    if kind == "function" and (own := _own_object(tool)):
+        return f"tool:{own}"
+    if not tool.get("type") and not tool.get("name") and not tool.get("function"):
+        return f"tool:{_UNNAMED}"
     container = tool.get("container")
     if kind == "code_interpreter" and isinstance(container, dict) and container.get("memory_limit"):
         return f"tool:{kind}/memory_limit"  # a larger container has a higher fee
     if kind == "code_interpreter" and isinstance(container, str):
         return f"tool:{kind}/container_id"  # somebody made it before, at any size, and each use makes it live longer
     return f"tool:{_DATE.sub('', kind)}"
+
+
+def _own_object(tool: Mapping[str, Any]) -> str:
+    """Return the key of an object in a function that is not part of one; "" if there is none.
+
+    Google's tools are objects under their own names without a type, such as `{"googleSearch": {}}`
+    (developer.konghq.com/how-to/use-gemini-3-google-search), and a gateway may read them beside a function.
+    """
+    for key, value in tool.items():
+        if type(value) is dict and key not in _OF_FUNCTION:
+            return key
+    return ""
 
 
 def limit_of(tool: Mapping[str, Any]) -> int | None:
