@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from spillway_router.core.money.tariff import NANO, Usage
 from spillway_router.core.routing.experiments import title_of
-from spillway_router.core.routing.model import Attempt, RequestRecord
+from spillway_router.core.routing.model import Attempt, RequestFacts, RequestRecord
 
 _TTFT_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _ANSWER_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0)
@@ -100,9 +100,13 @@ class RequestMetrics(Collector):
         self._arm_cost_nano[arm] += record.cost_nano
         self._arm_seconds[arm].observe(record.total_s)
 
-    def on_drained(self, attempt: Attempt) -> None:
-        """Add the cost and the tokens of an attempt that `on_request` counted before they were known."""
+    def on_drained(self, facts: RequestFacts, attempt: Attempt) -> None:
+        """Add the cost and the tokens of an attempt that `on_request` counted before they were known; `facts` are those
+        of its request."""
         self._cost_nano[attempt.backend] += attempt.charge_nano
+        self._key_cost_nano[_bounded(facts.caller.key_id, self._keys)] += attempt.charge_nano
+        if facts.experiment:
+            self._arm_cost_nano[title_of(facts.experiment)] += attempt.charge_nano
         self._charges_nano[_bounded(attempt.model, self._models), "drained"] += attempt.charge_nano
         if attempt.outcome.usage is not None:
             self._count_tokens(attempt.backend, attempt.outcome.usage)

@@ -326,7 +326,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         credits=Credits(ledger.credits, time.time),
         verdicts=Verdicts(),
         key_loads=KeyLoads(),
-        drains=Drains(DrainLimits, lambda _attempt: None),
+        drains=Drains(DrainLimits, lambda _facts, _attempt: None),
         local_queues=LocalQueues(
             board, clock=clock, loop=asyncio.get_running_loop(), slo_ttft_s=lambda: config.policy.slo.ttft_s
         ),

@@ -235,7 +235,7 @@ class _Paced:
 
 async def test_all_drains_together_have_one_pace() -> None:
     log: list[str] = []
-    drains = Drains(DrainLimits, lambda _: None)
+    drains = Drains(DrainLimits, lambda _facts, _attempt: None)
     began_s = asyncio.get_running_loop().time()
     for name in ("a", "b"):
         assert drains.take(Mock(), _Paced(log, name), Outcome("cancelled"))

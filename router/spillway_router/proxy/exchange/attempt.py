@@ -178,6 +178,11 @@ class UpstreamAttempt:
         return self.route.backend
 
     @property
+    def facts(self) -> RequestFacts:
+        """What is known of its request."""
+        return self.hold.facts
+
+    @property
     def verdict_stands(self) -> bool:
         """Whether nothing can have changed about the privacy of what is to be sent, as for all that stays here."""
         latest = self.services.config()  # a rule of the policy changes neither of the two, a reload both

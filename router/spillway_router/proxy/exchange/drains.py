@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 from spillway_router.aio.unexpected import UNEXPECTED
-from spillway_router.core.routing.model import Attempt, Outcome
+from spillway_router.core.routing.model import Attempt, Outcome, RequestFacts
 from spillway_router.http_client.connection import TooLargeError, TransportError
 from spillway_router.proxy.exchange.active_config import DrainLimits, Pace
 from spillway_router.proxy.exchange.unread import DrainedAttempt, UnreadAnswer
@@ -36,9 +36,10 @@ _STOPPED: _End = (_CUT_OFF, "stopped")
 
 
 class Drains:
-    """The drains of this process. `on_settled` is called with the record of each attempt that was drained."""
+    """The drains of this process. `on_settled` is called with the facts of the request and the record of each attempt
+    that was drained."""
 
-    def __init__(self, limits: Callable[[], DrainLimits], on_settled: Callable[[Attempt], None]) -> None:
+    def __init__(self, limits: Callable[[], DrainLimits], on_settled: Callable[[RequestFacts, Attempt], None]) -> None:
         self._limits = limits
         self._on_settled = on_settled
         self._tasks: set[asyncio.Task[_End]] = set()
@@ -79,7 +80,7 @@ class Drains:
         unread.close()
         settled = attempt.settle_drained(outcome)
         self._count(attempt, result)
-        self._on_settled(settled)
+        self._on_settled(attempt.facts, settled)
 
     def _count(self, attempt: DrainedAttempt, result: DrainResult) -> None:
         self.results[attempt.backend.name, result] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from spillway_router.core.routing.model import Attempt, Backend, Outcome
+from spillway_router.core.routing.model import Attempt, Backend, Outcome, RequestFacts
 from spillway_router.proxy.exchange.active_config import DrainLimits, Pace
 
 
@@ -24,6 +24,10 @@ class DrainedAttempt(Protocol):
     @property
     def backend(self) -> Backend:
         """The backend that is asked."""
+
+    @property
+    def facts(self) -> RequestFacts:
+        """What is known of its request."""
 
     def let_go(self, outcome: Outcome) -> None:
         """End the attempt for its request; `outcome` is how it ended there."""
