@@ -1,5 +1,10 @@
 """Kill `ledger reconcile` and `prices update` at each of their steps on files and in the database, in processes of
-their own; print a line for each end."""
+their own; print a line for each end.
+
+    python -m tests.commands.killed_commands FOLDER COMMAND [URL]
+
+Each step has books of its own: a file, or a new database beside that of the URL.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +17,19 @@ from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import apsw
+import psycopg
 from tests.ledger.helpers import DAY, T0, entry
 
 from spillway_router.cli import app
 from spillway_router.ledger.orphans import unknown_charge
-from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.verify import verify
 
 STEPS = ("os.rename", "os.link", "os.remove", "os.mkdir", "open")
+READING = ("SELECT", "WITH", "PRAGMA", "SET")
 CALLS = 300
 """More than one commit of a reconciliation takes."""
 
@@ -38,14 +46,26 @@ def killed_at(step: int, command: list[str]) -> bool:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def look_at_statement(_cursor: object, sql: str, _values: object) -> bool:
-        if not sql.lstrip().startswith(("SELECT", "WITH", "PRAGMA")):
+        if not sql.lstrip().startswith(READING):
             look()
         return True
+
+    def look_and_execute(connection: psycopg.Connection[Any], query: Any, *more: Any, **options: Any) -> Any:
+        text = query if isinstance(query, str) else query.decode() if isinstance(query, bytes) else str(query)
+        look_at_statement(None, text, None)
+        return execute(connection, query, *more, **options)
+
+    def look_and_end(transaction: psycopg.Transaction, *error: Any) -> Any:
+        look()
+        return end(transaction, *error)
 
     def look_at_event(event: str, arguments: tuple[Any, ...]) -> None:
         if event in STEPS and not str(arguments[0]).endswith((".py", ".pyc", ".so")):
             look()
 
+    execute, end = psycopg.Connection.execute, psycopg.Transaction.__exit__
+    psycopg.Connection.execute = look_and_execute  # type: ignore[assignment, method-assign]
+    psycopg.Transaction.__exit__ = look_and_end  # type: ignore[method-assign]
     apsw.connection_hooks.append(lambda connection: connection.set_exec_trace(look_at_statement))
     sys.addaudithook(look_at_event)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -58,14 +78,23 @@ def run(command: list[str]) -> None:
     assert not app(command, standalone_mode=False)
 
 
-def try_reconcile(folder: Path, step: int) -> bool:
+def books_of(folder: Path, step: int, server: str) -> str:
+    """Return the URL of a new ledger: of a file in the folder, or of a database on the server of this URL."""
+    if not server:
+        return f"sqlite:///{folder / 'ledger.db'}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE killed{step}".encode())
+    return urlsplit(server)._replace(path=f"/killed{step}").geturl()
+
+
+def try_reconcile(folder: Path, step: int, server: str) -> bool:
     """Kill a reconciliation of calls and days. Each call and each day is corrected as a whole or not at all, and the
     next run completes the books and says in the acts what it was."""
-    path, bill, config = folder / "ledger.db", folder / "bill.jsonl", folder / "spillway.yaml"
-    config.write_text(f"ledger: {{url: 'sqlite:///{path}'}}\n")
+    url, bill, config = books_of(folder, step, server), folder / "bill.jsonl", folder / "spillway.yaml"
+    config.write_text(f"ledger: {{url: '{url}'}}\n")
     holds = [entry("reserved", f"r{n}", reserved_nano=1000 + n) for n in range(CALLS)]
     holds += [entry("reserved", f"b{n}", ts=T0 + DAY, reserved_nano=5000, backend=f"b{n}") for n in range(4)]
-    with closing(SqliteLedger.open(path)) as ledger:
+    with closing(open_ledger(url)) as ledger:
         ledger.append(holds)
         ledger.append([unknown_charge(hold) for hold in holds])
     calls: list[dict[str, Any]] = [{"request_id": f"r{n}", "cost_nano": n} for n in range(CALLS)]
@@ -73,13 +102,13 @@ def try_reconcile(folder: Path, step: int) -> bool:
     bill.write_text("\n".join(map(json.dumps, calls + days)))
     command = ["ledger", "reconcile", str(bill), "-c", str(config)]
     ended = killed_at(step, command)
-    rows, _, acts = books(path)
+    rows, _, acts = books(url)
     corrected = {request for request, _, kind, _, _ in rows if kind == "adjusted"}
     print("reconcile", "act" if acts else {0: "none", CALLS + 4: "all rows"}.get(len(corrected), "some"))
     run(command)
-    rows, balances, acts = books(path)
+    rows, balances, acts = books(url)
     run(command)
-    assert books(path) == (rows, balances, acts)
+    assert books(url) == (rows, balances, acts)
     assert acts == ["ledger.reconcile"], acts
     charged = {f"r{n}": n for n in range(CALLS)}
     assert {n: sum(row[3] for row in rows if row[0] == n) for n in charged} == charged
@@ -88,9 +117,9 @@ def try_reconcile(folder: Path, step: int) -> bool:
     return ended
 
 
-def books(path: Path) -> tuple[list[tuple[Any, ...]], object, list[str]]:
+def books(url: str) -> tuple[list[tuple[Any, ...]], object, list[str]]:
     """Return the rows, the balances and the acts of a ledger, which has no fault."""
-    with closing(SqliteLedger.open_to_read(path)) as ledger:
+    with closing(open_ledger(url, "read")) as ledger:
         verification = verify(ledger)
         assert verification.holds, verification.faults
         rows = [(*row.key, row.amount_nano, row.at_most_nano) for row in ledger.entries_between(0, 2**62)]
@@ -98,8 +127,9 @@ def books(path: Path) -> tuple[list[tuple[Any, ...]], object, list[str]]:
         return rows, ledger.balances(), [one.act.kind for one in ledger.acts.all()]
 
 
-def try_update(folder: Path, step: int) -> bool:
-    """Kill an update of prices; the list is the old or the new one, and the next run leaves the new one alone."""
+def try_update(folder: Path, step: int, _server: str) -> bool:
+    """Kill an update of prices, which opens no ledger. The list is the old or the new one, and the next run leaves the
+    new one alone."""
     config, prices = folder / "spillway.yaml", folder / "prices.json"
     config.write_text("prices: {file: prices.json}\n")
     sources = [folder / "old.json", folder / "new.json"]
@@ -121,15 +151,14 @@ def try_update(folder: Path, step: int) -> bool:
     return ended
 
 
-def main(folder: Path, *attempts: Callable[[Path, int], bool]) -> None:
-    """Try each step of each command, until there is none left."""
-    for attempt in attempts:
-        for step in count(1):
-            place = folder / f"{attempt.__name__}-{step}"
-            place.mkdir()
-            if attempt(place, step):
-                break
+def main(folder: Path, attempt: Callable[[Path, int, str], bool], server: str = "") -> None:
+    """Try each step of a command, until there is none left."""
+    for step in count(1):
+        place = folder / f"{attempt.__name__}-{step}"
+        place.mkdir()
+        if attempt(place, step, server):
+            break
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *(globals()[name] for name in sys.argv[2:]))
+    main(Path(sys.argv[1]), globals()[sys.argv[2]], *sys.argv[3:])

@@ -268,23 +268,31 @@ def test_the_report_names_what_a_bill_adjusted(database: Path, tmp_path: Path) -
     assert any(line.split()[1:2] == ["bill"] for line in text.splitlines())
 
 
-@pytest.mark.parametrize(
-    ("command", "ends"),
-    [
-        ("try_reconcile", {"reconcile none", "reconcile some", "reconcile all rows", "reconcile act"}),
-        ("try_update", {"update old", "update new"}),
-    ],
-)
-def test_a_reconciliation_and_an_update_of_prices_may_be_killed_at_any_step(
-    tmp_path: Path, command: str, ends: set[str]
-) -> None:
+RECONCILED = {"reconcile none", "reconcile some", "reconcile all rows", "reconcile act"}
+
+
+def killed(folder: Path, *words: str) -> set[str]:
+    """Kill a command at each of its steps; return how it ended each time."""
     run = subprocess.run(
-        [sys.executable, "-m", "tests.commands.killed_commands", tmp_path, command],
+        [sys.executable, "-m", "tests.commands.killed_commands", folder, *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=400,
     )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
-    assert {line for line in run.stdout.splitlines() if line.startswith(("reconcile ", "update "))} == ends
+    return {line for line in run.stdout.splitlines() if line.startswith(("reconcile ", "update "))}
+
+
+@pytest.mark.parametrize(
+    ("command", "ends"), [("try_reconcile", RECONCILED), ("try_update", {"update old", "update new"})]
+)
+def test_a_reconciliation_and_an_update_of_prices_may_be_killed_at_any_step(
+    tmp_path: Path, command: str, ends: set[str]
+) -> None:
+    assert killed(tmp_path, command) == ends
+
+
+def test_a_reconciliation_in_postgresql_may_be_killed_at_any_step(tmp_path: Path, postgres_url: str) -> None:
+    assert killed(tmp_path, "try_reconcile", postgres_url) == RECONCILED
