@@ -229,6 +229,16 @@ def test_a_card_is_found_in_every_spelling(spelling: str) -> None:
         assert "card" in kinds(text)
 
 
+@pytest.mark.parametrize("shown", ["1344 8314 7804 1106", "0008 4207 0035 1106"])
+def test_a_card_from_right_to_left_is_found_over_two_parts(shown: str) -> None:
+    text = f"Pay with \u202e{shown}\u202c"
+    detectors = Detectors(patterns=["card"])
+    for at in range(1, len(text)):
+        parts = [{"type": "text", "text": piece} for piece in (text[:at], text[at:])]
+        body = {"messages": [{"role": "user", "content": parts}]}
+        assert detectors.kinds_in_body(body, orjson.dumps(body)) == {"card"}, at
+
+
 @given(st.from_regex(r"[12378][0-9]{4}(?:[0-9]{2}|2A|2B)[0-9]{8}", fullmatch=True))
 def test_french_numbers_are_checked_as_by_python_stdnum(number: str) -> None:
     right = nir.calc_check_digits(number)

@@ -47,6 +47,8 @@ _HIDDEN = re.compile(rf"([\U000e0020-\U000e007e])|([{_SELECTORS}]{{4,}})|\u202e(
 and what is shown from right to left."""
 _HIDDEN_GAP = 8
 """Characters that may stand between two signs of one hidden text."""
+_APART = "\0"
+"""Stands between what is shown and what is hidden. No number goes on over it, as one does over a line end."""
 _NEGATIVE = {
     **{first + i: "123456789"[i] for first in (0x2776, 0x24F5, 0x2780, 0x278A) for i in range(9)},
     0x24FF: "0",
@@ -250,9 +252,9 @@ def _with_hidden(text: str) -> str:
             reading = octets.decode(errors="replace")
         else:
             reading = shown_backwards[::-1]
-        hidden.append(reading if match.start() - end < _HIDDEN_GAP else "\n" + reading)
+        hidden.append(reading if match.start() - end < _HIDDEN_GAP else _APART + reading)
         end = match.end()
-    return text + "\n" + "".join(hidden) if hidden else text
+    return text + _APART + "".join(hidden) if hidden else text
 
 
 def unmixed(text: str) -> str:
