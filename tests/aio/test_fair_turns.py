@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from spillway_router.aio import fair_turns
-from spillway_router.aio.fair_turns import FairTurns
+from spillway_router.aio.fair_turns import TURNS_OF_A_REQUEST, FairTurns
 
 LIMIT_S = 20.0
 
@@ -123,3 +123,23 @@ async def test_work_that_is_cancelled_while_others_have_the_turn_ends_it_once(mo
     async with asyncio.timeout(LIMIT_S):
         await asyncio.gather(holding, waiting, long_work(turns, "c", 2, order))
     assert order[-3:] == ["left", "c", "c"]
+
+
+@pytest.mark.parametrize(("step_s", "loop_turns"), [(0.0, 1), (0.002, 1), (0.015, TURNS_OF_A_REQUEST)])
+async def test_a_short_request_waits_for_one_long_step_only(step_s: float, loop_turns: int) -> None:
+    seconds, seen = 0.0, 0
+
+    async def request() -> None:
+        nonlocal seen
+        while True:
+            await asyncio.sleep(0)
+            seen += 1
+
+    async with FairTurns(lambda: seconds).turn("a") as turn:
+        others = asyncio.create_task(request())
+        await asyncio.sleep(0)
+        for steps in range(1, 4):
+            seconds += step_s
+            await turn.step()
+            assert seen == steps * loop_turns
+    others.cancel()

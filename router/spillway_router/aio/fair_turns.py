@@ -2,11 +2,15 @@
 
 Whoever has many pieces of work waits behind the next one of everybody else, so that nobody keeps others from it. And
 work on the event loop gives its turn away now and then: a body of a few MB may take seconds.
+
+A short request needs several turns of the event loop, from its connection to its answer. After a long step the loop
+therefore gets all of them at once: otherwise such a request would wait for as many long steps.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +20,9 @@ from weakref import WeakKeyDictionary
 Made = TypeVar("Made")
 SHARE_S = 0.05
 """Seconds after which work that goes on step by step lets others have the turn."""
+LONG_STEP_S = 0.003
+TURNS_OF_A_REQUEST = 5
+"""Turns of the event loop that a short request takes on a new connection."""
 
 
 @dataclass(slots=True)
@@ -87,25 +94,27 @@ class _LoopTurns:
 class Turn:
     """A turn of one owner, for work that goes on step by step on the event loop."""
 
-    __slots__ = ("_began_s", "_is_held", "_owner", "_turns")
+    __slots__ = ("_began_s", "_clock", "_is_held", "_owner", "_step_began_s", "_turns")
 
-    def __init__(self, turns: _LoopTurns, owner: str) -> None:
+    def __init__(self, turns: _LoopTurns, owner: str, clock: Callable[[], float]) -> None:
         self._turns = turns
         self._owner = owner
-        self._began_s = asyncio.get_running_loop().time()
+        self._clock = clock
+        self._began_s = self._step_began_s = clock()
         self._is_held = True
 
     async def step(self) -> None:
-        """Give the event loop its turn between two steps; after `SHARE_S` everybody else, too, who waits for this."""
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._began_s < SHARE_S:
+        """Give the event loop its turns between two steps; after `SHARE_S` everybody else, too, who waits for this."""
+        now_s = self._clock()
+        loop_turns = TURNS_OF_A_REQUEST if now_s - self._step_began_s > LONG_STEP_S else 1
+        if now_s - self._began_s >= SHARE_S:
+            self._is_held = False  # unless it comes back
+            await self._turns.pass_on(self._owner)
+            self._is_held = True
+            self._began_s = self._clock()
+        for _ in range(loop_turns):
             await asyncio.sleep(0)
-            return
-        self._is_held = False  # unless it comes back
-        await self._turns.pass_on(self._owner)
-        self._is_held = True
-        self._began_s = loop.time()
-        await asyncio.sleep(0)
+        self._step_began_s = self._clock()
 
     def end(self) -> None:
         """End the turn, if it has not ended by a cancellation."""
@@ -116,9 +125,10 @@ class Turn:
 class FairTurns:
     """The turns at one kind of work. Owners are named by any text, such as the id of a key."""
 
-    __slots__ = ("_by_loop",)
+    __slots__ = ("_by_loop", "_clock")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopTurns] = WeakKeyDictionary()
 
     @asynccontextmanager
@@ -126,7 +136,7 @@ class FairTurns:
         """Wait for the turn of an owner, and hold it."""
         turns = self._turns()
         await turns.begin(owner)
-        turn = Turn(turns, owner)
+        turn = Turn(turns, owner, self._clock)
         try:
             yield turn
         finally:
