@@ -50,11 +50,6 @@ def killed_at(step: int, command: list[str]) -> bool:
             look()
         return True
 
-    def look_and_execute(connection: psycopg.Connection[Any], query: Any, *more: Any, **options: Any) -> Any:
-        text = query if isinstance(query, str) else query.decode() if isinstance(query, bytes) else str(query)
-        look_at_statement(None, text, None)
-        return execute(connection, query, *more, **options)
-
     def look_and_end(transaction: psycopg.Transaction, *error: Any) -> Any:
         look()
         return end(transaction, *error)
@@ -63,8 +58,8 @@ def killed_at(step: int, command: list[str]) -> bool:
         if event in STEPS and not str(arguments[0]).endswith((".py", ".pyc", ".so")):
             look()
 
-    execute, end = psycopg.Connection.execute, psycopg.Transaction.__exit__
-    psycopg.Connection.execute = look_and_execute  # type: ignore[assignment, method-assign]
+    # In PostgreSQL only the ends of transactions are steps: what was done before one is undone.
+    end = psycopg.Transaction.__exit__
     psycopg.Transaction.__exit__ = look_and_end  # type: ignore[method-assign]
     apsw.connection_hooks.append(lambda connection: connection.set_exec_trace(look_at_statement))
     sys.addaudithook(look_at_event)
