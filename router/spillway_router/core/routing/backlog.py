@@ -209,15 +209,18 @@ class _Ticket:
 
     `prompt_tokens` and `kv_tokens` are its own; `work_tokens` is the prefill work ahead of it at its admission, its own
     prompt included, and `sequence_wait_s` the time that it was expected to wait for a free sequence then. The
-    `..._before` are the backlog's running sums at its admission and at its first token.
+    `..._before` are the backlog's running sums at its admission and at its first token. `admission` counts the requests
+    until it, and `mean_step` is by how much it moved the mean length of prompts.
     """
 
     __slots__ = (
         "abandoned_before",
+        "admission",
         "admitted_at_s",
         "expected_tpot_s",
         "first_token_at_s",
         "kv_tokens",
+        "mean_step",
         "prefilled_before",
         "prompt_tokens",
         "sequence_wait_s",
@@ -242,6 +245,8 @@ class _Ticket:
         self.first_token_at_s: float | None = None
         self.expected_tpot_s = 0.0
         self.prefilled_before = 0
+        self.admission = 0
+        self.mean_step = 0.0
 
 
 class Backlog:
@@ -253,9 +258,9 @@ class Backlog:
     """
 
     __slots__ = (
-        "_abandoned", "_decoding", "_external", "_external_at_s", "_initial", "_kv", "_output", "_peak_in_flight",
-        "_peak_kv", "_peak_waiting", "_prefill", "_prefill_rate", "_prefilled", "_prompt_mean", "_rates", "_recent",
-        "_sequences", "_step_scale", "_tickets", "_tuning",
+        "_abandoned", "_admissions", "_decoding", "_external", "_external_at_s", "_initial", "_kv", "_output",
+        "_peak_in_flight", "_peak_kv", "_peak_waiting", "_prefill", "_prefill_rate", "_prefilled", "_prompt_mean",
+        "_rates", "_recent", "_sequences", "_step_scale", "_tickets", "_tuning",
     )  # fmt: skip
 
     def __init__(self, rates: EngineRates, tuning: BacklogTuning | None = None) -> None:
@@ -272,7 +277,7 @@ class Backlog:
         self._sequences = rates.max_sequences
         self._tickets: dict[int, _Ticket] = {}
         self._prefill = self._decoding = self._kv = 0
-        self._abandoned = self._prefilled = 0
+        self._abandoned = self._admissions = self._prefilled = 0
         self._recent = RecentWork()
         self._external = BacklogView()
         self._external_at_s = -math.inf
@@ -294,7 +299,7 @@ class Backlog:
         kv_tokens = prompt_tokens + expected_output_tokens
         self._kv += kv_tokens
         excess = len(self._tickets) + 1 - self._sequences
-        self._tickets[ticket] = _Ticket(
+        entry = self._tickets[ticket] = _Ticket(
             prompt_tokens=prompt_tokens,
             kv_tokens=kv_tokens,
             work_tokens=self._prefill,
@@ -303,6 +308,10 @@ class Backlog:
             sequence_wait_s=self._sequence_wait_s(excess, expected_output_tokens) if excess > 0 else 0.0,
         )
         self._recent.add(prompt_tokens, monotonic_s, self._window_s())
+        self._admissions += 1
+        mean_step = EWMA_WEIGHT * (prompt_tokens - self._prompt_mean)
+        self._prompt_mean += mean_step
+        entry.admission, entry.mean_step = self._admissions, mean_step
         in_flight = len(self._tickets)
         if in_flight > self._peak_in_flight:
             self._peak_in_flight = in_flight
@@ -321,7 +330,6 @@ class Backlog:
         self._prefill -= entry.prompt_tokens
         self._decoding += 1
         self._prefilled += entry.prompt_tokens
-        self._prompt_mean += EWMA_WEIGHT * (entry.prompt_tokens - self._prompt_mean)
         entry.prefilled_before = self._prefilled
         entry.expected_tpot_s = self._decode_step_s()
         ttft = max(0.0, monotonic_s - entry.admitted_at_s)
@@ -377,6 +385,9 @@ class Backlog:
         read = 0.0 if refused else waited_s * self._prefill_rate.tokens_per_s / max(1, waiting)
         unread = entry.prompt_tokens - read
         if unread > 0:
+            # What is left of its step in the mean length: as if it had been as long as the mean.
+            left = (1 - EWMA_WEIGHT) ** (self._admissions - entry.admission)
+            self._prompt_mean -= entry.mean_step * left * unread / max(1, entry.prompt_tokens)
             self._recent.take_back(unread, entry.admitted_at_s, monotonic_s, self._window_s())
 
     def set_aside(self, ticket: int, monotonic_s: float) -> bool:
