@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {"apt-get": "this system's /usr stands in for the base image", "/opt/engine": "ENGINE_VENV stands in"}
 WRITABLE = ("data", "models", "cache", "run/spillway", "tmp")
 TOKEN_ID, TOKEN_SECRET = "a1" * 6, "b2" * 32
-STEP_LIMIT_S, START_LIMIT_S, STOP_LIMIT_S = 300, 240, 60
+STEP_LIMIT_S, START_LIMIT_S, STOP_LIMIT_S = 600, 240, 60
 _CLIENT = """
 import json, sys, urllib.request, urllib.error
 body = {"model": "auto", "messages": [{"role": "user", "content": "Patient 1"}], "max_tokens": 8}
