@@ -146,7 +146,7 @@ def export_ledger(
     with opened(loaded, "read") as ledger, writing(output) as out:
         if form is Format.focus:
             count = export_focus(ledger, days, now_ms(), out, daily=daily)
-            _warn_of_unpriced(ledger, days, is_free=loaded.settings.gpu.price_known and not loaded.settings.gpu.hourly)
+            _warn_of_unpriced(ledger, days, is_free=loaded.settings.gpu.is_free)
         else:
             count = export_jsonl(ledger, days.start_ms, days.end_ms, out)
     typer.echo(f"{count} rows of {days.name}", err=True)

@@ -58,7 +58,7 @@ def fixed_terms(settings: Settings, assembly: Assembly, host: str) -> FixedTerms
         )
         for part in settings.fixed_costs
     )
-    return FixedTerms(rental, other, is_free=settings.gpu.price_known and not settings.gpu.hourly)
+    return FixedTerms(rental, other, is_free=settings.gpu.is_free)
 
 
 def unpriced_gpu(settings: Settings, assembly: Assembly) -> tuple[ConfigProblem, ...]:

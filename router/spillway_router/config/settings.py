@@ -134,6 +134,11 @@ class GpuPart(Part):
             return self.price_per_month / self.hours_per_month
         return self.price_per_hour or Decimal(0)
 
+    @property
+    def is_free(self) -> bool:
+        """Whether the configuration says that the GPU costs nothing; a price that is unknown says no such thing."""
+        return self.price_known and not self.hourly
+
 
 class FixedCostPart(Part):
     """A fixed cost that is no GPU, such as a database, in USD per calendar month. It counts from the day `since`, else
