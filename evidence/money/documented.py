@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -37,6 +37,18 @@ class PaidModel:
     """Whether the configuration says so, as `price.per_request`."""
 
 
+# docs.perplexity.ai/guides/pricing: 6 USD per 1,000 requests with the smallest search
+_SONAR = PaidModel(
+    "generic",
+    "sonar-pro",
+    input="3",
+    output="15",
+    context=200_000,
+    most_output=8192,
+    obeys=("max_tokens",),
+    request_fee="0.006",
+    fee_stated=True,
+)
 MODELS: Mapping[str, PaidModel] = {
     "gpt": PaidModel("openai", "gpt-4o", input="2.5", output="10", context=128_000, most_output=16_384, cached="1.25"),
     "search": PaidModel(
@@ -77,28 +89,8 @@ MODELS: Mapping[str, PaidModel] = {
         most_output=8192,
         obeys=("max_tokens", "max_output_tokens"),
     ),
-    # docs.perplexity.ai/guides/pricing: 6 USD per 1,000 requests with the smallest search
-    "pplx": PaidModel(
-        "generic",
-        "sonar-pro",
-        input="3",
-        output="15",
-        context=200_000,
-        most_output=8192,
-        obeys=("max_tokens",),
-        request_fee="0.006",
-        fee_stated=True,
-    ),
-    "bare": PaidModel(
-        "generic",
-        "sonar-pro",
-        input="3",
-        output="15",
-        context=200_000,
-        most_output=8192,
-        obeys=("max_tokens",),
-        request_fee="0.006",
-    ),
+    "pplx": _SONAR,
+    "bare": replace(_SONAR, fee_stated=False),
 }
 """By the name of the backend."""
 
