@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from spillway_router.proxy.request.large_body import MAX_KEYS, MAX_STRINGS, MAX_VALUES
+
 SIZE = 32 * 1000 * 1000 - 4096
 """Bytes of a body, a little below the default of `limits.body_mb`."""
 _TURN = '{"model":"auto","max_tokens":4,"messages":[{"role":"user","content":"hi"}]'
@@ -60,16 +62,23 @@ def _tools(size: int) -> bytes:
     return (_TURN + ',"tools":' + json.dumps([tool] * (size // 2110)) + "}").encode()
 
 
+def _most(value: bytes) -> int:
+    """Return of how many such values a list may be, a little below the limits of a body."""
+    if b'"' in value:
+        return MAX_STRINGS - 10_000
+    return MAX_KEYS - 10_000 if value[:1] in b"[{" else MAX_VALUES - 10_000
+
+
 def _allowed(value: bytes, size: int) -> bytes:
     """Return a body with about as many values as a body may have, the rest of it white space."""
-    before = _TURN.encode() + b',"x":[' + value * min(390_000, size // 50)
+    before = _TURN.encode() + b',"x":[' + value * min(_most(value), size // 50)
     return _filled(before, b" " * 64, b"1]}", size)
 
 
 def _parts(part: bytes, size: int) -> bytes:
     """Return a chat request with as many parts as the limit of keys allows, or as fit."""
     after = b'{"type":"text","text":""}]}]}'
-    count = min((size - 200) // len(part), 98_000 // part.count(b'":'))
+    count = min((size - 200) // len(part), (MAX_KEYS - 2_000) // part.count(b'":'))
     return _padded(b'{"model":"auto","messages":[{"role":"user","content":[' + part * count + after, size)
 
 
@@ -81,13 +90,13 @@ def _padded(body: bytes, size: int) -> bytes:
 
 def _listed(before: bytes, value: bytes, after: bytes, size: int) -> bytes:
     """Return a request with a list of about as many values as a body may have, then a text."""
-    return _padded(before + value * min(390_000, size // 50) + after, size)
+    return _padded(before + value * min(_most(value), size // 50) + after, size)
 
 
 def _names(before: bytes, after: bytes, size: int, member: bytes = b'"name%d":1') -> bytes:
     """Return a request with about as many different names as the limit of keys allows, or as fit; the rest is one text,
     which is cut."""
-    count = min((size - 400) // (len(member) + 6), 98_000 // member.count(b'":'))
+    count = min((size - 400) // (len(member) + 6), (MAX_KEYS - 2_000) // member.count(b'":'))
     body = before + b",".join([member % i for i in range(count)]) + after[:-1] + b',"title":"'
     return body + b"a" * (size - len(body) - 2) + b'"}'
 

@@ -138,8 +138,11 @@ def test_a_flaw_inside_a_long_string_is_refused(flaw: bytes, message: str, befor
         (b'{"a":"' + b"x" * LARGE, "not valid JSON"),
         (b'{"a":"' + b"x" * LARGE + b"\\", "not valid JSON"),
         (b"[" + b" " * LARGE + b"]", "must be a JSON object"),
-        (b'{"a":[' + b"[]," * 200_000 + b"1]}", "more than 400000 JSON values"),
-        (b'{"a":{' + b",".join(b'"%d":1' % i for i in range(100_001)) + b"}}", "or 100000 keys"),
+        (b'{"a":[' + b"1," * 400_000 + b"1]}", "more than 400000 JSON values"),
+        (b'{"a":[' + b"{}," * 50_000 + b"1]}", "50000 lists and objects"),
+        (b'{"a":{' + b",".join(b'"%d":1' % i for i in range(50_001)) + b"}}", "50000 keys"),
+        (b'{"a":[' + b'"",' * 150_000 + b"1]}", "150000 strings"),
+        (b'{"a":' + b"[1," * 100_000, "nested deeper than 200"),
         (b'{"a":' + b"[" * 201 + b"]" * 201 + b"}", "nested deeper than 200"),
         (b'{"a":"' + b"x" * LARGE + b'","b":[{"c":1,"d":{},"c":2}]}', "Duplicate key 'c'"),
         (b'{"a":"' + b"x" * LARGE + b'","\\u0061":1}', "Duplicate key 'a'"),
@@ -201,8 +204,8 @@ async def test_the_loop_goes_on_while_marks_are_looked_for(kind: str) -> None:
 BODIES = {
     "one string": b'{"a":"' + b"x" * (2 << 20) + b'"}',
     "escapes": b'{"a":"' + b'\\":' * (700 << 10) + b'","model":1}',
-    "small texts": b'{"a":[' + b'"text",' * (200 << 10) + b'1],"model":{"model":1}}',
-    "brackets": b'{"a":[' + b"[[[]]]," * 90_000 + b'1],"model":{"model":1}}',
+    "small texts": b'{"a":[' + b'"text",' * (140 << 10) + b'1],"model":{"model":1}}',
+    "brackets": b'{"a":[' + (b"[[[]]]," + b" " * 30) * 16_000 + b'1],"model":{"model":1}}',
 }
 
 

@@ -4,8 +4,8 @@ orjson reads a body in one go, which stops the router for as long as that takes:
 body above LARGE bytes is read in slices. The work between two turns of the loop is bounded by SLICE bytes, by
 STEP_VALUES values, or by one parse of at most MAX_PARSED bytes with at most MAX_VALUES values.
 
-1. Each slice is cut at the end of a token. Strings are skipped, the rest is counted: colons are keys, commas and
-   opening brackets bound the number of values. Too many values are refused at once.
+1. Each slice is cut at the end of a token. Strings are counted and skipped, and so is the rest: colons are keys, commas
+   and opening brackets bound the number of values. Too many of them, and too deep a nesting, are refused at once.
 2. Long strings are checked piece by piece, and left out of the text that is parsed: only their beginning stays, which
    holds a picture's size. `LargeBody.cut_strings` says how long they were.
 3. The remaining text is parsed. The number of parsed keys shows whether a key was a duplicate.
@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
+from itertools import islice
 from typing import Any, TypeVar
 
 import orjson
@@ -43,6 +44,7 @@ from spillway_router.proxy.request.body import (
     Spans,
     load,
     refuse_duplicates,
+    too_deep,
     too_many_fields,
 )
 from spillway_router.proxy.request.errors import RefusedError, bad_request
@@ -65,8 +67,10 @@ HEAD = 16 << 10
 """Bytes of a string that was cut which are parsed. A picture's size stands there."""
 SHORT = 1 << 10
 """Bytes of a text that stay behind KEPT_TEXT."""
-MAX_KEYS = 100_000
-"""Most keys in a large body. A key takes four times as long to parse as another value."""
+MAX_KEYS = 50_000
+"""Most keys in a large body, and most lists and objects. One takes four times as long to parse as a number."""
+MAX_STRINGS = 150_000
+"""Most strings in a large body, with its keys. A string takes twice as long to parse as a number, and is searched."""
 MANY_PARTS = 64 << 10
 """Bytes up to which the parts of a body are looked at in one go; a part takes about 10 us."""
 SEARCHED_AT_ONCE = 16 << 10
@@ -281,8 +285,12 @@ class Reading:
         self._parsed: list[bytes] = []
         self._parsed_bytes = 0
         self._keys = 0
+        self._containers = 0
+        self._strings = 0
         self._values = 0
-        self._cut: list[tuple[str, int]] = []
+        self._cut: dict[str, int] = {}
+        self._left_out = 0
+        """UTF-8 bytes of strings that were cut which are not parsed."""
 
     def steps(self) -> Iterator[None]:
         """Read the body. Every step is bounded; the caller may do something else between two of them."""
@@ -302,6 +310,7 @@ class Reading:
             if len(text) <= LARGE:
                 refuse_duplicates(text)
             raise bad_request("An object in the request body has a duplicate key. Send each key once.")
+        yield
         text = orjson.dumps(parsed)
         yield
         if self._detectors is not None and not self._kinds:
@@ -314,9 +323,8 @@ class Reading:
         result = LargeBody(parsed)
         result.spans = self._scanner.trimmed(self._body)
         result.kinds = self._kinds
-        result.text_bytes = parsed_bytes
-        result.cut_strings = dict(self._cut)
-        result.text_bytes = parsed_bytes + sum(size - len(orjson.dumps(text)) + 2 for text, size in self._cut)
+        result.cut_strings = self._cut
+        result.text_bytes = parsed_bytes + self._left_out
         self.result = result
 
     def _scan(self) -> Iterator[None]:
@@ -340,10 +348,10 @@ class Reading:
             part = _NUMBERS.sub(b"1", part)
         bare = ANY_STRING.sub(b'"', part)
         self._keys += bare.count(b":")
-        self._values += bare.count(b",") + bare.count(b"[") + bare.count(b"{")
-        if self._values > MAX_VALUES or self._keys > MAX_KEYS:
-            message = f"The request body holds more than {MAX_VALUES} JSON values or {MAX_KEYS} keys."
-            raise RefusedError(Refusal(413, "request_too_large", message))
+        self._strings += bare.count(b'"')
+        self._containers += bare.count(b"[") + bare.count(b"{")
+        self._values += bare.count(b",")
+        self._refuse_too_many()
         self._scanner.scan(self._body, start, end)
         if len(self._scanner.spans) > MAX_FIELDS and not self._is_answer:
             raise too_many_fields()
@@ -352,6 +360,18 @@ class Reading:
         if self._parsed_bytes > KEPT_TEXT:
             part = _TEXT.sub(self._cut_text, part)
         self._keep(part)
+
+    def _refuse_too_many(self) -> None:
+        bounds = (
+            (self._keys, MAX_KEYS, "keys"),
+            (self._containers, MAX_KEYS, "lists and objects"),
+            (self._strings, MAX_STRINGS, "strings"),
+            (self._values + self._containers, MAX_VALUES, "JSON values"),
+        )
+        for count, most, what in bounds:
+            if count > most:
+                message = f"The request body holds more than {most} {what}."
+                raise RefusedError(Refusal(413, "request_too_large", message))
 
     def _cut_base64(self, match: re.Match[bytes]) -> bytes:
         text = match.group(1)
@@ -369,7 +389,9 @@ class Reading:
     def _cut_to_head(self, head: bytes, size: int) -> bytes:
         """Return the JSON string that stands for a string of `size` bytes, and remember it."""
         marked = b'"%b%b%d"' % (head, _MARK, len(self._cut))
-        self._cut.append((orjson.loads(marked), size))
+        shown = orjson.loads(marked)
+        self._cut[shown] = size
+        self._left_out += size - len(orjson.dumps(shown)) + 2
         return marked
 
     def _keep(self, text: bytes) -> None:
@@ -466,16 +488,17 @@ def _count_keys(parsed: dict[str, Any]) -> Generator[None, None, int]:
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for node in level:
-            seen += len(node) + 1
+            seen += 1
             if type(node) is dict:
                 keys += len(node)
-                below += [v for v in node.values() if type(v) is dict or type(v) is list]
-            else:
-                below += [v for v in node if type(v) is dict or type(v) is list]
-            if seen > STEP_VALUES:
-                seen = 0
-                yield
+            values = iter(node.values() if type(node) is dict else node)
+            for start in range(0, len(node), STEP_VALUES):
+                below += [v for v in islice(values, STEP_VALUES) if type(v) is dict or type(v) is list]
+                seen += min(len(node) - start, STEP_VALUES)
+                if seen > STEP_VALUES:
+                    seen = 0
+                    yield
         if not below:
             return keys
         level = below
-    raise bad_request(f"The request body is nested deeper than {MAX_DEPTH} levels.")
+    raise too_deep()
