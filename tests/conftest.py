@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -98,6 +100,17 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Switch the garbage collector off; it knows only the objects that the test makes."""
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # what tests before left is not ours
+        gc.collect()
+    gc.freeze()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.fixture(autouse=True)
 def no_unexpected_error(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test during which the router had a fault of its own, unless the test seeds one."""
@@ -130,3 +143,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.engine)
         if {ROOT / "tests" / "loadtests", ROOT / "tests" / "demo"} & set(item.path.parents):
             item.add_marker(pytest.mark.load)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collected tests and all modules from being looked through at each full garbage collection."""
+    gc.collect()
+    gc.freeze()

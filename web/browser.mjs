@@ -53,11 +53,28 @@ async function contextOf(width, scheme) {
   return context;
 }
 
-async function visit(context, page, spec, width, scheme) {
-  const where = `${spec.name} at ${width} px, ${scheme}`;
+async function visit(page, spec, width, schemes) {
+  const where = (scheme) => `${spec.name} at ${width} px, ${scheme}`;
   const answer = await page.goto(plan.url + spec.path, { waitUntil: "load" });
-  check(answer.status() < 400, `${where}: status ${answer.status()}`);
+  check(answer.status() < 400, `${where(schemes[0])}: status ${answer.status()}`);
   for (const selector of spec.click ?? []) await page.click(selector);
+  // Injected as a debugger would, since the page's own policy lets no foreign script in.
+  await page.evaluate(axeSource);
+  for (const [index, scheme] of schemes.entries()) {
+    if (index) await page.emulateMedia({ colorScheme: scheme });
+    await judge(page, where(scheme), index ? COLOURS : {});
+    if (plan.shots?.names.includes(spec.name)) {
+      await page.evaluate(() => window.scrollTo(0, 0));
+      await page.screenshot({ path: `${plan.shots.folder}/${spec.name}-${width}-${scheme}.png`, fullPage: plan.shots.full ?? true });
+    }
+    result.visits += 1;
+  }
+}
+
+// The rules of axe that depend on the colours; the others say the same of a page in each scheme.
+const COLOURS = { runOnly: { type: "rule", values: ["color-contrast", "link-in-text-block"] } };
+
+async function judge(page, where, rules) {
   if (await page.locator("[data-chart]").count()) await page.locator("[data-chart] svg path").first().waitFor({ state: "attached" });
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   check(wide <= 0, `${where}: ${wide} px wider than the window`);
@@ -72,18 +89,11 @@ async function visit(context, page, spec, width, scheme) {
   );
   check(broken === 0, `${where}: ${broken} names are broken letter by letter`);
   check((await page.locator("h1").count()) === 1, `${where}: not exactly one h1`);
-  // Injected as a debugger would, since the page's own policy lets no foreign script in.
-  await page.evaluate(axeSource);
-  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  const found = await page.evaluate((options) => window.axe.run(document, { resultTypes: ["violations"], ...options }), rules);
   check(found.violations.length === 0, `${where}: axe finds ${found.violations.map((one) => one.id).join(", ")}`);
   for (const one of found.violations) {
     result.axe.push(`${where}: ${one.id} (${one.impact}): ${one.nodes.map((node) => node.html.slice(0, 120)).slice(0, 3).join(" | ")}`);
   }
-  if (plan.shots?.names.includes(spec.name)) {
-    await page.evaluate(() => window.scrollTo(0, 0));
-    await page.screenshot({ path: `${plan.shots.folder}/${spec.name}-${width}-${scheme}.png`, fullPage: plan.shots.full ?? true });
-  }
-  result.visits += 1;
 }
 
 const ACTIONS = {
@@ -122,17 +132,18 @@ async function walk(story) {
   await context.close();
 }
 
-for (const width of plan.widths) {
-  for (const scheme of plan.schemes) {
-    const context = await contextOf(width, scheme);
-    for (const spec of plan.pages) {
-      const page = await context.newPage();
-      listen(page, () => `${spec.name} at ${width} px, ${scheme}`);
-      await visit(context, page, spec, width, scheme).catch((error) => check(false, `${spec.name} at ${width}, ${scheme}: ${error.message.split("\n")[0]}`));
-      await page.close();
-    }
-    await context.close();
+// A page is loaded in one scheme and then changes to the others, as it does in the evening; which is first differs by width.
+for (const [index, width] of plan.widths.entries()) {
+  const first = index % plan.schemes.length;
+  const schemes = [...plan.schemes.slice(first), ...plan.schemes.slice(0, first)];
+  const context = await contextOf(width, schemes[0]);
+  for (const spec of plan.pages) {
+    const page = await context.newPage();
+    listen(page, () => `${spec.name} at ${width} px`);
+    await visit(page, spec, width, schemes).catch((error) => check(false, `${spec.name} at ${width} px: ${error.message.split("\n")[0]}`));
+    await page.close();
   }
+  await context.close();
 }
 for (const story of plan.stories ?? []) await walk(story);
 

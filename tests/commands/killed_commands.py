@@ -28,7 +28,8 @@ from spillway_router.ledger.orphans import unknown_charge
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.verify import verify
 
-STEPS = ("os.rename", "os.link", "os.remove", "os.mkdir", "open")
+STEPS = ("os.rename", "os.link", "os.remove", "os.mkdir")
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 READING = ("SELECT", "WITH", "PRAGMA", "SET")
 CALLS = 300
 """More than one commit of a reconciliation takes."""
@@ -55,7 +56,7 @@ def killed_at(step: int, command: list[str]) -> bool:
         return end(transaction, *error)
 
     def look_at_event(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in STEPS and not str(arguments[0]).endswith((".py", ".pyc", ".so")):
+        if event in STEPS or (event == "open" and arguments[2] & WRITING):
             look()
 
     # In PostgreSQL only the ends of transactions are steps: what was done before one is undone.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.signals.servers import asking, reply, serving
@@ -56,16 +56,9 @@ async def proved(client: EngineClient) -> object:
     return await proof.stop()
 
 
-@pytest.fixture
-def no_collection() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("ask", [scraped, probed, generated, told, proved])
-async def test_no_answer_waits_for_the_garbage_collector(ask: Ask, no_collection: None) -> None:
+async def test_no_answer_waits_for_the_garbage_collector(ask: Ask) -> None:
     async with serving(health=reply("ok"), metrics=reply("x 1\n")) as server:
         server.replies["/v1/completions"] = reply('{"choices": [{"text": "a"}]}')
         with asking(server.url) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,11 @@ def test_a_type_error_is_reported_and_leaves_nothing(router: Path) -> None:
         pytest.skip(str(error))
     with (router / PACKAGE.name / "core" / "confidence" / "scores.py").open("a") as source:
         source.write('\nWRONG: int = "a text"\n')
+    script = (
+        router / "spillway_compiler" / "build.py"
+    )  # one module has the error that all of them would take a minute for
+    one = re.sub(r"(?s)\nMODULES = \(.*?\n\)\n", '\nMODULES = ("core.confidence.scores",)\n', script.read_text())
+    script.write_text(one)
     process = build(router)
     assert process.returncode == 0
     assert "mypyc rejects the modules" in process.stderr

@@ -8,7 +8,6 @@ import gc
 import json
 import socket
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,28 +164,24 @@ def test_what_was_taken_is_given_back() -> None:
     assert memory.take("k", 30, 10, 30) is None  # the largest body always has room in an idle router
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_nothing_of_a_request_waits_for_the_garbage_collector(stream: bool, leaves: bool) -> None:
     answer = Answer(silent=True, end="hang") if leaves else saying("hi")
-    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # what tests before left is not ours
-        gc.collect()
-    gc.disable()
-    try:
-        async with pair(answer) as (engine, _, router):
-            for _ in range(5):
-                async with talking(router) as (reader, writer):
-                    writer.write(post(fields={"user": "x" * LENGTH, "stream": stream and leaves}))
-                    await engine.arrival()
-                    if not leaves:
-                        await answer_of(reader)
-            del reader, writer
-            await router.until(lambda: not any(router.runtime.board.in_flight().values()))
-            await router.until(lambda: not [o for o in gc.get_objects() if isinstance(o, IncomingRequest)])
-    finally:
-        gc.enable()
+    async with pair(answer) as (engine, _, router):
+        for _ in range(5):
+            async with talking(router) as (reader, writer):
+                writer.write(post(fields={"user": "x" * LENGTH, "stream": stream and leaves}))
+                await engine.arrival()
+                if not leaves:
+                    await answer_of(reader)
+        del reader, writer
+        await router.until(lambda: not any(router.runtime.board.in_flight().values()))
+        await router.until(lambda: not alive(IncomingRequest))
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("where", ["while it is read", "while it is looked at"])
 async def test_a_request_that_was_left_is_freed_without_the_garbage_collector(
     where: str, monkeypatch: pytest.MonkeyPatch
@@ -210,23 +205,18 @@ async def test_a_request_that_was_left_is_freed_without_the_garbage_collector(
         return begun(self)
 
     monkeypatch.setattr(Reading, "steps", steps)
-    gc.collect()
-    gc.disable()
-    try:
-        async with pair(Answer(silent=True, end="hang")) as (_, _, router):
-            async with talking(router) as (reader, writer):
-                writer.write(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
-                if where == "while it is read":
-                    await reading.wait()
-                else:
-                    await asyncio.to_thread(looking.wait, LIMIT_S)
-            del reader, writer
-            await router.until(lambda: all(one.disconnected for one in alive(IncomingRequest)))
-            looked.set()
-            kept = (IncomingRequest, LargeBody, Reading)
-            await router.until(lambda: not alive(*kept))
-    finally:
-        gc.enable()
+    async with pair(Answer(silent=True, end="hang")) as (_, _, router):
+        async with talking(router) as (reader, writer):
+            writer.write(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+            if where == "while it is read":
+                await reading.wait()
+            else:
+                await asyncio.to_thread(looking.wait, LIMIT_S)
+        del reader, writer
+        await router.until(lambda: all(one.disconnected for one in alive(IncomingRequest)))
+        looked.set()
+        kept = (IncomingRequest, LargeBody, Reading)
+        await router.until(lambda: not alive(*kept))
 
 
 def alive(*kinds: type) -> list[Any]:
