@@ -126,25 +126,38 @@ def books(url: str) -> tuple[list[tuple[Any, ...]], object, list[str]]:
 def try_update(folder: Path, step: int, _server: str) -> bool:
     """Kill an update of prices, which opens no ledger. The list is the old or the new one, and the next run leaves the
     new one alone."""
-    config, prices = folder / "spillway.yaml", folder / "prices.json"
+    config, prices, new_source = folder / "spillway.yaml", folder / "prices.json", folder / "2.json"
     config.write_text("prices: {file: prices.json}\n")
-    sources = [folder / "old.json", folder / "new.json"]
-    for source, price in zip(sources, ("1", "2"), strict=True):
-        row = {"input": price, "output": price, "from": f"2026-0{price}-01"}
-        source.write_text(json.dumps({"providers": {"groq": {"m": {"prices": [row]}}}}))
-    update = [["prices", "update", str(source), "--yes", "-c", str(config)] for source in sources]
-    run(update[0])
-    old = prices.read_bytes()
-    run(update[1])
-    new = prices.read_bytes()
+    old, new = lists_before_and_after(folder.parent / "lists")
+    new_source.write_text(json.dumps(price_list("2")))
+    update = ["prices", "update", str(new_source), "--yes", "-c", str(config)]
     prices.write_bytes(old)
-    ended = killed_at(step, update[1])
+    ended = killed_at(step, update)
     assert prices.read_bytes() in (old, new)
     print("update", "old" if prices.read_bytes() == old else "new")
-    run(update[1])
+    run(update)
     assert prices.read_bytes() == new
-    assert sorted(path.name for path in folder.iterdir()) == ["new.json", "old.json", "prices.json", "spillway.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["2.json", "prices.json", "spillway.yaml"]
     return ended
+
+
+def price_list(price: str) -> dict[str, Any]:
+    row = {"input": price, "output": price, "from": f"2026-0{price}-01"}
+    return {"providers": {"groq": {"m": {"prices": [row]}}}}
+
+
+def lists_before_and_after(folder: Path) -> tuple[bytes, bytes]:
+    """Return the list before an update and the list that it writes if nobody kills it, made once in this folder."""
+    prices, config = folder / "prices.json", folder / "spillway.yaml"
+    if not folder.exists():
+        folder.mkdir()
+        config.write_text("prices: {file: prices.json}\n")
+        for price in "12":
+            source = folder / f"{price}.json"
+            source.write_text(json.dumps(price_list(price)))
+            run(["prices", "update", str(source), "--yes", "-c", str(config)])
+            (folder / f"written-{price}").write_bytes(prices.read_bytes())
+    return (folder / "written-1").read_bytes(), (folder / "written-2").read_bytes()
 
 
 def main(folder: Path, attempt: Callable[[Path, int, str], bool], server: str = "") -> None:
