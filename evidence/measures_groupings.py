@@ -56,7 +56,7 @@ _FOCUS_KEYS = tuple(key for key in GROUP_KEYS if key != "provider")
 
 _Group = tuple[bool, tuple[str, ...]]
 """Whether it is a row of idle time, and its key values."""
-_Figures = dict[_Group, dict[str, int | None]]
+Figures = dict[_Group, dict[str, int | None]]
 Build = Callable[[Ledger, ReportRange, ReportTerms, int, tuple[GroupKey, ...]], Report]
 
 
@@ -67,7 +67,7 @@ class _Comparison:
     first_unequal: list[str] = field(default_factory=list)
     by_form: Counter[str] = field(default_factory=Counter)
 
-    def compare(self, form: str, reported: _Figures, true: _Figures, names: Sequence[str]) -> None:
+    def compare(self, form: str, reported: Figures, true: Figures, names: Sequence[str]) -> None:
         """Compare these figures of every group in either; a group that is missing tells 0."""
         for group in {*reported, *true}:
             for name in names:
@@ -115,11 +115,11 @@ def _compare_ledger(
     books = raw_books(file, UTC, days.first.isoformat(), (days.after - timedelta(days=1)).isoformat())
     for by in groupings:
         report = build(ledger, days, _TERMS, max(now_ms, days.end_ms), by)
-        true = _true(books, by)
+        true = true_figures(books, by)
         # Keys share what their groups would have cost elsewhere by a price that ignores lengths.
-        names = _NAMES if "key" in by else (*_NAMES, "all_cloud")
+        names = NAMES if "key" in by else (*NAMES, "all_cloud")
         comparison.compare("report", _of_report(report), true, names)
-        comparison.compare("JSON", _of_json(report_json(report), by), true, names)
+        comparison.compare("JSON", figures_of_json(report_json(report), by), true, names)
         comparison.compare("CSV", _of_csv(report_csv(report), by), true, names)
         _compare_html(comparison, report_html(report), by, true)
     focus = StringIO()
@@ -129,10 +129,10 @@ def _compare_ledger(
 
 
 _UNITS = ("per_request", "per_1k_tokens", "per_document")
-_NAMES = (*FIGURES, "total", *_UNITS)
+NAMES = (*FIGURES, "total", *_UNITS)
 
 
-def _true(books: RawBooks, by: tuple[GroupKey, ...]) -> _Figures:
+def true_figures(books: RawBooks, by: tuple[GroupKey, ...]) -> Figures:
     """Return the figures of a grouping by the raw rows."""
     groups: dict[_Group, Counter[str]] = {}
     elsewhere: dict[_Group, Fraction] = {}
@@ -150,7 +150,7 @@ def _true(books: RawBooks, by: tuple[GroupKey, ...]) -> _Figures:
     for day, nano in books.idle.items():
         times = {"day": day, "month": day[:7]}
         add((apart, tuple(times.get(key, "") for key in by)), {"idle": nano})
-    figures: _Figures = {}
+    figures: Figures = {}
     for (is_idle, values), sums in groups.items():
         total = sums["used"] + sums["idle"] + sums["cloud"]
         cost = total + (sums["spread"] if apart and not is_idle else 0)
@@ -188,7 +188,7 @@ def _per(nano: int, count: int) -> int | None:
     return int((Decimal(nano) / count).quantize(Decimal(1), ROUND_HALF_UP)) if count else None
 
 
-def _of_report(report: Report) -> _Figures:
+def _of_report(report: Report) -> Figures:
     return {
         (row.idle, tuple(row.keys.values())): {
             "attempts": row.served.attempts,
@@ -209,9 +209,9 @@ def _of_report(report: Report) -> _Figures:
     }
 
 
-def _of_json(text: str, by: tuple[GroupKey, ...]) -> _Figures:
+def figures_of_json(text: str, by: tuple[GroupKey, ...]) -> Figures:
     """Read the decimal amounts; the integers beside them are those of the report."""
-    figures: _Figures = {}
+    figures: Figures = {}
     for row in json.loads(text)["groups"]:
         amounts = {name: _nano(row[f"{name}_usd"]) for name in ("used", "idle", "cloud", "total")}
         units = {name: _nano(row["units"][f"{name}_usd"]) for name in _UNITS}
@@ -220,8 +220,8 @@ def _of_json(text: str, by: tuple[GroupKey, ...]) -> _Figures:
     return figures
 
 
-def _of_csv(text: str, by: tuple[GroupKey, ...]) -> _Figures:
-    figures: _Figures = {}
+def _of_csv(text: str, by: tuple[GroupKey, ...]) -> Figures:
+    figures: Figures = {}
     for row in csv.DictReader(StringIO(text)):
         counts = {name: int(row[name]) for name in FIGURES[:5]}
         amounts = {
@@ -271,7 +271,7 @@ class Tables(HTMLParser):
             self.tables[self._heading][-1].append(self._text)
 
 
-def _compare_html(comparison: _Comparison, text: str, by: tuple[GroupKey, ...], true: _Figures) -> None:
+def _compare_html(comparison: _Comparison, text: str, by: tuple[GroupKey, ...], true: Figures) -> None:
     parser = Tables()
     parser.feed(text)
     rows = parser.tables.get(f"By {', '.join(by)}", [[]])[1:]
@@ -348,7 +348,7 @@ def _focus_rows(text: str) -> Iterator[tuple[dict[str, str], int]]:
         yield keys, int(Decimal(row["EffectiveCost"]) * 10**9)
 
 
-def _added(rows: Sequence[tuple[Mapping[str, str], int]], by: tuple[str, ...]) -> _Figures:
+def _added(rows: Sequence[tuple[Mapping[str, str], int]], by: tuple[str, ...]) -> Figures:
     sums: Counter[_Group] = Counter()
     for keys, nano in rows:
         sums[False, tuple(keys.get(key, "") for key in by)] += nano

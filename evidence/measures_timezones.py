@@ -7,7 +7,6 @@ be what the rows of that day add up to by other means (money/raw_books.py).
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from random import Random
 from zoneinfo import ZoneInfo
 
 from evidence.measures_groupings import Tables
-from evidence.money.raw_books import raw_books
+from evidence.money.raw_books import raw_books, rows_of
 from evidence.results import Measurement
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.currency import Currency
@@ -158,14 +157,11 @@ def _ledger_sums(file: Path) -> dict[str, int]:
         "prompt_tokens": f"sum(CASE WHEN {answered} THEN prompt_tokens ELSE 0 END)",
         "completion_tokens": f"sum(CASE WHEN {answered} THEN completion_tokens ELSE 0 END)",
     }
-    database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    try:
-        (values,) = database.execute(f"SELECT {', '.join(columns.values())} FROM entries")
-        (held,) = database.execute("SELECT coalesce(sum(reserved_nano), 0) FROM holds")
-    finally:
-        database.close()
-    sums = {name: value or 0 for name, value in zip(columns, values, strict=True)}
-    return {**sums, "cloud": sums["cloud"] + held[0], "used + idle": sums["billed"]}
+    named = ", ".join(f"{column} AS '{name}'" for name, column in columns.items())
+    (values,) = rows_of(file, f"SELECT {named} FROM entries")
+    (holds,) = rows_of(file, "SELECT coalesce(sum(reserved_nano), 0) AS held FROM holds")
+    sums = {name: value or 0 for name, value in values.items()}
+    return {**sums, "cloud": sums["cloud"] + holds["held"], "used + idle": sums["billed"]}
 
 
 def _check_currency(differences: _Differences, report: Report) -> None:

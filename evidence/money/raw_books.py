@@ -6,14 +6,16 @@ is split over its groups of attempts by the largest remainder, and a group's par
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import apsw
 
 GROUP = ("decision", "backend", "provider", "model", "status", "document", "tier", "task")
 FIGURES = ("attempts", "answers", "documents", "prompt_tokens", "completion_tokens", "used", "idle", "cloud")
@@ -52,17 +54,26 @@ class RawBooks:
     requests: int
 
 
+def rows_of(file: Path, sql: str) -> list[dict[str, Any]]:
+    """Return the rows of a statement by the names of their columns.
+
+    The connection is one of the library that the router uses: a second copy of SQLite in one process ends the locks of
+    the first one, which may end the process (https://sqlite.org/howtocorrupt.html, 2.2.1).
+    """
+    with closing(apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)) as database:
+        cursor = database.cursor()
+        cursor.row_trace = lambda traced, row: {
+            name: value for (name, *_), value in zip(traced.get_description(), row, strict=True)
+        }
+        return list(cursor.execute(sql))
+
+
 def raw_books(file: Path, zone: tzinfo, first: str, last: str) -> RawBooks:
     """Read the days from `first` to `last` (ISO dates in the zone, both included).
 
     All rent up to now must be on the books as rows.
     """
-    database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    database.row_factory = sqlite3.Row
-    try:
-        rows = [dict(row) for row in database.execute("SELECT * FROM entries ORDER BY seq")]
-    finally:
-        database.close()
+    rows = rows_of(file, "SELECT * FROM entries ORDER BY seq")
     prompts = {(r["request_id"], r["attempt_no"]): r["prompt_tokens"] for r in rows if r["kind"] == "charged"}
     for row in rows:
         row["attempt_prompt"] = prompts.get((row["request_id"], row["attempt_no"]), 0)

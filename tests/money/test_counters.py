@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import sqlite3
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import yaml
 from evidence.money.mix import random_backend, random_request
 from evidence.money.parts import fake_providers, send
+from evidence.money.raw_books import rows_of
 from prometheus_client.parser import text_string_to_metric_families
 
 from spillway_router.ledger.store.open import open_ledger
@@ -33,6 +34,8 @@ BY = {
 """A column of the ledger, and the counter with its label that has the same sums."""
 RULES = "budgets: [{scope: all, period: month, limit_usd: '100000'}]\nlimits: {answer_s: 60}\n"
 
+CHARGES = "SELECT * FROM entries WHERE kind IN ('charged', 'adjusted') AND NOT local"
+
 
 async def test_the_cost_counters_are_the_rows_by_backend_model_and_key(tmp_path: Path) -> None:
     rng, file = random.Random(SEED), tmp_path / "ledger.db"
@@ -47,11 +50,11 @@ async def test_the_cost_counters_are_the_rows_by_backend_model_and_key(tmp_path:
             # A request is counted a moment after its last row is stored.
             with suppress(TimeoutError):
                 await router.until(
-                    lambda: counters(page_of(router), *BY["backend"]) == summed(rows_of(file), "backend")
+                    lambda: counters(page_of(router), *BY["backend"]) == summed(rows_of(file, CHARGES), "backend")
                 )
             page = page_of(router)
             drained = sum(count for (_, result), count in router.runtime.drains.results.items() if result == "usage")
-    rows = rows_of(file)
+    rows = rows_of(file, CHARGES)
     assert drained
     assert {column: counters(page, *BY[column]) for column in BY} == {column: summed(rows, column) for column in BY}
 
@@ -85,16 +88,7 @@ def new_key(file: Path, name: str) -> str:
         ledger.close()
 
 
-def rows_of(file: Path) -> list[sqlite3.Row]:
-    database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    database.row_factory = sqlite3.Row
-    try:
-        return list(database.execute("SELECT * FROM entries WHERE kind IN ('charged', 'adjusted') AND NOT local"))
-    finally:
-        database.close()
-
-
-def summed(rows: list[sqlite3.Row], column: str) -> Counter[str]:
+def summed(rows: list[dict[str, Any]], column: str) -> Counter[str]:
     sums: Counter[str] = Counter()
     for row in rows:
         sums[row[column]] += row["amount_nano"]

@@ -214,6 +214,20 @@ def test_two_processes_write_at_once(path: Path) -> None:
     ledger.close()
 
 
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the locks of a file are told by Linux only")
+def test_another_opening_in_one_process_leaves_the_locks(ledger: SqliteLedger, path: Path) -> None:
+    """Without its lock another process may take itself for the last one that has the file open."""
+    ledger.append((entry("charged", "r1"),))
+    assert locks_of(path)
+    SqliteLedger.open(path).close()
+    assert locks_of(path)
+
+
+def locks_of(path: Path) -> list[str]:
+    inode = path.stat().st_ino
+    return [line for line in Path("/proc/locks").read_text().splitlines() if f":{inode} " in line]
+
+
 def test_a_report_keeps_no_pages_in_memory(ledger: SqliteLedger) -> None:
     ledger.append([entry("charged", f"r{i}", reasons="x" * 100) for i in range(5000)])
     connection = ledger._sums_reader[0]

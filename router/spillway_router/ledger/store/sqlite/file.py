@@ -6,6 +6,7 @@ With synchronous=FULL a commit is on disk when it returns; with NORMAL a power c
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -81,25 +82,36 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
 
 
 def prepare_file(path: Path) -> None:
-    """Create the folder and the file for this user only. Raises LedgerConfigError saying what to change."""
+    """Create the folder and the file for this user only. Raises LedgerConfigError saying what to change.
+
+    A file that exists is not opened: closing it again would end the locks of all connections that this process has to
+    it (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
     check_restored(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _create(path)
     except OSError as error:
         raise LedgerConfigError(
             f"the ledger needs a folder it can write: {path} ({error.strerror}); make {path.parent} writable "
             "for this user or set ledger.url to another place, such as sqlite:///data/spillway.db"
         ) from error
-    try:
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
-            with contextlib.suppress(PermissionError):  # the file belongs to another user, but we may write it
-                os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        with contextlib.suppress(PermissionError):  # the file belongs to another user, but we may write it
+            path.chmod(0o600)
     # SQLite creates its -wal and -shm files next to the database.
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise LedgerConfigError(f"the folder of the ledger can't be written; make {path.parent} writable")
+
+
+def _create(path: Path) -> None:
+    """Create the file if it is missing. Raises OSError if it can't be written."""
+    if not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    elif not path.is_file():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    elif not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def restoring_of(path: Path) -> Path:
