@@ -14,8 +14,9 @@ The bytes that go upstream are the client's own; only what routing reads is shor
 
 What routing reads from a body of many parts (proxy/request/facts.py) takes its time too; `in_thread` is for that.
 
-Large answers are read in the same steps. Nothing in one is refused: an answer with more values than that is parsed in
-one go. Of a long list of numbers, as embeddings are, only the first and the last are parsed.
+Large answers are read in the same steps. Nothing in one is refused: an answer with more values than that is parsed
+whole, piece by piece (proxy/request/json_steps.py). Of a long list of numbers, as embeddings are, only the first and
+the last are parsed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from spillway_router.aio.fair_turns import FairTurns
+from spillway_router.aio.fair_turns import FairTurns, Turn
 from spillway_router.core.routing.model import Refusal
 from spillway_router.privacy.detectors import Detectors
 from spillway_router.privacy.pieces import text_pieces
@@ -48,6 +49,7 @@ from spillway_router.proxy.request.body import (
     too_many_fields,
 )
 from spillway_router.proxy.request.errors import RefusedError, bad_request
+from spillway_router.proxy.request.json_steps import load_in_steps
 
 LARGE = 256 << 10
 """Most bytes of a body that is read in one go."""
@@ -208,8 +210,21 @@ async def read_answer(body: bytes) -> dict[str, Any] | MalformedObject:
             for _ in reading.steps():
                 await turn.step()
         except RefusedError:  # no valid JSON, an odd key, or too many values
-            return parse_object(body)
+            return await _whole_answer(body, turn)
         return reading.result
+
+
+async def _whole_answer(body: bytes, turn: Turn) -> dict[str, Any] | MalformedObject:
+    """Parse all of an answer, with nothing cut."""
+    loading = load_in_steps(body)
+    while True:
+        try:
+            next(loading)
+        except StopIteration as end:
+            return end.value if isinstance(end.value, dict) else parse_object(body)
+        except orjson.JSONDecodeError:
+            return parse_object(body)
+        await turn.step()
 
 
 def spans_of(body: Mapping[str, Any]) -> Spans | None:
