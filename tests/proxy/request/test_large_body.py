@@ -20,6 +20,7 @@ from spillway_router.privacy.detectors import Detectors
 from spillway_router.proxy.request import large_body
 from spillway_router.proxy.request.body import Spans, edit, load, spans
 from spillway_router.proxy.request.errors import RefusedError
+from spillway_router.proxy.request.json_steps import PIECE
 from spillway_router.proxy.request.large_body import (
     HEAD,
     LARGE,
@@ -290,14 +291,22 @@ async def test_a_large_answer_that_is_no_json_says_so() -> None:
     assert answer.flaw.startswith("bad JSON")
 
 
-@pytest.mark.parametrize("name", ["a picture", "embeddings"])
-async def test_others_get_a_turn_while_a_large_answer_is_read(name: str) -> None:
-    reading_answer = asyncio.create_task(read_answer(ANSWERS[name]))
+@pytest.mark.parametrize(
+    ("answer", "step_bytes"),
+    [
+        (ANSWERS["a picture"], SLICE),
+        (ANSWERS["embeddings"], SLICE),
+        (b'{"a":[%b1],"usage":{"prompt_tokens":3}}' % (b'{"b":[{"c":""}]},' * 600_000), PIECE),
+    ],
+    ids=["a picture", "embeddings", "tiny values"],
+)
+async def test_others_get_a_turn_while_a_large_answer_is_read(answer: bytes, step_bytes: int) -> None:
+    reading_answer = asyncio.create_task(read_answer(answer))
     turns = 0
     while not reading_answer.done():
         turns += 1
         await asyncio.sleep(0)
-    assert turns >= len(ANSWERS[name]) // SLICE
+    assert turns >= len(answer) // step_bytes
 
 
 async def test_a_large_body_of_another_key_is_read_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
