@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from spillway_router.aio.unexpected import UNEXPECTED
-from spillway_router.runtime.allocator import relieve_garbage_collector
 from spillway_server.engine.events import EngineEvent, EngineReady
 from spillway_server.engine.serve import ServeOptions, run_server
 from spillway_server.obstacle import Obstacle
@@ -147,5 +146,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from looking through all tests and modules, as a router does when it starts."""
-    relieve_garbage_collector()
+    """Keep the garbage collector from looking through all tests and modules each time."""
+    gc.collect()
+    gc.freeze()
