@@ -48,12 +48,11 @@ def relieve_garbage_collector() -> None:
     """Exclude everything built so far from garbage collection, collect less often, and give free memory back.
 
     What was built so far lives as long as the process, and requests leave few cycles behind. With the default
-    thresholds the collector took a tenth of the router's time. The middle generation is looked through after every
-    other round of the youngest: 40,000 objects take some 10 ms, and 400,000 took 0.1 s while a large answer was parsed.
+    thresholds the collector took a tenth of the router's time.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 1, 500)
+    gc.set_threshold(20_000, 20, 50)
     give_free_memory_back()
 
 
