@@ -90,8 +90,17 @@ def _clock_file(folder: Path) -> Path:
     return noted
 
 
-async def spend(urls: Sequence[str]) -> None:
-    """Send requests through all routers until they refuse them on the day after midnight."""
+def spent_after_midnight(url: str) -> int:
+    with closing(open_ledger(url, "read")) as ledger:
+        balance = ledger.balances().get(("all", "day", int(MIDNIGHT * 1000)))
+    return 0 if balance is None else balance.spent_nano
+
+
+async def spend(urls: Sequence[str], ledger_url: str) -> None:
+    """Send requests through all routers until they refuse them on the day after midnight.
+
+    Routers refuse for a moment more than they must: a hold is larger than the charge that takes its place.
+    """
     async with asyncio.timeout(LIMIT_S), httpx.AsyncClient(trust_env=False, timeout=30) as client:
 
         async def ask(url: str) -> int:
@@ -104,7 +113,7 @@ async def spend(urls: Sequence[str]) -> None:
         while True:
             statuses = set(await asyncio.gather(*(ask(url) for url in [*urls] * 4)))
             assert statuses <= {200, 402}
-            if was_late and statuses == {402}:
+            if was_late and statuses == {402} and spent_after_midnight(ledger_url) > CAP_NANO / 2:
                 return
             days = {await day(url) for url in urls}
             assert days <= {"2026-10-31", "2026-11-01"}
@@ -120,7 +129,7 @@ async def test_a_wrong_clock_hands_out_no_second_budget(
     url = f"sqlite:///{tmp_path / 'ledger.db'}" if database == "sqlite" else request.getfixturevalue("postgres_url")
     async with FaultUpstream(Answer.json(ANSWER)) as cloud:
         async with two_routers(tmp_path, url, cloud, ahead_s) as urls:
-            await spend(urls)
+            await spend(urls, url)
         calls = cloud.arrivals.qsize()
     with closing(open_ledger(url, "read")) as ledger:
         spent = {key[1:]: one.spent_nano for key, one in ledger.balances().items() if key[0] == "all"}
